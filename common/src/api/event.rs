@@ -1,0 +1,39 @@
+//! The event stream (`/api/v1/ws`, also `/ws/status`): one JSON text message an event.
+
+use crate::units::UnixMillis;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A machine changed; `object` is a `VmView`.
+    Vm,
+    /// A host changed; `object` is a `HostView`.
+    Host,
+    /// A template changed; `object` is a `TemplateView`.
+    Template,
+    /// A job changed; `object` is a `JobView`.
+    Job,
+    /// A fire changed; `object` is a `FireView`.
+    Fire,
+    /// A migration changed; `object` is a `MigrationView`.
+    Migration,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// The log index of the command that changed it: grows, the same on every coordinator.
+    pub index: u64,
+    /// When it was committed.
+    pub at: UnixMillis,
+    /// What kind of thing.
+    pub kind: EventKind,
+    /// Its id.
+    pub id: String,
+    /// The thing after the change; `null` if it is gone.
+    #[schema(value_type = Option<Object>)]
+    pub object: Option<serde_json::Value>,
+}

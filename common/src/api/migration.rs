@@ -1,0 +1,126 @@
+//! Migrations over HTTP.
+
+use crate::{
+    ids::{HostId, MigrationId, VmId},
+    units::UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+fn yes() -> bool {
+    true
+}
+
+/// `POST /api/v1/vms/{id}/migrate`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateRequest {
+    /// A host's name or id; without it the placement decides and says why.
+    #[serde(default, alias = "target_node", skip_serializing_if = "Option::is_none")]
+    pub target_host: Option<String>,
+    /// `true` (default) moves it running; `false` stops it, moves it and starts it again.
+    #[serde(default = "yes")]
+    pub live: bool,
+}
+
+/// Where a migration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MigrationState {
+    /// Committed; nothing was done yet.
+    Pending,
+    /// The target gets ready.
+    Preparing,
+    /// Disk and memory are copied; the guest runs on the source.
+    Copying,
+    /// The source is observed gone, the target holds the guest paused.
+    HandingOver,
+    /// What is left on the source is removed; the guest runs on the target.
+    Finishing,
+    /// Fully there.
+    Completed,
+    /// What was begun is undone; the guest is on the source.
+    Reverting,
+    /// Fully back.
+    Failed,
+    /// Fully back, on request.
+    Cancelled,
+}
+
+impl MigrationState {
+    /// Whether nothing more will happen.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// How it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MigrationStatus {
+    /// Where it is.
+    pub state: MigrationState,
+    /// When it was asked for.
+    pub start_time: UnixMillis,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<UnixMillis>,
+    /// 0 to 100.
+    pub progress_pct: f32,
+    /// For people.
+    pub message: String,
+}
+
+/// A migration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MigrationView {
+    /// Its id.
+    pub id: MigrationId,
+    /// What moves.
+    pub vm: VmId,
+    /// From where.
+    pub source_host: HostId,
+    /// To where.
+    pub target_host: HostId,
+    /// Running or stopped.
+    pub live: bool,
+    /// How it is.
+    pub status: MigrationStatus,
+    /// RAM and device state, bytes.
+    pub memory_bytes: u64,
+    /// Disks, bytes.
+    pub disk_bytes: u64,
+    /// All lanes, bytes.
+    pub total_bytes: u64,
+    /// Bytes a second, now.
+    pub rate: u64,
+    /// Passes over RAM.
+    pub iteration: u64,
+    /// Pages that the guest dirties each second.
+    pub dirty_pages_per_second: u64,
+    /// Bytes still to be sent, as QEMU estimates.
+    pub remaining_bytes: u64,
+    /// Estimated time to the end, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining_ms: Option<u64>,
+    /// QEMU's own figure for the pause, milliseconds (it leaves out the hand-over).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qemu_downtime_ms: Option<u64>,
+    /// Why the target was chosen, if the placement chose it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_names_of_the_target_are_taken() {
+        for body in [r#"{"target_host":"node-2","live":true}"#, r#"{"target_node":"node-2"}"#] {
+            let request: MigrateRequest = serde_json::from_str(body).unwrap();
+            assert_eq!(request.target_host.as_deref(), Some("node-2"));
+            assert!(request.live);
+        }
+        assert!(serde_json::from_str::<MigrateRequest>(r#"{"targt_host":"x"}"#).is_err());
+    }
+}

@@ -1,0 +1,27 @@
+//! The HTTP bodies of `/api/v1`: one source for the server, `novactl` and the OpenAPI document.
+//!
+//! Requests refuse unknown fields; answers may grow. Conversion into [`crate::spec`] is where a request is
+//! checked, and each fault names the field as the user wrote it.
+
+mod cluster;
+mod event;
+mod host;
+mod job;
+mod migration;
+mod page;
+mod problem;
+mod template;
+mod vm;
+
+pub use cluster::{ClusterView, CoordinatorView, Health, HealthCheck, TokenCreate, TokenCreated, TokenRole, TokenView, WsTicket};
+pub use event::{Event, EventKind};
+pub use host::{HostState, HostView, JoinTokenCreate, JoinTokenCreated, JoinTokenRole};
+pub use job::{
+    AttemptView, CommandTargetBody, ExecuteAccepted, FireState, FireView, JobCreate, JobTargetBody, JobUpdate, JobView,
+    Timeout,
+};
+pub use migration::{MigrateRequest, MigrationState, MigrationStatus, MigrationView};
+pub use page::{Page, PageQuery};
+pub use problem::{Problem, ProblemCode};
+pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};
+pub use vm::{CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmStop, VmUpdate, VmView};

@@ -1,0 +1,138 @@
+//! A migration as each of its two sides sees it.
+
+use crate::{
+    ids::{HostId, MigrationId, VmId},
+    units::{Epoch, UnixMillis},
+};
+use serde::{Deserialize, Serialize};
+
+/// The right to move one VM once, from one host to another. Issued by the coordinator with the commit that
+/// starts the migration, held by both agents, spent by the first lane that presents it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The migration it is for.
+    pub migration: MigrationId,
+    /// The VM it is for.
+    pub vm: VmId,
+    /// The only host that may present it.
+    pub source: HostId,
+    /// The only host that may honour it.
+    pub target: HostId,
+    /// The epoch under which the source runs the VM.
+    pub epoch: Epoch,
+    /// Whether the guest runs while it moves.
+    pub live: bool,
+    /// 256 random bits.
+    pub secret: [u8; 32],
+    /// After this it is worth nothing.
+    pub expires_at: UnixMillis,
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ticket({} {} {}→{})", self.migration, self.vm, self.source, self.target)
+    }
+}
+
+/// How far the source is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutboundState {
+    /// This host knows nothing of it.
+    Unknown,
+    /// Lanes are opened and sockets are served.
+    Connecting,
+    /// libvirt copies disk and memory; the guest runs here.
+    Copying(MigrationProgress),
+    /// The copy ended and this host's domain is gone or shut off: observed, not inferred.
+    Gone(MigrationReport),
+    /// It ended and the guest still runs (or is stopped) here, as before.
+    Back {
+        /// Why, for people.
+        reason: String,
+        /// Whether it was cancelled on request.
+        cancelled: bool,
+    },
+    /// The hand-over is known here and what was left is cleaned up.
+    Released,
+}
+
+/// How far the target is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InboundState {
+    /// This host knows nothing of it.
+    Unknown,
+    /// Images are fetched and disks are made.
+    Preparing,
+    /// Sockets are served and the filter is armed.
+    Ready,
+    /// The guest arrives.
+    Receiving,
+    /// The guest is here, complete and paused.
+    Arrived,
+    /// The guest runs here under its new epoch.
+    Running,
+    /// It ended and nothing of it is left here.
+    Discarded {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// One side's word on one migration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SideState {
+    /// From the source.
+    Outbound(OutboundState),
+    /// From the target.
+    Inbound(InboundState),
+}
+
+/// How far the copy is (libvirt's job statistics and the relay's own counts).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationProgress {
+    /// 0 to 1000.
+    pub permille: u16,
+    /// Counted by the relay.
+    pub counts: TransferCounts,
+    /// Bytes still to be sent, as QEMU estimates.
+    pub remaining_bytes: u64,
+    /// The relay's rate over the last second, in bytes a second.
+    pub rate: u64,
+    /// Passes over RAM so far.
+    pub iteration: u64,
+    /// Pages that the guest dirties each second.
+    pub dirty_pages_per_second: u64,
+    /// Estimated time to the end, milliseconds.
+    pub remaining_ms: Option<u64>,
+}
+
+/// Bytes by lane.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferCounts {
+    /// RAM and device state.
+    pub memory_bytes: u64,
+    /// Disks.
+    pub disk_bytes: u64,
+    /// libvirt's control connection.
+    pub control_bytes: u64,
+}
+
+impl TransferCounts {
+    /// All lanes together.
+    pub fn total(&self) -> u64 {
+        self.memory_bytes + self.disk_bytes + self.control_bytes
+    }
+}
+
+/// What the source reports at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationReport {
+    /// Counted by the relay.
+    pub counts: TransferCounts,
+    /// From the first lane to the source observed gone, milliseconds.
+    pub copy_ms: u64,
+    /// QEMU's own figure for the pause, milliseconds (it leaves out the hand-over).
+    pub qemu_downtime_ms: Option<u64>,
+    /// Passes over RAM.
+    pub iterations: u64,
+}

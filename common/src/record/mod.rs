@@ -1,0 +1,13 @@
+//! What agents observe and report, and what the ledger keeps of it. Shared by wire and ledger; bincode only.
+
+mod attempt;
+mod host;
+mod migration;
+mod vm;
+
+pub use attempt::{AttemptEnd, AttemptOutcome, AttemptReport, Output};
+pub use host::{Accel, HostAddresses, HostCapacity, HostHello, HostStatus};
+pub use migration::{
+    InboundState, MigrationProgress, MigrationReport, OutboundState, SideState, Ticket, TransferCounts,
+};
+pub use vm::{VmAction, VmAssignment, VmObservation, VmState};

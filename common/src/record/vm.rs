@@ -1,0 +1,89 @@
+//! A machine as its host sees it.
+
+use crate::{
+    ids::VmId,
+    spec::VmSpec,
+    units::{ByteCount, Epoch, UnixMillis},
+};
+use serde::{Deserialize, Serialize};
+
+/// Where a machine is in its life, as observed on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VmState {
+    /// Asked for; no host has reported it yet.
+    Pending,
+    /// Its images are fetched and its disk is made.
+    Preparing,
+    /// Its processors run.
+    Running,
+    /// Its processors are held (a migration's target, or an operator).
+    Paused,
+    /// It has been asked to shut down.
+    Stopping,
+    /// Defined, not running.
+    Stopped,
+    /// It could not be made or started; the message says why.
+    Failed,
+    /// The host that should have it says it does not.
+    Missing,
+    /// Its host is not heard from.
+    Unknown,
+}
+
+/// What the coordinator wants of one machine on one host. Idempotent: sent again after every reconnect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmAssignment {
+    /// Which.
+    pub vm: VmId,
+    /// The right to run it; an agent refuses an assignment below the highest epoch that it has seen.
+    pub epoch: Epoch,
+    /// What it is.
+    pub spec: VmSpec,
+    /// What is wanted of it.
+    pub action: VmAction,
+}
+
+/// What is wanted of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmAction {
+    /// Make it if need be, and run it.
+    Run,
+    /// Make it if need be, and have it stopped: ask the guest, wait `grace_ms`, then cut its power.
+    Stop {
+        /// Milliseconds between the request and the cut.
+        grace_ms: u64,
+    },
+    /// Stop and run again. `request` makes it once-only: the same number is never acted on twice.
+    Restart {
+        /// Raised by each request to restart.
+        request: u64,
+        /// Milliseconds between the request and the cut.
+        grace_ms: u64,
+    },
+    /// Stop it, and remove it with its disk.
+    Delete,
+}
+
+/// One machine on one host, now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmObservation {
+    /// Which.
+    pub vm: VmId,
+    /// The epoch under which the host holds it.
+    pub epoch: Epoch,
+    /// What it does.
+    pub state: VmState,
+    /// Why, where `state` alone does not say (at most 512 bytes).
+    pub message: Option<String>,
+    /// The guest's addresses, as far as the host can see them.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// The last restart request that was carried out.
+    pub restarted: u64,
+    /// Processor time used, in milliseconds, since it was started.
+    pub cpu_ms: u64,
+    /// Resident memory.
+    pub memory: ByteCount,
+    /// When `state` was entered, by the host's clock.
+    pub since: UnixMillis,
+}

@@ -1,0 +1,18 @@
+//! What users ask for, checked on construction. These types are what the ledger keeps and the wire carries
+//! (bincode: no untagged, flattened or skipped fields); their JSON twins are in [`crate::api`].
+
+mod fault;
+mod image;
+mod job;
+mod name;
+mod network;
+mod schedule;
+mod vm;
+
+pub use fault::{Fault, Faults};
+pub use image::{BootSource, ImageFormat, ImageRef, ImageSource, Sha256Digest, TemplateSpec};
+pub use job::{CommandTarget, JobSpec, JobTarget, Root};
+pub use name::Name;
+pub use network::{MacAddress, NetworkSpec};
+pub use schedule::{Schedule, TimeZone};
+pub use vm::{CloudInit, MachineKind, RestartPolicy, VmSpec};

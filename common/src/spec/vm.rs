@@ -1,0 +1,75 @@
+//! A machine as the ledger keeps it.
+
+use super::{Name, NetworkSpec, TemplateSpec};
+use crate::units::ByteCount;
+use serde::{Deserialize, Serialize};
+
+/// What kind of machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MachineKind {
+    /// A virtual machine under QEMU (KVM, or TCG where the host has no working KVM).
+    Kvm,
+    /// Processes in their own Linux namespaces.
+    Namespace,
+}
+
+/// Whether a machine that is not running is started without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicy {
+    /// Only on request.
+    Never,
+    /// After a host boot, or when the guest ended although it should run.
+    Always,
+}
+
+/// What the NoCloud seed tells the guest (cloud-init's NoCloud data source).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudInit {
+    /// The guest's host name; the VM's name if absent.
+    pub hostname: Option<Name>,
+    /// Public keys for the default user, one line each.
+    pub ssh_keys: Vec<String>,
+    /// The whole user-data document in place of the generated one.
+    pub user_data: Option<String>,
+}
+
+/// Everything a host needs to know to run a machine. The template is resolved at creation: a template that is
+/// changed or deleted later does not change machines made from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmSpec {
+    /// Unique in the cluster.
+    pub name: Name,
+    /// KVM or namespace.
+    pub kind: MachineKind,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// RAM, a whole number of MiB.
+    pub memory: ByteCount,
+    /// Size of the machine's disk; zero for none.
+    pub storage: ByteCount,
+    /// What it was made from.
+    pub template: TemplateSpec,
+    /// In place of the template's kernel command line.
+    pub cmdline: Option<String>,
+    /// Its network card.
+    pub network: NetworkSpec,
+    /// Its cloud-init seed; `None` attaches none.
+    pub cloud_init: Option<CloudInit>,
+    /// Whether it starts by itself.
+    pub restart: RestartPolicy,
+}
+
+impl VmSpec {
+    /// More CPUs than any supported host has.
+    pub const CPUS_MAX: u32 = 512;
+    /// Smallest RAM that a machine may ask for.
+    pub const MEMORY_MIN: ByteCount = ByteCount::mib(16);
+    /// Largest RAM that a machine may ask for.
+    pub const MEMORY_MAX: ByteCount = ByteCount::gib(16 * 1024);
+    /// Largest disk that a machine may ask for.
+    pub const STORAGE_MAX: ByteCount = ByteCount::gib(64 * 1024);
+    /// Largest user-data document (the EC2 limit, which images expect).
+    pub const USER_DATA_MAX: ByteCount = ByteCount::kib(16);
+}

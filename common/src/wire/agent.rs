@@ -1,0 +1,260 @@
+//! Between coordinator and agents, and between agents.
+
+use super::CoordinatorAddress;
+use crate::{
+    ids::{AttemptKey, HostId, MigrationId, VmId},
+    record::{AttemptReport, HostHello, HostStatus, SideState, Ticket, VmAssignment, VmObservation},
+    spec::{ImageRef, JobTarget, Name, Sha256Digest, VmSpec},
+    units::{Epoch, UnixMillis},
+};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// First frame of the coordinator on a `Session` stream (the agent's first frame is a [`HostHello`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionOpened {
+    /// This coordinator leads; more [`Directory`] frames follow on the same stream when members change.
+    Welcome(Directory),
+    /// Ask this one, or try the others if nobody leads.
+    NotLeader(Option<CoordinatorAddress>),
+    /// The host was removed, or its hello contradicts its certificate.
+    Refused(String),
+}
+
+/// Everybody who may be talked to. A host that is not in it is cut off.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// The coordinators.
+    pub coordinators: Vec<CoordinatorAddress>,
+    /// The other hosts.
+    pub hosts: Vec<PeerHost>,
+}
+
+/// One host of the directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerHost {
+    /// Its id, which its certificate must carry.
+    pub host: HostId,
+    /// Its name.
+    pub name: Name,
+    /// Where it serves QUIC.
+    pub quic: SocketAddr,
+}
+
+/// One request of an agent; answered by an empty frame once it is committed (or, for status, taken).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlRequest {
+    /// First frame of a session.
+    Hello(HostHello),
+    /// Periodic.
+    Status(HostStatus),
+    /// A machine changed.
+    Vm(VmObservation),
+    /// An attempt ended. Sent until acknowledged.
+    AttemptEnded(AttemptReport),
+    /// A migration's side changed. Ends are sent until acknowledged.
+    Migration {
+        /// Which.
+        migration: MigrationId,
+        /// What this side sees.
+        state: SideState,
+    },
+}
+
+/// One request of the coordinator. Every one is idempotent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AgentCommand {
+    /// Make it so. Answered `Accepted` once it is in the agent's ledger; the outcome is an observation.
+    AssignVm(VmAssignment),
+    /// What do you see of this machine?
+    ObserveVm(VmId),
+    /// The last bytes of a machine's console log.
+    ConsoleLog {
+        /// Which.
+        vm: VmId,
+        /// At most this many bytes from the end.
+        bytes_max: u32,
+    },
+    /// Have these images at hand.
+    FetchImages(Vec<ImageRef>),
+    /// Run this attempt.
+    StartAttempt(AttemptStart),
+    /// End it.
+    KillAttempt {
+        /// Which.
+        attempt: AttemptKey,
+        /// The epoch under which it was started.
+        epoch: Epoch,
+    },
+    /// Get ready to receive (target). Answered once sockets are served.
+    PrepareInbound {
+        /// The right to it.
+        ticket: Ticket,
+        /// What arrives.
+        spec: VmSpec,
+    },
+    /// Send it (source).
+    StartOutbound {
+        /// The right to it.
+        ticket: Ticket,
+        /// What is sent.
+        spec: VmSpec,
+        /// Where the target serves QUIC.
+        target: SocketAddr,
+    },
+    /// End the copy and go back (source).
+    CancelOutbound {
+        /// Which.
+        migration: MigrationId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Remove what arrived (target). Refused once resumed.
+    DiscardInbound {
+        /// Which.
+        migration: MigrationId,
+        /// Whose machine, where the agent has lost the rest.
+        vm: VmId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The hand-over is committed: run the guest (target).
+    ResumeInbound {
+        /// Which.
+        migration: MigrationId,
+        /// Which machine.
+        vm: VmId,
+        /// The epoch that the hand-over committed.
+        epoch: Epoch,
+        /// What it is, where the agent has lost the rest.
+        spec: VmSpec,
+    },
+    /// The hand-over is committed: remove what is left (source).
+    ReleaseOutbound {
+        /// Which.
+        migration: MigrationId,
+        /// Which machine.
+        vm: VmId,
+        /// The epoch that the hand-over committed.
+        epoch: Epoch,
+    },
+    /// What do you see of this migration?
+    ObserveMigration(MigrationId),
+    /// The members changed.
+    Directory(Directory),
+}
+
+/// What a started attempt needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptStart {
+    /// Which.
+    pub attempt: AttemptKey,
+    /// The right to run it.
+    pub epoch: Epoch,
+    /// What to do.
+    pub target: JobTarget,
+    /// Ends it, milliseconds.
+    pub timeout_ms: u64,
+    /// For `NOVACRON_SCHEDULED_AT`.
+    pub scheduled_at: UnixMillis,
+}
+
+/// The agent's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AgentReply {
+    /// Written down; it will be done.
+    Accepted,
+    /// It is so already.
+    AlreadySo,
+    /// It will not be done.
+    Denied(Denial),
+    /// To `ObserveVm`.
+    Vm(Option<VmObservation>),
+    /// To `ConsoleLog`.
+    Bytes(Vec<u8>),
+    /// To `ObserveMigration`: what this host holds of it, as source and as target.
+    Migration(Vec<SideState>),
+}
+
+/// Why an agent will not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code:?}: {text}")]
+pub struct Denial {
+    /// For programs.
+    pub code: DenialCode,
+    /// For people.
+    pub text: String,
+}
+
+/// Kinds of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DenialCode {
+    /// The epoch is older than one that this host has seen.
+    StaleEpoch,
+    /// Nothing here has that id.
+    Unknown,
+    /// It contradicts what is going on.
+    Conflict,
+    /// CPU, memory, disk or sockets are short.
+    NoRoom,
+    /// This host cannot do such things.
+    Unsupported,
+    /// The request itself is wrong.
+    Invalid,
+    /// The image could not be had or is not what it should be.
+    Image,
+    /// The hypervisor or kernel refused.
+    Failed,
+}
+
+/// What flows on a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum LaneKind {
+    /// libvirt's RPC between the two libvirtd, filtered on the target.
+    Control,
+    /// QEMU's main migration channel, or a multifd or post-copy one: in order of connection.
+    Memory,
+    /// The disks' NBD connections.
+    Disk,
+}
+
+/// First frame of a lane, from the source agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneOpen {
+    /// The right to it.
+    pub ticket: Ticket,
+    /// What flows.
+    pub kind: LaneKind,
+}
+
+/// First frame back. After `Open` the lane is plain bytes both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaneVerdict {
+    /// Go on.
+    Open,
+    /// Not with this ticket.
+    Refused(Denial),
+}
+
+/// First frame of an `Image` stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRequest {
+    /// Which content.
+    pub sha256: Sha256Digest,
+}
+
+/// The answer: its length, then that many plain bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImageResponse {
+    /// This many bytes follow.
+    Bytes(u64),
+    /// Not here.
+    Absent,
+}
+
+/// First frame of a `Console` stream, from the coordinator. After an `Accepted` reply it is plain bytes both ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleOpen {
+    /// Whose console.
+    pub vm: VmId,
+}

@@ -1,0 +1,88 @@
+//! The durable key-value store under the ledgers of agent and coordinator: the only module that knows sled.
+//!
+//! What sled 0.34 does not do by itself is done here, once:
+//! * its `flush` calls `sync_file_range`, which is no promise about a power cut (sync_file_range(2)), so
+//!   [`Store::sync`] adds an `fdatasync` of the same file;
+//! * values above about 128 KiB go to files that it never syncs, so longer values than [`VALUE_MAX`] are refused;
+//! * damage is noticed when a value is read: each carries a CRC-32.
+//!
+//! All calls block; call them from a thread that may.
+
+mod error;
+mod tree;
+
+pub use error::StoreError;
+pub use tree::{Batch, Row, Tree};
+
+use std::{fs::File, path::Path, sync::Arc};
+
+/// Longest value; larger things are cut into several by their owner.
+pub const VALUE_MAX: usize = 64 * 1024;
+
+/// A folder with one database in it, locked against a second process.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: sled::Db,
+    file: Arc<File>,
+}
+
+impl Store {
+    /// Opens or makes the store in `folder`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the folder is in use, cannot be written, or the database is damaged.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let doing = || format!("open the store in {}", folder.display());
+        let db = sled::Config::new()
+            .path(folder)
+            .flush_every_ms(None)
+            .cache_capacity(32 << 20)
+            .open()
+            .map_err(|cause| StoreError::Engine { doing: doing(), cause })?;
+        let file = File::open(folder.join("db")).map_err(|cause| StoreError::File { doing: doing(), cause })?;
+        Ok(Self { db, file: Arc::new(file) })
+    }
+
+    /// Opens or makes a tree.
+    ///
+    /// # Errors
+    /// [`StoreError`] if sled cannot.
+    pub fn tree(&self, name: &str) -> Result<Tree, StoreError> {
+        let tree = self
+            .db
+            .open_tree(name)
+            .map_err(|cause| StoreError::Engine { doing: format!("open tree {name}"), cause })?;
+        Ok(Tree::new(name, tree))
+    }
+
+    /// Removes a tree with all that is in it; an absent one is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`] if sled cannot.
+    pub fn drop_tree(&self, name: &str) -> Result<(), StoreError> {
+        self.db
+            .drop_tree(name)
+            .map(|_| ())
+            .map_err(|cause| StoreError::Engine { doing: format!("drop tree {name}"), cause })
+    }
+
+    /// Returns once everything that was written before is on stable storage.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what was written may be lost at a power cut.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(|cause| StoreError::Engine { doing: "flush the store".into(), cause })?;
+        self.file.sync_data().map_err(|cause| StoreError::File { doing: "sync the store".into(), cause })
+    }
+
+    /// Bytes on disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the folder cannot be read.
+    pub fn size_on_disk(&self) -> Result<u64, StoreError> {
+        self.db.size_on_disk().map_err(|cause| StoreError::Engine { doing: "measure the store".into(), cause })
+    }
+}
+
+#[cfg(test)]
+mod tests;

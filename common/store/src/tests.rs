@@ -1,0 +1,56 @@
+//! What callers rely on.
+
+use super::*;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("s")).unwrap();
+    (folder, store)
+}
+
+#[test]
+fn what_was_synced_is_there_after_reopening() {
+    let (folder, store) = store();
+    let tree = store.tree("t").unwrap();
+    let mut batch = Batch::default();
+    batch.put(b"a".to_vec(), b"1".to_vec());
+    batch.put(b"b".to_vec(), vec![7; VALUE_MAX]);
+    tree.apply(&batch).unwrap();
+    store.sync().unwrap();
+    drop((tree, store));
+
+    let store = Store::open(&folder.path().join("s")).unwrap();
+    let tree = store.tree("t").unwrap();
+    assert_eq!(tree.get(b"a").unwrap().unwrap(), b"1");
+    assert_eq!(tree.last().unwrap().unwrap(), (b"b".to_vec(), vec![7; VALUE_MAX]));
+    assert_eq!(std::fs::read_dir(folder.path().join("s/blobs")).unwrap().count(), 0, "a value went to a blob file");
+}
+
+#[test]
+fn too_long_a_value_is_refused_and_its_batch_changes_nothing() {
+    let (_folder, store) = store();
+    let tree = store.tree("t").unwrap();
+    let mut batch = Batch::default();
+    batch.put(b"a".to_vec(), b"1".to_vec());
+    batch.put(b"b".to_vec(), vec![0; VALUE_MAX + 1]);
+    assert!(matches!(tree.apply(&batch), Err(StoreError::TooLong { .. })));
+    assert_eq!(tree.get(b"a").unwrap(), None);
+}
+
+#[test]
+fn a_damaged_value_is_noticed() {
+    let (_folder, store) = store();
+    let tree = store.tree("t").unwrap();
+    tree.put(b"a", b"value").unwrap();
+    let raw = store.db.open_tree("t").unwrap();
+    let mut stored = raw.get(b"a").unwrap().unwrap().to_vec();
+    *stored.last_mut().unwrap() ^= 1;
+    raw.insert(b"a", stored).unwrap();
+    assert!(matches!(tree.get(b"a"), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn a_second_process_is_kept_out() {
+    let (folder, _store) = store();
+    assert!(Store::open(&folder.path().join("s")).is_err());
+}

@@ -1,0 +1,274 @@
+//! One UDP socket that dials and listens.
+
+use crate::{
+    IdentityCell, Link, LinkError, Role, RoleKind,
+    link::{Gate, LinkFacts},
+    settings, tls,
+};
+use novacron_common::{spec::Sha256Digest, units::UnixMillis};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls_pki_types::CertificateDer;
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, UdpSocket},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+/// How long a handshake may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Handshakes that may be under way at once; further ones wait in the socket's buffer.
+const HANDSHAKES_MAX: usize = 64;
+
+type Links = Arc<Mutex<HashMap<usize, (Role, quinn::Connection)>>>;
+
+/// A process's place in the network.
+#[derive(Clone)]
+pub struct Endpoint {
+    quic: quinn::Endpoint,
+    identity: Arc<IdentityCell>,
+    gate: Arc<RwLock<Arc<Gate>>>,
+    links: Links,
+    pool: Arc<tokio::sync::Mutex<HashMap<(SocketAddr, Role), Link>>>,
+    accepted: Arc<tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Link>>>,
+}
+
+impl Endpoint {
+    /// Binds `address`. Until [`Endpoint::set_gate`] is called, every certificate of the CA is a member's.
+    ///
+    /// # Errors
+    /// [`LinkError`] if the address is taken or TLS cannot be set up.
+    pub fn bind(address: SocketAddr, identity: Arc<IdentityCell>) -> Result<Self, LinkError> {
+        let server = tls::server(&identity).map_err(LinkError::Tls)?;
+        let server = QuicServerConfig::try_from(server).map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
+        server.transport_config(settings::transport());
+        let quic = bind_quic(address, Some(server))?;
+        let everybody: Arc<Gate> = Arc::new(|_: &Role| true);
+        let (sender, receiver) = tokio::sync::mpsc::channel(HANDSHAKES_MAX);
+        let endpoint = Self {
+            quic,
+            identity,
+            gate: Arc::new(RwLock::new(everybody)),
+            links: Links::default(),
+            pool: Arc::default(),
+            accepted: Arc::new(tokio::sync::Mutex::new(receiver)),
+        };
+        tokio::spawn(endpoint.clone().listen(sender));
+        Ok(endpoint)
+    }
+
+    /// From now on a peer is a member only if `gate` says so; consulted for every link and every stream.
+    pub fn set_gate(&self, gate: Arc<dyn Fn(&Role) -> bool + Send + Sync>) {
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = gate;
+    }
+
+    /// Cuts every link with `role`, at once.
+    pub fn disconnect(&self, role: &Role) {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, connection) in links.values().filter(|(peer, _)| peer == role) {
+            connection.close(quinn::VarInt::from_u32(2), b"removed from the cluster");
+        }
+    }
+
+    /// The newest identity.
+    pub fn identity(&self) -> &Arc<IdentityCell> {
+        &self.identity
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// The system's, if the socket is gone.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.quic.local_addr()
+    }
+
+    /// A new link to exactly `expected`.
+    ///
+    /// # Errors
+    /// [`LinkError`] if nobody or somebody else answers.
+    pub async fn connect(&self, address: SocketAddr, expected: &Role) -> Result<Link, LinkError> {
+        let link = self.dial(address).await?;
+        match link.peer() {
+            Some(peer) if peer == expected => Ok(link),
+            found => Err(wrong_peer(&link, found, expected.to_string())),
+        }
+    }
+
+    /// A new link to anybody of that kind.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn connect_any(&self, address: SocketAddr, kind: RoleKind) -> Result<Link, LinkError> {
+        let link = self.dial(address).await?;
+        match link.peer() {
+            Some(peer) if peer.kind() == kind => Ok(link),
+            found => Err(wrong_peer(&link, found, format!("{kind:?}").to_lowercase())),
+        }
+    }
+
+    /// A link to exactly `expected`, shared with everybody who asks for the same while it is usable.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn reach(&self, address: SocketAddr, expected: &Role) -> Result<Link, LinkError> {
+        let key = (address, *expected);
+        if let Some(link) = self.pool.lock().await.get(&key).filter(|l| l.is_usable()) {
+            return Ok(link.clone());
+        }
+        let link = self.connect(address, expected).await?;
+        let mut pool = self.pool.lock().await;
+        pool.retain(|_, link| link.is_usable());
+        pool.insert(key, link.clone());
+        Ok(link)
+    }
+
+    /// The next link that somebody else opened; `None` once the endpoint is closed.
+    pub async fn accept(&self) -> Option<Link> {
+        self.accepted.lock().await.recv().await
+    }
+
+    /// Closes every link and the socket.
+    pub async fn close(&self) {
+        self.quic.close(quinn::VarInt::from_u32(0), b"shutting down");
+        self.quic.wait_idle().await;
+    }
+
+    /// A link for a process that has no certificate yet, to a coordinator whose CA has this fingerprint. It can
+    /// carry `Join` streams and nothing else. The endpoint lives as long as the link.
+    ///
+    /// # Errors
+    /// [`LinkError`] if nobody answers or the CA is another.
+    pub async fn enroll(address: SocketAddr, ca: Sha256Digest) -> Result<Link, LinkError> {
+        let any = SocketAddr::from(match address {
+            SocketAddr::V4(_) => ([0; 4], 0),
+            SocketAddr::V6(_) => return Self::enroll_from(SocketAddr::from(([0u16; 8], 0)), address, ca).await,
+        });
+        Self::enroll_from(any, address, ca).await
+    }
+
+    async fn enroll_from(local: SocketAddr, address: SocketAddr, ca: Sha256Digest) -> Result<Link, LinkError> {
+        let quic = bind_quic(local, None)?;
+        let config = quic_client(tls::enrolling_client(ca).map_err(LinkError::Tls)?)?;
+        let connection = handshake(&quic, config, address).await?;
+        let everybody: Arc<Gate> = Arc::new(|_: &Role| true);
+        // It never accepts streams (its kind is Agent, which nobody may open Join to).
+        let facts =
+            LinkFacts { peer: None, own: RoleKind::Agent, expires_at: UnixMillis(i64::MAX), gate: everybody };
+        Ok(Link::new(connection, facts))
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<Link, LinkError> {
+        let config = quic_client(tls::client(&self.identity).map_err(LinkError::Tls)?)?;
+        let connection = handshake(&self.quic, config, address).await?;
+        self.admit(connection)
+    }
+
+    /// Accepts handshakes, several at a time, for ever.
+    async fn listen(self, accepted: tokio::sync::mpsc::Sender<Link>) {
+        let slots = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
+        while let Some(incoming) = self.quic.accept().await {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let (endpoint, accepted) = (self.clone(), accepted.clone());
+            tokio::spawn(async move {
+                let from = incoming.remote_address();
+                let shaken = tokio::time::timeout(CONNECT_DEADLINE, async { incoming.await }).await;
+                drop(slot);
+                match shaken.map_err(|_| "too slow".to_owned()).and_then(|r| r.map_err(|e| e.to_string())) {
+                    Ok(connection) => match endpoint.admit(connection) {
+                        Ok(link) => drop(accepted.send(link).await),
+                        Err(error) => tracing::warn!(%from, %error, "link refused"),
+                    },
+                    Err(reason) => tracing::warn!(%from, reason, "handshake failed"),
+                }
+            });
+        }
+    }
+
+    /// Reads who the peer is and asks the gate.
+    fn admit(&self, connection: quinn::Connection) -> Result<Link, LinkError> {
+        let own = self.identity.get();
+        let peer = peer_facts(&connection, own.cluster);
+        let gate: Arc<Gate> = {
+            let gate = self.gate.clone();
+            Arc::new(move |role: &Role| (gate.read().unwrap_or_else(PoisonError::into_inner).clone())(role))
+        };
+        let (role, not_after) = peer.map_or((None, UnixMillis(i64::MAX)), |f| (f.role, f.not_after));
+        if let Some(role) = role {
+            if !gate(&role) {
+                connection.close(quinn::VarInt::from_u32(2), b"removed from the cluster");
+                return Err(LinkError::NotAMember(role));
+            }
+            self.remember(role, &connection);
+        }
+        let facts = LinkFacts { peer: role, own: own.role.kind(), expires_at: not_after.min(own.not_after()), gate };
+        Ok(Link::new(connection, facts))
+    }
+
+    fn remember(&self, role: Role, connection: &quinn::Connection) {
+        let id = connection.stable_id();
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (role, connection.clone()));
+        // Waiting on a clone keeps nothing alive: the links themselves are closed explicitly or by idleness.
+        let (links, connection) = (self.links.clone(), connection.clone());
+        tokio::spawn(async move {
+            connection.closed().await;
+            links.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        });
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Endpoint({:?})", self.quic.local_addr())
+    }
+}
+
+fn bind_quic(address: SocketAddr, server: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint, LinkError> {
+    let failed = |cause| LinkError::Bind { address, cause };
+    let socket = UdpSocket::bind(address).map_err(failed)?;
+    widen_buffers(&socket);
+    let runtime = quinn::default_runtime().ok_or_else(|| failed(std::io::Error::other("no tokio runtime")))?;
+    quinn::Endpoint::new(quinn::EndpointConfig::default(), server, socket, runtime).map_err(failed)
+}
+
+/// Larger buffers than the default where we may; a smaller one costs speed, not correctness.
+fn widen_buffers(socket: &UdpSocket) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let size = settings::SOCKET_BUFFER;
+    if setsockopt(socket, sockopt::RcvBufForce, &size).is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &size);
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &size).is_err() {
+        let _ = setsockopt(socket, sockopt::SndBuf, &size);
+    }
+}
+
+fn quic_client(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, LinkError> {
+    let crypto = QuicClientConfig::try_from(tls).map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(settings::transport());
+    Ok(config)
+}
+
+async fn handshake(
+    quic: &quinn::Endpoint,
+    config: quinn::ClientConfig,
+    address: SocketAddr,
+) -> Result<quinn::Connection, LinkError> {
+    let failed = |reason: String| LinkError::Connect { address, reason };
+    let connecting = quic.connect_with(config, address, tls::SERVER_NAME).map_err(|e| failed(e.to_string()))?;
+    let shaken = tokio::time::timeout(CONNECT_DEADLINE, connecting).await;
+    shaken.map_err(|_| failed("no answer".into()))?.map_err(|e| failed(e.to_string()))
+}
+
+fn peer_facts(connection: &quinn::Connection, cluster: novacron_common::ids::ClusterId) -> Option<tls::Facts> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    tls::facts(chain.first()?, cluster).ok()
+}
+
+fn wrong_peer(link: &Link, found: Option<&Role>, expected: String) -> LinkError {
+    let found = found.map_or_else(|| "without a role".into(), Role::to_string);
+    link.close("another peer was expected here");
+    LinkError::WrongPeer { address: link.remote_address(), found, expected }
+}

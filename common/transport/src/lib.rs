@@ -1,0 +1,30 @@
+//! The one transport between processes: QUIC (RFC 9000) with TLS 1.3 and a certificate on both sides.
+//!
+//! * [`CertificateAuthority`] issues certificates that carry a [`Role`]; [`Identity`] is a process's own.
+//! * [`Endpoint`] is one UDP socket that dials and listens; a [`Link`] is an authenticated connection.
+//! * Every stream of a link begins with a header that says what it is for. [`permitted`] is the whole table of
+//!   who may open what; a stream outside it never reaches its handler.
+//!
+//! quinn's and rustls' types stop here.
+
+mod ca;
+mod endpoint;
+mod error;
+mod identity;
+mod link;
+mod role;
+mod settings;
+mod stream;
+mod tls;
+
+pub use ca::{CertificateAuthority, IssueError, certificate_request};
+pub use endpoint::Endpoint;
+pub use error::LinkError;
+pub use identity::{Identity, IdentityCell, IdentityError};
+pub use link::Link;
+pub use role::{Role, RoleKind, permitted};
+pub use stream::{RecvHalf, SendHalf, Stream};
+pub use tls::crypto_provider;
+
+#[cfg(test)]
+mod tests;
