@@ -3,14 +3,15 @@
 use super::CoordinatorAddress;
 use crate::{
     ids::{AttemptKey, HostId, MigrationId, VmId},
-    record::{AttemptReport, HostHello, HostStatus, SideState, Ticket, VmAssignment, VmObservation},
+    record::{AttemptReport, SideState, Ticket, VmAssignment, VmObservation},
     spec::{ImageRef, JobTarget, Name, Sha256Digest, VmSpec},
     units::{Epoch, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-/// First frame of the coordinator on a `Session` stream (the agent's first frame is a [`HostHello`]).
+/// First frame of the coordinator on a `Session` stream. The agent's first frame there is a
+/// [`HostHello`](crate::record::HostHello); periodic [`HostStatus`](crate::record::HostStatus) frames follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionOpened {
     /// This coordinator leads; more [`Directory`] frames follow on the same stream when members change.
@@ -41,13 +42,9 @@ pub struct PeerHost {
     pub quic: SocketAddr,
 }
 
-/// One request of an agent; answered by an empty frame once it is committed (or, for status, taken).
+/// One request of an agent, on a stream of its own; answered by an empty frame once it is committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlRequest {
-    /// First frame of a session.
-    Hello(HostHello),
-    /// Periodic.
-    Status(HostStatus),
     /// A machine changed.
     Vm(VmObservation),
     /// An attempt ended. Sent until acknowledged.

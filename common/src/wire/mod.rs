@@ -16,4 +16,4 @@ pub use agent::{
 };
 pub use gossip::GossipFrame;
 pub use header::{HEADER_BYTES, HeaderError, ProtocolVersion, SPOKEN, Span, StreamHeader, StreamKind, choose};
-pub use join::{CoordinatorAddress, Enrolled, JoinDenied, JoinPurpose, JoinRequest, JoinToken, RenewRequest};
+pub use join::{BadJoinToken, CoordinatorAddress, Enrolled, JoinDenied, JoinPurpose, JoinRequest, JoinToken, RenewRequest};

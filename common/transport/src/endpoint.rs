@@ -29,7 +29,7 @@ pub struct Endpoint {
     identity: Arc<IdentityCell>,
     gate: Arc<RwLock<Arc<Gate>>>,
     links: Links,
-    pool: Arc<tokio::sync::Mutex<HashMap<(SocketAddr, Role), Link>>>,
+    pool: Arc<tokio::sync::Mutex<HashMap<(SocketAddr, Option<Role>), Link>>>,
     accepted: Arc<tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Link>>>,
 }
 
@@ -113,15 +113,40 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::connect`].
     pub async fn reach(&self, address: SocketAddr, expected: &Role) -> Result<Link, LinkError> {
-        let key = (address, *expected);
-        if let Some(link) = self.pool.lock().await.get(&key).filter(|l| l.is_usable()) {
-            return Ok(link.clone());
+        let key = (address, Some(*expected));
+        if let Some(link) = self.pooled(&key).await {
+            return Ok(link);
         }
         let link = self.connect(address, expected).await?;
+        self.keep(key, &link).await;
+        Ok(link)
+    }
+
+    /// A link to whatever member serves `address`, shared like those of [`Endpoint::reach`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn reach_member(&self, address: SocketAddr) -> Result<Link, LinkError> {
+        let key = (address, None);
+        if let Some(link) = self.pooled(&key).await {
+            return Ok(link);
+        }
+        let link = self.dial(address).await?;
+        if link.peer().is_none() {
+            return Err(wrong_peer(&link, None, "a member".into()));
+        }
+        self.keep(key, &link).await;
+        Ok(link)
+    }
+
+    async fn pooled(&self, key: &(SocketAddr, Option<Role>)) -> Option<Link> {
+        self.pool.lock().await.get(key).filter(|l| l.is_usable()).cloned()
+    }
+
+    async fn keep(&self, key: (SocketAddr, Option<Role>), link: &Link) {
         let mut pool = self.pool.lock().await;
         pool.retain(|_, link| link.is_usable());
         pool.insert(key, link.clone());
-        Ok(link)
     }
 
     /// The next link that somebody else opened; `None` once the endpoint is closed.

@@ -10,6 +10,7 @@
 mod ca;
 mod endpoint;
 mod error;
+mod gossip;
 mod identity;
 mod link;
 mod role;
@@ -20,6 +21,7 @@ mod tls;
 pub use ca::{CertificateAuthority, IssueError, certificate_request};
 pub use endpoint::Endpoint;
 pub use error::LinkError;
+pub use gossip::{Gossip, GossipPeer, GossipSettings};
 pub use identity::{Identity, IdentityCell, IdentityError};
 pub use link::Link;
 pub use role::{Role, RoleKind, permitted};

@@ -157,3 +157,45 @@ fn a_kept_ca_issues_certificates_that_the_first_one_trusts() {
     assert!(ca.issue(b"not a request", &AGENT, A_WHILE, link::now()).is_err());
     identity(&kept, AGENT, A_WHILE);
 }
+
+#[tokio::test]
+async fn two_members_hear_of_each_other_by_gossip() {
+    let ca = authority();
+    let other = Role::Agent { host: HostId::from_u128(8) };
+    let (one, two) = (member(&ca, AGENT, "one").await, member(&ca, other, "two").await);
+    one.0.say("load", "0.5").await;
+    one.0.greet(two.1);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let heard = two.0.live().await;
+        if heard.iter().any(|p| p.id == "one" && p.values.get("load").is_some_and(|v| v == "0.5")) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nothing was heard: {heard:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn member(ca: &CertificateAuthority, role: Role, id: &str) -> (Arc<Gossip>, SocketAddr) {
+    let (endpoint, advertise) = endpoint(ca, role);
+    let settings = GossipSettings {
+        cluster: CLUSTER,
+        id: id.into(),
+        incarnation: novacron_common::units::Incarnation(1),
+        advertise,
+        interval: Duration::from_millis(50),
+    };
+    let gossip = Arc::new(Gossip::start(endpoint.clone(), settings).await.unwrap());
+    let listening = gossip.clone();
+    tokio::spawn(async move {
+        while let Some(link) = endpoint.accept().await {
+            let gossip = listening.clone();
+            tokio::spawn(async move {
+                while let Ok((_, stream)) = link.accept().await {
+                    gossip.receive(&link, stream).await;
+                }
+            });
+        }
+    });
+    (gossip, advertise)
+}

@@ -1,0 +1,448 @@
+//! What a person types.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use novacron_common::{api::TokenRole, record::VmState};
+use std::path::PathBuf;
+
+/// Cron that can move your machines, and machines that keep their appointments.
+#[derive(Debug, Parser)]
+#[command(name = "novactl", version, about, after_help = EXAMPLES, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// How answers are printed.
+    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    #[command(subcommand)]
+    pub noun: Noun,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  novactl login --server https://10.0.0.1:8090 --ca-fingerprint 3f… --token nva1.…
+  novactl host token                              a token with which one host joins
+  novactl vm create web-1 --template debian-12 --cpu 2 --memory 2G --storage 10G --wait
+  novactl vm migrate web-1 --to host-2 --wait
+  novactl job create nightly --schedule '0 2 * * *' --timezone Europe/Berlin -- /usr/bin/backup
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 token, 5 unreachable, 6 conflict, 7 invalid request.";
+
+/// Which cluster, and who asks.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// The API's address [default: https://127.0.0.1:8090, or the file's].
+    #[arg(long, global = true, env = "NOVACTL_SERVER")]
+    pub server: Option<String>,
+    /// SHA-256 of the cluster's CA certificate.
+    #[arg(long, global = true, env = "NOVACTL_CA_FINGERPRINT")]
+    pub ca_fingerprint: Option<String>,
+    /// An API token.
+    #[arg(long, global = true, env = "NOVACTL_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The file with the above [default: ~/.config/novacron/novactl.toml].
+    #[arg(long, global = true, env = "NOVACTL_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Noun {
+    /// Machines.
+    #[command(subcommand)]
+    Vm(VmVerb),
+    /// Scheduled jobs.
+    #[command(subcommand)]
+    Job(JobVerb),
+    /// Hypervisor hosts.
+    #[command(subcommand)]
+    Host(HostVerb),
+    /// Image definitions from which machines are made.
+    #[command(subcommand)]
+    Template(TemplateVerb),
+    /// Migrations, past and present.
+    #[command(subcommand)]
+    Migration(MigrationVerb),
+    /// API tokens.
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// The coordinators.
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
+    /// Follow what happens, one JSON object a line.
+    Events,
+    /// Keep server, fingerprint and token in the configuration file, after trying them.
+    Login,
+    /// Print a shell's completions.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VmVerb {
+    /// Make a machine from a template.
+    Create(VmCreateArgs),
+    /// List machines.
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only those in this state.
+        #[arg(long, value_parser = parse_state)]
+        status: Option<VmState>,
+    },
+    /// Show one.
+    Show(VmName),
+    /// Start it.
+    Start(VmWait),
+    /// Ask it to shut down, then cut its power.
+    Stop(VmStopArgs),
+    /// Stop it and start it.
+    Restart(VmStopArgs),
+    /// Stop it, and remove it with its disk.
+    #[command(visible_alias = "rm")]
+    Delete(VmWait),
+    /// Move it to another host.
+    Migrate(VmMigrateArgs),
+    /// Its serial console; ctrl-] leaves.
+    Console(VmName),
+    /// The last part of what its console printed.
+    Log {
+        #[command(flatten)]
+        vm: VmName,
+        /// How many bytes.
+        #[arg(long, default_value_t = 64 * 1024)]
+        bytes: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct VmName {
+    /// The machine's name or id.
+    pub vm: String,
+}
+
+#[derive(Debug, Args)]
+pub struct VmWait {
+    /// The machine's name or id.
+    pub vm: String,
+    /// Return when it is done, not when it is asked for.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VmStopArgs {
+    /// The machine's name or id.
+    pub vm: String,
+    /// Seconds that the guest is given to shut down (0 cuts its power at once).
+    #[arg(long)]
+    pub grace: Option<u32>,
+    /// Return when it is done, not when it is asked for.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VmMigrateArgs {
+    /// The machine's name or id.
+    pub vm: String,
+    /// The target host's name or id; without it the placement decides.
+    #[arg(long)]
+    pub to: Option<String>,
+    /// Stop it, move it and start it, in place of moving it running.
+    #[arg(long)]
+    pub offline: bool,
+    /// Follow it to its end with a progress bar.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VmCreateArgs {
+    /// Its name.
+    pub name: String,
+    /// The template's name or id.
+    #[arg(long)]
+    pub template: String,
+    /// Virtual CPUs.
+    #[arg(long, default_value_t = 1)]
+    pub cpu: u32,
+    /// RAM, such as 512M or 4G.
+    #[arg(long, default_value = "1G", value_parser = parse_size_mb)]
+    pub memory: u64,
+    /// Disk, such as 10G.
+    #[arg(long, value_parser = parse_size_mb)]
+    pub storage: Option<u64>,
+    /// In place of the template's kernel command line.
+    #[arg(long)]
+    pub cmdline: Option<String>,
+    /// A fixed address with prefix length, such as 10.0.0.7/24.
+    #[arg(long)]
+    pub address: Option<String>,
+    /// The default route.
+    #[arg(long)]
+    pub gateway: Option<std::net::IpAddr>,
+    /// A bridge of the hosts.
+    #[arg(long)]
+    pub bridge: Option<String>,
+    /// A file with public keys for the default user, one a line.
+    #[arg(long)]
+    pub ssh_keys: Option<PathBuf>,
+    /// A file with cloud-init user-data.
+    #[arg(long)]
+    pub user_data: Option<PathBuf>,
+    /// The host's name or id; without it the placement decides.
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Start it again by itself after a host boot or when it ends.
+    #[arg(long)]
+    pub restart_always: bool,
+    /// Make it, but leave it stopped.
+    #[arg(long)]
+    pub no_start: bool,
+    /// Return when it runs, not when it is asked for.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum JobVerb {
+    /// Make a job; what follows `--` is its command.
+    Create(JobCreateArgs),
+    /// List jobs.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one.
+    Show(JobName),
+    /// Change some of it.
+    Update(JobUpdateArgs),
+    /// Let it fire.
+    Enable(JobName),
+    /// Keep it from firing.
+    Disable(JobName),
+    /// Remove it.
+    #[command(visible_alias = "rm")]
+    Delete(JobName),
+    /// Fire it now, beside its schedule.
+    Execute(JobName),
+    /// What its fires did.
+    Fires(JobName),
+}
+
+#[derive(Debug, Args)]
+pub struct JobName {
+    /// The job's name or id.
+    pub job: String,
+}
+
+#[derive(Debug, Args)]
+pub struct JobCreateArgs {
+    /// Its name.
+    pub name: String,
+    /// A cron expression: 5 fields, 6 with seconds first, or @hourly … @yearly.
+    #[arg(long)]
+    pub schedule: String,
+    #[command(flatten)]
+    pub options: JobOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct JobUpdateArgs {
+    /// The job's name or id.
+    pub job: String,
+    /// A new name.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Another cron expression.
+    #[arg(long)]
+    pub schedule: Option<String>,
+    #[command(flatten)]
+    pub options: JobOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct JobOptions {
+    /// An IANA time zone [default: UTC].
+    #[arg(long)]
+    pub timezone: Option<String>,
+    /// Ends an attempt, such as 30s or 2h.
+    #[arg(long)]
+    pub timeout: Option<String>,
+    /// Tries after the first.
+    #[arg(long)]
+    pub max_retries: Option<u32>,
+    /// 0 to 9; the higher goes first.
+    #[arg(long)]
+    pub priority: Option<u8>,
+    /// Variables of the command, as NAME=VALUE.
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// RAM of the command, such as 256M.
+    #[arg(long, value_parser = parse_size_mb)]
+    pub memory: Option<u64>,
+    /// The command and its arguments.
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HostVerb {
+    /// List hosts.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one.
+    Show(HostName),
+    /// Make a token with which one host (or coordinator) joins.
+    Token {
+        /// For a coordinator in place of a host.
+        #[arg(long)]
+        coordinator: bool,
+        /// Seconds that it is good for.
+        #[arg(long)]
+        ttl: Option<u32>,
+    },
+    /// Keep new machines off it.
+    Cordon(HostName),
+    /// Let new machines on it again.
+    Uncordon(HostName),
+    /// Remove it from the cluster; it is cut off at once.
+    #[command(visible_alias = "rm")]
+    Remove(HostName),
+}
+
+#[derive(Debug, Args)]
+pub struct HostName {
+    /// The host's name or id.
+    pub host: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TemplateVerb {
+    /// Make a template from a JSON file (`-` is standard input); the API's documentation shows its fields.
+    Create {
+        /// The file.
+        file: PathBuf,
+    },
+    /// List templates.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one.
+    Show {
+        /// Its name or id.
+        template: String,
+    },
+    /// Remove it. Machines made from it stay.
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Its name or id.
+        template: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MigrationVerb {
+    /// List migrations.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one.
+    Show {
+        /// Its id.
+        migration: String,
+    },
+    /// End it and go back; possible until the hand-over.
+    Cancel {
+        /// Its id.
+        migration: String,
+    },
+    /// Follow it to its end with a progress bar.
+    Watch {
+        /// Its id.
+        migration: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenVerb {
+    /// Make an API token; it is shown once.
+    Create {
+        /// What it is for.
+        name: String,
+        /// May look, but change nothing.
+        #[arg(long)]
+        reader: bool,
+    },
+    /// List tokens, without their secrets.
+    #[command(visible_alias = "ls")]
+    List,
+    /// End one.
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Its id.
+        token: String,
+    },
+}
+
+impl TokenVerb {
+    /// The role that the flag stands for.
+    pub fn role(reader: bool) -> TokenRole {
+        if reader { TokenRole::Reader } else { TokenRole::Admin }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterVerb {
+    /// Show the coordinators.
+    #[command(visible_alias = "status")]
+    Show,
+    /// Remove a coordinator.
+    Remove {
+        /// Its node number.
+        node: u64,
+    },
+}
+
+fn parse_state(text: &str) -> Result<VmState, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| "one of pending, preparing, running, paused, stopping, stopped, failed, missing, unknown".into())
+}
+
+/// `512M`, `4G`, `1T`, in MiB.
+fn parse_size_mb(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size: write 512M, 4G or 1T");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let factor = match text[split..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "M" => 1,
+        "G" => 1 << 10,
+        "T" => 1 << 20,
+        _ => return Err(wrong()),
+    };
+    text[..split].parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size_mb("512M"), Ok(512));
+        assert_eq!(parse_size_mb("4GiB"), Ok(4096));
+        for bad in ["", "4", "G", "-1G", "4X", "99999999999999999999G"] {
+            assert!(parse_size_mb(bad).is_err(), "{bad}");
+        }
+    }
+}

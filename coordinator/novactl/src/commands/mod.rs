@@ -1,0 +1,71 @@
+//! One file a noun.
+
+mod cluster;
+mod console;
+mod events;
+mod host;
+mod job;
+mod login;
+mod migration;
+mod template;
+mod token;
+mod vm;
+
+use crate::{
+    cli::{Cli, Format, Noun},
+    client::Client,
+    error::CtlError,
+    settings::Settings,
+};
+use clap::CommandFactory;
+
+/// What every command has at hand.
+pub struct Context {
+    /// The API.
+    pub client: Client,
+    /// How to print.
+    pub format: Format,
+}
+
+/// Does what was typed.
+pub async fn run(cli: Cli) -> Result<(), CtlError> {
+    if let Noun::Completions { shell } = cli.noun {
+        clap_complete::generate(shell, &mut Cli::command(), "novactl", &mut std::io::stdout());
+        return Ok(());
+    }
+    if let Noun::Login = cli.noun {
+        return login::run(&cli.connection).await;
+    }
+    let client = Client::new(Settings::resolve(&cli.connection)?)?;
+    let context = Context { client, format: cli.output };
+    match cli.noun {
+        Noun::Vm(verb) => vm::run(&context, verb).await,
+        Noun::Job(verb) => job::run(&context, verb).await,
+        Noun::Host(verb) => host::run(&context, verb).await,
+        Noun::Template(verb) => template::run(&context, verb).await,
+        Noun::Migration(verb) => migration::run(&context, verb).await,
+        Noun::Token(verb) => token::run(&context, verb).await,
+        Noun::Cluster(verb) => cluster::run(&context, verb).await,
+        Noun::Events => events::run(&context).await,
+        Noun::Login | Noun::Completions { .. } => Ok(()),
+    }
+}
+
+/// A name or id as part of a path: what could change the path is percent-encoded (RFC 3986).
+pub fn segment(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(b).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_cannot_change_the_path() {
+        assert_eq!(super::segment("web-1.a_b"), "web-1.a_b");
+        assert_eq!(super::segment("../x?y#z"), "..%2Fx%3Fy%23z");
+    }
+}

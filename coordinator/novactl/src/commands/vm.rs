@@ -1,0 +1,162 @@
+//! Machines.
+
+use super::{Context, console, segment};
+use crate::{
+    cli::{VmCreateArgs, VmMigrateArgs, VmStopArgs, VmVerb, VmWait},
+    error::CtlError,
+    output::{self, Row, word},
+    progress,
+};
+use novacron_common::{
+    api::{CloudInitBody, MigrateRequest, MigrationView, NetworkBody, Resources, VmCreate, VmStop, VmView},
+    record::VmState,
+    spec::RestartPolicy,
+};
+use std::{fs, path::Path};
+
+impl Row for VmView {
+    const TITLES: &'static [&'static str] = &["name", "state", "host", "cpu", "memory", "address", "id"];
+    fn cells(&self) -> Vec<String> {
+        let memory = self.resources.memory_mb.or(self.resources.memory_gb.map(|g| g * 1024)).unwrap_or(0);
+        vec![
+            self.name.clone(),
+            word(&self.state),
+            self.host_name.clone().unwrap_or_else(|| "-".into()),
+            self.resources.cpu.to_string(),
+            format!("{memory}M"),
+            self.addresses.first().cloned().unwrap_or_else(|| "-".into()),
+            self.id.to_string(),
+        ]
+    }
+}
+
+pub async fn run(context: &Context, verb: VmVerb) -> Result<(), CtlError> {
+    let client = &context.client;
+    match verb {
+        VmVerb::Create(args) => create(context, args).await,
+        VmVerb::List { status } => {
+            let query = status.map_or_else(String::new, |s| format!("&status={}", word(&s)));
+            output::list(&client.all::<VmView>("/api/v1/vms", &query).await?, context.format)
+        }
+        VmVerb::Show(name) => show(context, &client.get(&path(&name.vm)).await?),
+        VmVerb::Start(args) => start(context, args).await,
+        VmVerb::Stop(args) => stop(context, args).await,
+        VmVerb::Restart(args) => restart(context, args).await,
+        VmVerb::Delete(args) => delete(context, args).await,
+        VmVerb::Migrate(args) => migrate(context, args).await,
+        VmVerb::Console(name) => console::run(context, &name.vm).await,
+        VmVerb::Log { vm, bytes } => {
+            let log = client.bytes(&format!("{}/console-log?bytes={bytes}", path(&vm.vm))).await?;
+            output::line(String::from_utf8_lossy(&log).trim_end())
+        }
+    }
+}
+
+fn path(vm: &str) -> String {
+    format!("/api/v1/vms/{}", segment(vm))
+}
+
+fn show(context: &Context, vm: &VmView) -> Result<(), CtlError> {
+    let more = [
+        ("message", vm.message.clone().unwrap_or_default()),
+        ("desired", word(&vm.desired)),
+        ("template", vm.template.clone()),
+        ("mac", vm.mac.clone()),
+        ("addresses", vm.addresses.join(" ")),
+        ("epoch", vm.epoch.0.to_string()),
+        ("placement", vm.placement.clone().unwrap_or_default()),
+        ("created", output::time(Some(vm.created_at))),
+    ];
+    output::one(vm, context.format, &more)
+}
+
+async fn create(context: &Context, args: VmCreateArgs) -> Result<(), CtlError> {
+    let ssh_keys = args.ssh_keys.as_deref().map(read).transpose()?;
+    let user_data = args.user_data.as_deref().map(read).transpose()?;
+    let cloud_init = (ssh_keys.is_some() || user_data.is_some()).then(|| CloudInitBody {
+        hostname: None,
+        ssh_keys: ssh_keys.map(|k| k.lines().filter(|l| !l.is_empty()).map(str::to_owned).collect()).unwrap_or_default(),
+        user_data,
+    });
+    let body = VmCreate {
+        name: args.name,
+        template: args.template,
+        resources: Resources {
+            cpu: args.cpu,
+            memory_mb: Some(args.memory),
+            storage_mb: args.storage,
+            ..Resources::default()
+        },
+        kind: None,
+        cmdline: args.cmdline,
+        network: NetworkBody { bridge: args.bridge, address: args.address, gateway: args.gateway, dns: vec![] },
+        cloud_init,
+        restart: args.restart_always.then_some(RestartPolicy::Always),
+        host: args.host,
+        start: !args.no_start,
+    };
+    let vm: VmView = context.client.post("/api/v1/vms", Some(&body)).await?;
+    let until = if args.no_start { VmState::Stopped } else { VmState::Running };
+    finish(context, vm, args.wait, |vm| vm.state == until).await
+}
+
+async fn start(context: &Context, args: VmWait) -> Result<(), CtlError> {
+    let vm: VmView = context.client.post(&format!("{}/start", path(&args.vm)), None::<&()>).await?;
+    finish(context, vm, args.wait, |vm| vm.state == VmState::Running).await
+}
+
+async fn stop(context: &Context, args: VmStopArgs) -> Result<(), CtlError> {
+    let body = VmStop { grace_seconds: args.grace };
+    let vm: VmView = context.client.post(&format!("{}/stop", path(&args.vm)), Some(&body)).await?;
+    finish(context, vm, args.wait, |vm| vm.state == VmState::Stopped).await
+}
+
+async fn restart(context: &Context, args: VmStopArgs) -> Result<(), CtlError> {
+    let before: VmView = context.client.get(&path(&args.vm)).await?;
+    let body = VmStop { grace_seconds: args.grace };
+    let vm: VmView = context.client.post(&format!("{}/restart", path(&args.vm)), Some(&body)).await?;
+    // The processor time starts again with the guest, which is how its new life is told from its old one.
+    finish(context, vm, args.wait, move |vm| {
+        vm.state == VmState::Running && (vm.cpu_ms < before.cpu_ms || before.state != VmState::Running)
+    })
+    .await
+}
+
+async fn finish(
+    context: &Context,
+    vm: VmView,
+    wait: bool,
+    done: impl Fn(&VmView) -> bool,
+) -> Result<(), CtlError> {
+    let vm = if wait { progress::vm(&context.client, &vm.id.to_string(), done).await? } else { vm };
+    show(context, &vm)
+}
+
+async fn delete(context: &Context, args: VmWait) -> Result<(), CtlError> {
+    let vm: VmView = context.client.get(&path(&args.vm)).await?;
+    let id = vm.id.to_string();
+    context.client.delete(&path(&id)).await?;
+    if args.wait {
+        match progress::vm(&context.client, &id, |_| false).await {
+            Err(CtlError::Problem(p)) if p.code == novacron_common::api::ProblemCode::NotFound => {}
+            other => return other.map(|_| ()),
+        }
+    }
+    output::line(&format!("{} {}", vm.name, if args.wait { "is gone" } else { "will be removed" }))
+}
+
+async fn migrate(context: &Context, args: VmMigrateArgs) -> Result<(), CtlError> {
+    let body = MigrateRequest { target_host: args.to, live: !args.offline };
+    let migration: MigrationView =
+        context.client.post(&format!("{}/migrate", path(&args.vm)), Some(&body)).await?;
+    let migration = if args.wait {
+        progress::migration(&context.client, &migration.id.to_string()).await?
+    } else {
+        migration
+    };
+    super::migration::show(context, &migration)
+}
+
+fn read(path: &Path) -> Result<String, CtlError> {
+    fs::read_to_string(path).map_err(CtlError::local(format!("read {}", path.display())))
+}
