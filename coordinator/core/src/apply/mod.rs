@@ -1,0 +1,101 @@
+//! What each command does: one small function a command, grouped by resource. Each checks first and writes last, so
+//! that a refusal has changed nothing.
+
+mod cluster;
+mod fires;
+mod handover;
+mod hosts;
+mod jobs;
+mod members;
+mod migrations;
+mod templates;
+mod vms;
+
+use crate::{
+    applied::{Applied, Refusal},
+    command::CommandBody,
+    state::{State, Stored},
+    table::{ROW_MAX, encode_row},
+};
+use novacron_common::{api::ProblemCode, spec::Fault};
+
+pub(crate) use jobs::fires_of;
+
+/// What an apply function returns; a refusal is an answer like any other.
+type Outcome = Result<Applied, Refusal>;
+
+pub(crate) fn apply(state: &mut State, body: CommandBody) -> Applied {
+    match body {
+        CommandBody::Batch(bodies) => {
+            Applied::Batch(bodies.into_iter().map(|body| apply_one(state, body)).collect())
+        }
+        body => apply_one(state, body),
+    }
+}
+
+fn apply_one(state: &mut State, body: CommandBody) -> Applied {
+    use CommandBody as C;
+    let outcome = match body {
+        C::ClusterInit(c) => cluster::init(state, c),
+        C::CoordinatorPut(c) => cluster::coordinator_put(state, c),
+        C::CoordinatorRemove { node } => cluster::coordinator_remove(state, node),
+        C::JoinTokenPut(c) => members::join_token_put(state, c),
+        C::JoinTokenUse(c) => Ok(members::join_token_use(state, c)),
+        C::TokenPut(c) => cluster::token_put(state, c),
+        C::TokenRemove { id } => cluster::token_remove(state, id),
+        C::HostHello(c) => hosts::hello(state, *c),
+        C::HostSeen(c) => hosts::seen(state, c),
+        C::HostDown(c) => hosts::down(state, &c),
+        C::HostCordon(c) => hosts::cordon(state, &c),
+        C::HostRemove(c) => hosts::remove(state, &c),
+        C::TemplatePut(c) => templates::put(state, *c),
+        C::TemplateRemove { id } => templates::remove(state, id),
+        body => return apply_work(state, body),
+    };
+    outcome.into()
+}
+
+/// The other half: machines, jobs, migrations.
+fn apply_work(state: &mut State, body: CommandBody) -> Applied {
+    use CommandBody as C;
+    let outcome = match body {
+        C::VmCreate(c) => vms::create(state, *c),
+        C::VmPlace(c) => vms::place(state, *c),
+        C::VmDesire(c) => vms::desire(state, &c),
+        C::VmRestart(c) => vms::restart(state, &c),
+        C::VmUpdate(c) => vms::update(state, c),
+        C::VmObserve(c) => vms::observe(state, c),
+        C::VmForget { vm } => vms::forget(state, vm),
+        C::JobPut(c) => jobs::put(state, *c),
+        C::JobUpdate(c) => jobs::update(state, *c),
+        C::JobRemove { id } => jobs::remove(state, id),
+        C::JobExecute(c) => fires::execute(state, &c),
+        C::FireCommit(c) => fires::commit(state, &c),
+        C::AttemptPlace(c) => fires::place(state, &c),
+        C::AttemptEnd(c) => fires::end(state, *c),
+        C::FireCancel { fire } => fires::cancel(state, fire),
+        C::MigrationAsk(c) => migrations::ask(state, *c),
+        C::MigrationObserve(c) => migrations::observe(state, *c),
+        C::MigrationDenied(c) => migrations::denied(state, &c),
+        C::MigrationCancel { id } => migrations::cancel(state, id),
+        C::Handover(c) => handover::commit(state, &c),
+        C::Batch(_) => Err(Refusal::new(ProblemCode::InvalidRequest, "a batch inside a batch")),
+        // Dealt with by `apply_one`, which hands over the rest only.
+        _ => Err(Refusal::new(ProblemCode::Internal, "a command that nothing applies")),
+    };
+    outcome.into()
+}
+
+/// Refuses what would not fit into one row of the store. `field` is what the user can make smaller.
+fn fits<R: Stored>(row: &R, field: &str) -> Result<(), Refusal> {
+    let length = encode_row(row).map_or(usize::MAX, |bytes| bytes.len());
+    if length <= ROW_ASKED_MAX {
+        return Ok(());
+    }
+    let reason = format!("is too long: all of it together may have {ROW_ASKED_MAX} bytes");
+    Err(Refusal::new(ProblemCode::TooLarge, "what is asked for is larger than one record of the ledger")
+        .details(vec![Fault::new(field, reason)]))
+}
+
+/// Of [`ROW_MAX`], what a user may fill; the rest is for what is observed later.
+const ROW_ASKED_MAX: usize = ROW_MAX - 16 * 1024;

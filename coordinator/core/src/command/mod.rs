@@ -1,0 +1,129 @@
+//! What can be asked of the ledger. A command carries everything that `apply` needs: the time, new ids, random
+//! bits and whatever was computed from time zone data, so that every replica computes the same.
+//!
+//! Commands are stored in the Raft log: variants and fields are append-only.
+
+mod cluster;
+mod host;
+mod job;
+mod migration;
+mod vm;
+
+pub use cluster::{ClusterInit, JoinTokenPut, JoinTokenUse, TemplatePut, TokenPut};
+pub use host::{HostCordon, HostDown, HostRemove, HostSeen};
+pub use job::{AttemptPlace, FireCommit, JobExecute, JobPut, JobUpdate, NextTick};
+pub use migration::{Handover, MigrationAsk, MigrationDenied, MigrationObserve};
+pub use vm::{VmCreate, VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate};
+
+use crate::record::CoordinatorRecord;
+use novacron_common::{
+    ids::{FireKey, JobId, MigrationId, TemplateId, TokenId, VmId},
+    record::{AttemptReport, HostHello},
+    units::UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The proposer's clock. The ledger's time is the latest of all stamps.
+    pub at: UnixMillis,
+    /// What is asked.
+    pub body: CommandBody,
+}
+
+/// Each kind of command; what it does is told beside its apply function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandBody {
+    /// The first command of a cluster.
+    ClusterInit(ClusterInit),
+    /// A coordinator's addresses.
+    CoordinatorPut(CoordinatorRecord),
+    /// A coordinator left.
+    CoordinatorRemove {
+        /// Its Raft node number.
+        node: u64,
+    },
+    /// A one-time token for a new member.
+    JoinTokenPut(JoinTokenPut),
+    /// A new member shows its token. Answer: `Enrolled` or `JoinDenied`.
+    JoinTokenUse(JoinTokenUse),
+    /// An API token.
+    TokenPut(TokenPut),
+    /// An API token is worth nothing from now on.
+    TokenRemove {
+        /// Which.
+        id: TokenId,
+    },
+    /// An agent opened a session.
+    HostHello(Box<HostHello>),
+    /// What an agent reports changed (rare: see [`crate::hosts::news`]).
+    HostSeen(HostSeen),
+    /// An agent was not heard from for too long.
+    HostDown(HostDown),
+    /// Keep new machines off a host, or not.
+    HostCordon(HostCordon),
+    /// A host leaves; it is cut off at once.
+    HostRemove(HostRemove),
+    /// An image definition, new or changed.
+    TemplatePut(Box<TemplatePut>),
+    /// An image definition is removed; machines made from it keep theirs.
+    TemplateRemove {
+        /// Which.
+        id: TemplateId,
+    },
+    /// A new machine.
+    VmCreate(Box<VmCreate>),
+    /// A place for a machine that lost its host.
+    VmPlace(Box<VmPlace>),
+    /// What is wanted of a machine.
+    VmDesire(VmDesire),
+    /// Stop and run again, once.
+    VmRestart(VmRestart),
+    /// Another name or restart policy.
+    VmUpdate(VmUpdate),
+    /// What a host sees of its machines (only what changed: see [`crate::vms::news`]).
+    VmObserve(VmObserve),
+    /// A deleted machine is observed gone.
+    VmForget {
+        /// Which.
+        vm: VmId,
+    },
+    /// A new job.
+    JobPut(Box<JobPut>),
+    /// A job's new definition.
+    JobUpdate(Box<JobUpdate>),
+    /// A job is removed, with its fires.
+    JobRemove {
+        /// Which.
+        id: JobId,
+    },
+    /// Fire now.
+    JobExecute(JobExecute),
+    /// A tick is due (see [`crate::schedule::due`]).
+    FireCommit(FireCommit),
+    /// A fire's next attempt goes to this host. Answer: `AttemptStarted`.
+    AttemptPlace(AttemptPlace),
+    /// An attempt ended. The same report twice is harmless.
+    AttemptEnd(Box<AttemptReport>),
+    /// End a fire: at once if it waits, else by killing its attempt.
+    FireCancel {
+        /// Which.
+        fire: FireKey,
+    },
+    /// Move a machine.
+    MigrationAsk(Box<MigrationAsk>),
+    /// What a side sees of a migration.
+    MigrationObserve(Box<MigrationObserve>),
+    /// An agent refused a step.
+    MigrationDenied(MigrationDenied),
+    /// The target may run the machine from now on, the source may not. Answer: `HandedOver`.
+    Handover(Handover),
+    /// Undo a migration; refused from the hand-over on.
+    MigrationCancel {
+        /// Which.
+        id: MigrationId,
+    },
+    /// Several at once, each on its own: one that is refused does not stop the next. Batches do not nest.
+    Batch(Vec<CommandBody>),
+}

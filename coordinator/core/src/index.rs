@@ -1,0 +1,229 @@
+//! What is derived from the rows: names, reservations, and what is due. Kept incrementally, never stored; a
+//! recount from the rows gives the same (a property test holds it to that).
+
+use crate::record::{Claim, VmRecord};
+use novacron_common::{
+    ids::{FireKey, HostId, JobId, MigrationId, TemplateId, VmId},
+    record::VmState,
+    spec::Name,
+    units::{ByteCount, UnixMillis},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the machines on a host, and migrations to and from it, were promised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Claims: machines placed here, and migrations that keep room here.
+    pub claims: u32,
+    /// Machines placed here.
+    pub vms: u32,
+    /// Virtual CPUs.
+    pub cpus: u64,
+    /// RAM.
+    pub memory: ByteCount,
+    /// Disk.
+    pub storage: ByteCount,
+}
+
+/// Something with a unique name among its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    Vm(VmId),
+    Host(HostId),
+    Template(TemplateId),
+    Job(JobId),
+}
+
+/// Everything derived.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Indices {
+    vm_names: BTreeMap<Name, VmId>,
+    host_names: BTreeMap<Name, HostId>,
+    template_names: BTreeMap<Name, TemplateId>,
+    job_names: BTreeMap<Name, JobId>,
+    usage: BTreeMap<HostId, Usage>,
+    vms_on: BTreeSet<(HostId, VmId)>,
+    vms_in: BTreeSet<(u8, VmId)>,
+    pub(crate) due: BTreeSet<(UnixMillis, JobId)>,
+    pub(crate) waiting: BTreeSet<(UnixMillis, FireKey)>,
+    running: BTreeSet<(HostId, FireKey)>,
+    attempts_on: BTreeMap<HostId, u32>,
+    pub(crate) fires_of: BTreeMap<JobId, u32>,
+    pub(crate) migrating: BTreeSet<MigrationId>,
+}
+
+/// Of all ids, for ranges.
+const VM_FIRST: VmId = VmId::from_u128(0);
+const VM_LAST: VmId = VmId::from_u128(u128::MAX);
+
+impl Indices {
+    /// The machine of this name.
+    pub fn vm_named(&self, name: &Name) -> Option<VmId> {
+        self.vm_names.get(name).copied()
+    }
+
+    /// The host of this name.
+    pub fn host_named(&self, name: &Name) -> Option<HostId> {
+        self.host_names.get(name).copied()
+    }
+
+    /// The template of this name.
+    pub fn template_named(&self, name: &Name) -> Option<TemplateId> {
+        self.template_names.get(name).copied()
+    }
+
+    /// The job of this name.
+    pub fn job_named(&self, name: &Name) -> Option<JobId> {
+        self.job_names.get(name).copied()
+    }
+
+    /// What was promised on a host.
+    pub fn usage(&self, host: HostId) -> Usage {
+        self.usage.get(&host).copied().unwrap_or_default()
+    }
+
+    /// Hosts on which anything is promised.
+    pub fn used_hosts(&self) -> impl Iterator<Item = HostId> {
+        self.usage.keys().copied()
+    }
+
+    /// The machines placed on a host, in the order of ids.
+    pub fn vms_on(&self, host: HostId) -> impl Iterator<Item = VmId> {
+        self.vms_on.range((host, VM_FIRST)..=(host, VM_LAST)).map(|(_, vm)| *vm)
+    }
+
+    /// The machines in a state, behind `after`, in the order of ids.
+    pub fn vms_in(&self, state: VmState, after: Option<VmId>) -> impl Iterator<Item = VmId> {
+        let number = state_number(state);
+        let from = after.map_or(std::ops::Bound::Included((number, VM_FIRST)), |vm| {
+            std::ops::Bound::Excluded((number, vm))
+        });
+        self.vms_in.range((from, std::ops::Bound::Included((number, VM_LAST)))).map(|(_, vm)| *vm)
+    }
+
+    /// Jobs by their next tick, the earliest first.
+    pub fn due(&self) -> impl Iterator<Item = (UnixMillis, JobId)> {
+        self.due.iter().copied()
+    }
+
+    /// Fires that wait for an attempt, by the instant from which they may have one.
+    pub fn waiting(&self) -> impl Iterator<Item = (UnixMillis, FireKey)> {
+        self.waiting.iter().copied()
+    }
+
+    /// Fires with an attempt on a host.
+    pub fn running_on(&self, host: HostId) -> impl Iterator<Item = FireKey> {
+        let from = (host, FireKey { job: JobId::from_u128(0), ..FIRE_FIRST });
+        self.running.range(from..).take_while(move |(h, _)| *h == host).map(|(_, fire)| *fire)
+    }
+
+    /// How many attempts run on a host.
+    pub fn attempts_on(&self, host: HostId) -> u32 {
+        self.attempts_on.get(&host).copied().unwrap_or(0)
+    }
+
+    /// Fires with an attempt on any host.
+    pub fn running(&self) -> impl Iterator<Item = (HostId, FireKey)> {
+        self.running.iter().copied()
+    }
+
+    /// Migrations that have not ended.
+    pub fn migrating(&self) -> impl Iterator<Item = MigrationId> {
+        self.migrating.iter().copied()
+    }
+
+    /// Fires on record of a job.
+    pub fn fires_of(&self, job: JobId) -> u32 {
+        self.fires_of.get(&job).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn name(&mut self, what: Named, name: &Name) {
+        match what {
+            Named::Vm(id) => self.vm_names.insert(name.clone(), id).map_or((), |_| ()),
+            Named::Host(id) => self.host_names.insert(name.clone(), id).map_or((), |_| ()),
+            Named::Template(id) => self.template_names.insert(name.clone(), id).map_or((), |_| ()),
+            Named::Job(id) => self.job_names.insert(name.clone(), id).map_or((), |_| ()),
+        }
+    }
+
+    pub(crate) fn unname(&mut self, what: Named, name: &Name) {
+        match what {
+            Named::Vm(_) => self.vm_names.remove(name).map_or((), |_| ()),
+            Named::Host(_) => self.host_names.remove(name).map_or((), |_| ()),
+            Named::Template(_) => self.template_names.remove(name).map_or((), |_| ()),
+            Named::Job(_) => self.job_names.remove(name).map_or((), |_| ()),
+        }
+    }
+
+    pub(crate) fn add_vm(&mut self, vm: &VmRecord) {
+        self.vms_in.insert((state_number(vm.state), vm.id));
+        if let Some(host) = vm.placed_on {
+            self.vms_on.insert((host, vm.id));
+            self.reserve(host, &vm.claim());
+            self.usage.entry(host).or_default().vms += 1;
+        }
+    }
+
+    pub(crate) fn drop_vm(&mut self, vm: &VmRecord) {
+        self.vms_in.remove(&(state_number(vm.state), vm.id));
+        if let Some(host) = vm.placed_on {
+            self.vms_on.remove(&(host, vm.id));
+            self.usage.entry(host).or_default().vms -= 1;
+            self.release(host, &vm.claim());
+        }
+    }
+
+    pub(crate) fn add_attempt(&mut self, host: HostId, fire: FireKey) {
+        self.running.insert((host, fire));
+        *self.attempts_on.entry(host).or_default() += 1;
+    }
+
+    pub(crate) fn drop_attempt(&mut self, host: HostId, fire: FireKey) {
+        self.running.remove(&(host, fire));
+        if let Some(count) = self.attempts_on.get_mut(&host) {
+            *count -= 1;
+            if *count == 0 {
+                self.attempts_on.remove(&host);
+            }
+        }
+    }
+
+    pub(crate) fn reserve(&mut self, host: HostId, claim: &Claim) {
+        let usage = self.usage.entry(host).or_default();
+        usage.claims += 1;
+        usage.cpus += u64::from(claim.cpus);
+        usage.memory.0 += claim.memory.0;
+        usage.storage.0 += claim.storage.0;
+    }
+
+    pub(crate) fn release(&mut self, host: HostId, claim: &Claim) {
+        let usage = self.usage.entry(host).or_default();
+        usage.claims -= 1;
+        usage.cpus -= u64::from(claim.cpus);
+        usage.memory.0 -= claim.memory.0;
+        usage.storage.0 -= claim.storage.0;
+        if usage.claims == 0 {
+            self.usage.remove(&host);
+        }
+    }
+}
+
+const FIRE_FIRST: FireKey = FireKey {
+    job: JobId::from_u128(0),
+    scheduled_at: UnixMillis(i64::MIN),
+    cause: novacron_common::ids::FireCause::Schedule,
+};
+
+const fn state_number(state: VmState) -> u8 {
+    match state {
+        VmState::Pending => 0,
+        VmState::Preparing => 1,
+        VmState::Running => 2,
+        VmState::Paused => 3,
+        VmState::Stopping => 4,
+        VmState::Stopped => 5,
+        VmState::Failed => 6,
+        VmState::Missing => 7,
+        VmState::Unknown => 8,
+    }
+}

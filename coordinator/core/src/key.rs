@@ -1,0 +1,114 @@
+//! Keys as bytes that sort as the keys do: big endian, sign bit flipped where there is a sign.
+
+use crate::table::RowKey;
+use novacron_common::{
+    ids::{AttemptKey, FireCause, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    units::UnixMillis,
+};
+
+macro_rules! id_keys {
+    ($($name:ident),*) => {$(
+        impl RowKey for $name {
+            fn to_bytes(self) -> Vec<u8> {
+                self.uuid().as_u128().to_be_bytes().to_vec()
+            }
+            fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                Some(Self::from_u128(u128::from_be_bytes(bytes.try_into().ok()?)))
+            }
+        }
+    )*};
+}
+
+id_keys!(VmId, HostId, JobId, MigrationId, TemplateId, TokenId);
+
+/// The key of a table with one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OnlyRow;
+
+impl RowKey for OnlyRow {
+    fn to_bytes(self) -> Vec<u8> {
+        vec![0]
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (bytes == [0]).then_some(Self)
+    }
+}
+
+impl RowKey for u64 {
+    fn to_bytes(self) -> Vec<u8> {
+        self.to_be_bytes().to_vec()
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self::from_be_bytes(bytes.try_into().ok()?))
+    }
+}
+
+const SIGN: u64 = 1 << 63;
+
+impl RowKey for FireKey {
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = self.job.to_bytes();
+        bytes.extend((self.scheduled_at.0.cast_unsigned() ^ SIGN).to_be_bytes());
+        bytes.push(match self.cause {
+            FireCause::Schedule => 0,
+            FireCause::Manual => 1,
+        });
+        bytes
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (job, rest) = bytes.split_at_checked(16)?;
+        let (at, cause) = rest.split_at_checked(8)?;
+        let cause = match cause {
+            [0] => FireCause::Schedule,
+            [1] => FireCause::Manual,
+            _ => return None,
+        };
+        let at = u64::from_be_bytes(at.try_into().ok()?) ^ SIGN;
+        Some(Self { job: JobId::from_bytes(job)?, scheduled_at: UnixMillis(at.cast_signed()), cause })
+    }
+}
+
+impl RowKey for AttemptKey {
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = self.fire.to_bytes();
+        bytes.extend(self.number.to_be_bytes());
+        bytes
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (fire, number) = bytes.split_at_checked(25)?;
+        Some(Self { fire: FireKey::from_bytes(fire)?, number: u32::from_be_bytes(number.try_into().ok()?) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_sort_as_keys_do_and_read_back() {
+        let fire =
+            |job, at, cause| FireKey { job: JobId::from_u128(job), scheduled_at: UnixMillis(at), cause };
+        let keys = [
+            fire(1, i64::MIN, FireCause::Manual),
+            fire(1, -5, FireCause::Schedule),
+            fire(1, 5, FireCause::Schedule),
+            fire(1, 5, FireCause::Manual),
+            fire(2, 0, FireCause::Schedule),
+        ];
+        assert!(keys.is_sorted());
+        assert!(keys.map(RowKey::to_bytes).is_sorted());
+        for key in keys {
+            assert_eq!(FireKey::from_bytes(&key.to_bytes()), Some(key));
+            let attempt = AttemptKey { fire: key, number: 258 };
+            assert_eq!(AttemptKey::from_bytes(&attempt.to_bytes()), Some(attempt));
+        }
+    }
+
+    #[test]
+    fn bytes_of_another_shape_are_no_key() {
+        assert_eq!(VmId::from_bytes(&[0; 15]), None);
+        assert_eq!(FireKey::from_bytes(&[9; 25]), None);
+        assert_eq!(AttemptKey::from_bytes(&[0; 25]), None);
+        assert_eq!(OnlyRow::from_bytes(&[]), None);
+    }
+}

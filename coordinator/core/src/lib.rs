@@ -1,0 +1,39 @@
+//! NovaCron's ledger: a deterministic state machine, and the pure decisions around it.
+//!
+//! Nothing in here reads a clock, rolls dice or does I/O: [`state::State`] is a function of the commands that were
+//! applied, so that every coordinator holds the same. The shell (raft, HTTP, reconcilers) proposes
+//! [`command::Command`]s, asks pure functions what to do next, and shows [`views`].
+//!
+//! | to | use |
+//! |---|---|
+//! | change something | [`state::State::apply`] |
+//! | persist, tell others | [`state::State::take_changes`], [`views::changed`] |
+//! | know what is due | [`schedule::due`], [`attempts::due`] |
+//! | choose a host | [`placement::plan`] |
+//! | know what to send to an agent | [`vms::wanted`], [`attempts::start`], [`migration::saga::next`] |
+//! | filter what an agent reports | [`vms::news`], [`hosts::news`] |
+//! | answer HTTP | [`views`], [`lists`] |
+
+pub mod applied;
+mod apply;
+pub mod attempts;
+pub mod command;
+pub mod hosts;
+pub mod index;
+mod key;
+pub mod lists;
+pub mod migration;
+pub mod placement;
+pub mod record;
+mod row;
+pub mod schedule;
+pub mod state;
+pub mod table;
+pub mod views;
+pub mod vms;
+
+pub use applied::{Applied, Refusal};
+pub use command::{Command, CommandBody};
+pub use key::OnlyRow;
+pub use state::State;
+pub use table::{Change, DecodeError, TableId};

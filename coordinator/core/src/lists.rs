@@ -1,0 +1,156 @@
+//! Pages of lists. A page costs what is on it, wherever it begins and whatever it is filtered by: ids are in the
+//! order of creation, a cursor is the last id of the page before, and states have an index.
+
+use crate::{
+    applied::Refusal,
+    apply::fires_of,
+    record::VmRecord,
+    state::{State, Stored},
+    views::{self, Outputs},
+};
+use novacron_common::{
+    api::{
+        FireView, HostView, JobView, MigrationView, Page, PageQuery, ProblemCode, TemplateView, TokenView,
+        VmView,
+    },
+    ids::{BadId, FireKey, JobId, VmId},
+    record::VmState,
+    spec::Fault,
+};
+use std::{fmt::Display, str::FromStr};
+
+/// Machines, by `?status=` if given.
+///
+/// # Errors
+/// [`Refusal`] names the query's field that is wrong.
+pub fn vms(state: &State, query: &PageQuery) -> Result<Page<VmView>, Refusal> {
+    let after = cursor::<VmId>(query)?;
+    let view = |vm: &VmRecord| views::vm(state, vm);
+    match &query.status {
+        None => page(query, state.vms().after(after), |vm| vm.id, view),
+        Some(text) => {
+            let found = state.index().vms_in(vm_state(text)?, after).filter_map(|id| state.vm(id));
+            page(query, found, |vm| vm.id, view)
+        }
+    }
+}
+
+/// Hosts.
+///
+/// # Errors
+/// As [`vms`].
+pub fn hosts(state: &State, query: &PageQuery) -> Result<Page<HostView>, Refusal> {
+    table(state, query, |host| views::host(state, host))
+}
+
+/// Templates.
+///
+/// # Errors
+/// As [`vms`].
+pub fn templates(state: &State, query: &PageQuery) -> Result<Page<TemplateView>, Refusal> {
+    table(state, query, views::template)
+}
+
+/// Jobs.
+///
+/// # Errors
+/// As [`vms`].
+pub fn jobs(state: &State, query: &PageQuery) -> Result<Page<JobView>, Refusal> {
+    table(state, query, views::job)
+}
+
+/// Migrations.
+///
+/// # Errors
+/// As [`vms`].
+pub fn migrations(state: &State, query: &PageQuery) -> Result<Page<MigrationView>, Refusal> {
+    table(state, query, views::migration)
+}
+
+/// API tokens.
+///
+/// # Errors
+/// As [`vms`].
+pub fn tokens(state: &State, query: &PageQuery) -> Result<Page<TokenView>, Refusal> {
+    table(state, query, views::token)
+}
+
+/// Fires of a job, the newest first, without their outputs.
+///
+/// # Errors
+/// As [`vms`].
+pub fn fires(state: &State, job: JobId, query: &PageQuery) -> Result<Page<FireView>, Refusal> {
+    no_status(query)?;
+    let all = fires_of(job);
+    let before = cursor::<FireKey>(query)?.filter(|key| key.job == job);
+    let found: Box<dyn Iterator<Item = _>> = match before {
+        Some(before) => Box::new(state.fires().range(*all.start()..before).rev()),
+        None => Box::new(state.fires().range(all).rev()),
+    };
+    page(query, found, |fire| fire.key, |fire| views::fire(state, fire, Outputs::LeftOut))
+}
+
+fn table<R, V>(state: &State, query: &PageQuery, view: impl Fn(&R) -> V) -> Result<Page<V>, Refusal>
+where
+    R: Stored,
+    R::Key: FromStr<Err = BadId> + Display,
+{
+    no_status(query)?;
+    page(query, state.table::<R>().after(cursor::<R::Key>(query)?), |row| row.key(), view)
+}
+
+fn page<'a, R: 'a, K: Display, V>(
+    query: &PageQuery,
+    rows: impl Iterator<Item = &'a R>,
+    key: impl Fn(&R) -> K,
+    view: impl Fn(&R) -> V,
+) -> Result<Page<V>, Refusal> {
+    let limit = limit(query)?;
+    let rows: Vec<&R> = rows.take(limit + 1).collect();
+    let next_cursor = (rows.len() > limit).then(|| key(rows[limit - 1]).to_string());
+    Ok(Page { items: rows.into_iter().take(limit).map(view).collect(), next_cursor })
+}
+
+fn limit(query: &PageQuery) -> Result<usize, Refusal> {
+    let limit = query.limit.unwrap_or(PageQuery::LIMIT_DEFAULT);
+    match (1..=PageQuery::LIMIT_MAX).contains(&limit) {
+        true => Ok(limit as usize),
+        false => Err(wrong("limit", format!("must be 1 to {}", PageQuery::LIMIT_MAX))),
+    }
+}
+
+fn cursor<K: FromStr<Err = BadId>>(query: &PageQuery) -> Result<Option<K>, Refusal> {
+    let parsed = query.cursor.as_ref().map(|text| text.parse()).transpose();
+    parsed.map_err(|bad: BadId| wrong("cursor", format!("is not next_cursor of a page before: {bad}")))
+}
+
+fn no_status(query: &PageQuery) -> Result<(), Refusal> {
+    match query.status {
+        Some(_) => Err(wrong("status", "is a filter of machines only".to_owned())),
+        None => Ok(()),
+    }
+}
+
+fn vm_state(text: &str) -> Result<VmState, Refusal> {
+    const STATES: [(&str, VmState); 9] = [
+        ("pending", VmState::Pending),
+        ("preparing", VmState::Preparing),
+        ("running", VmState::Running),
+        ("paused", VmState::Paused),
+        ("stopping", VmState::Stopping),
+        ("stopped", VmState::Stopped),
+        ("failed", VmState::Failed),
+        ("missing", VmState::Missing),
+        ("unknown", VmState::Unknown),
+    ];
+    let found = STATES.iter().find(|(name, _)| *name == text);
+    found.map(|(_, state)| *state).ok_or_else(|| {
+        let names: Vec<_> = STATES.iter().map(|(name, _)| *name).collect();
+        wrong("status", format!("must be one of {}", names.join(", ")))
+    })
+}
+
+fn wrong(field: &str, reason: String) -> Refusal {
+    let fault = Fault::new(field, reason);
+    Refusal::new(ProblemCode::InvalidRequest, fault.to_string()).details(vec![fault])
+}

@@ -1,0 +1,262 @@
+//! The saga's two pure functions: [`next`] says what to do for a record, [`step`] what an observation does to it.
+//!
+//! ```text
+//! Pending ─► Preparing ─► Copying ─► HandingOver ─► Finishing ─► Completed
+//!    │           │           │  ▲          (commit)     │
+//!    └───────────┴───────────┴──┼─► Reverting ◄─────────┘ (the target lost the guest before it ran there)
+//!                               └──────┘ (too late: the source is gone, the target complete)
+//!                                      └─► Failed | Cancelled
+//! ```
+//!
+//! * The target is discarded only when the source is known to hold the guest (`Back`, or never started), or when the
+//!   target itself says that nothing is left.
+//! * The right to run the guest changes hands only by the committed hand-over, from a source that was *observed*
+//!   gone to a target that was *observed* complete. No time-out decides anything.
+//! * What a side has said it does not take back by a late or repeated message: an observation counts only if it is
+//!   further on than the last ([`OutboundState`] and [`InboundState`] are ranked), and "unknown" counts only as the
+//!   answer to a question asked in the present step.
+
+use crate::record::MigrationRecord;
+use novacron_common::{
+    api::MigrationState,
+    record::{InboundState, OutboundState, SideState},
+};
+
+/// What the reconciler does next for a migration. Every call is idempotent. The reconciler reads the record's `step`,
+/// carries the actions out in order, stops at the first that fails, and proposes each answer to an `Observe…` with
+/// that step. An agent that is told to cancel or discard what it does not know writes that down, so that a request
+/// which was on its way before is refused when it arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SagaAction {
+    /// The guest has to stop first: its assignment sees to it.
+    AwaitStop,
+    /// Call the target.
+    PrepareInbound,
+    /// Call the source.
+    StartOutbound,
+    /// Ask the source how far it is.
+    ObserveSource,
+    /// Ask the target how far it is.
+    ObserveTarget,
+    /// Propose the hand-over.
+    Handover,
+    /// Call the target: run the guest.
+    ResumeInbound,
+    /// Call the source: remove what is left.
+    ReleaseOutbound,
+    /// Call the source: go back.
+    CancelOutbound,
+    /// Call the target: remove what arrived.
+    DiscardInbound,
+}
+
+/// What to do for this record, in this order. Empty once it has ended.
+pub fn next(record: &MigrationRecord) -> Vec<SagaAction> {
+    use SagaAction as A;
+    match record.state {
+        MigrationState::Pending if record.awaits_stop => vec![A::AwaitStop],
+        MigrationState::Pending | MigrationState::Preparing => vec![A::PrepareInbound, A::ObserveTarget],
+        MigrationState::Copying => copying(record),
+        MigrationState::HandingOver => vec![A::Handover],
+        MigrationState::Finishing if target_runs(record) => vec![A::ReleaseOutbound, A::ObserveSource],
+        MigrationState::Finishing => vec![A::ResumeInbound, A::ObserveTarget],
+        MigrationState::Reverting => reverting(record),
+        MigrationState::Completed | MigrationState::Failed | MigrationState::Cancelled => Vec::new(),
+    }
+}
+
+fn copying(record: &MigrationRecord) -> Vec<SagaAction> {
+    use SagaAction as A;
+    match record.outbound {
+        OutboundState::Unknown => vec![A::StartOutbound, A::ObserveSource],
+        OutboundState::Gone(_) => vec![A::ObserveTarget],
+        _ => vec![A::ObserveSource, A::ObserveTarget],
+    }
+}
+
+fn reverting(record: &MigrationRecord) -> Vec<SagaAction> {
+    use SagaAction as A;
+    if source_gone(record) {
+        return match may_discard(record) {
+            true => vec![A::DiscardInbound, A::ObserveTarget],
+            false => vec![A::ObserveTarget],
+        };
+    }
+    if !source_settled(record) {
+        return vec![A::CancelOutbound, A::ObserveSource];
+    }
+    vec![A::DiscardInbound, A::ObserveTarget]
+}
+
+fn source_gone(record: &MigrationRecord) -> bool {
+    matches!(record.outbound, OutboundState::Gone(_))
+}
+
+fn target_runs(record: &MigrationRecord) -> bool {
+    record.inbound == InboundState::Running
+}
+
+/// Whether the source certainly holds the guest and will not send it any more.
+fn source_settled(record: &MigrationRecord) -> bool {
+    !record.started
+        || matches!(record.outbound, OutboundState::Back { .. })
+        || record.outbound_unknown_at == Some(record.step)
+}
+
+/// With the source gone, the target may hold the only copy. It may be discarded only if an operator cancelled and
+/// the target says that it knows nothing.
+fn may_discard(record: &MigrationRecord) -> bool {
+    record.cancel_requested && record.inbound_unknown_at == Some(record.step)
+}
+
+fn outbound_rank(state: &OutboundState) -> u8 {
+    match state {
+        OutboundState::Unknown => 0,
+        OutboundState::Connecting => 1,
+        OutboundState::Copying(_) => 2,
+        OutboundState::Gone(_) | OutboundState::Back { .. } => 3,
+        OutboundState::Released => 4,
+    }
+}
+
+fn inbound_rank(state: &InboundState) -> u8 {
+    match state {
+        InboundState::Unknown => 0,
+        InboundState::Preparing => 1,
+        InboundState::Ready => 2,
+        InboundState::Receiving => 3,
+        InboundState::Arrived => 4,
+        InboundState::Running | InboundState::Discarded { .. } => 5,
+    }
+}
+
+/// Takes what a side says, and goes on as far as that allows. Returns whether the record changed.
+pub fn step(record: &mut MigrationRecord, side: SideState, asked_at_step: Option<u64>) -> bool {
+    let news = match side {
+        SideState::Outbound(state) => take_outbound(record, state, asked_at_step),
+        SideState::Inbound(state) => take_inbound(record, state, asked_at_step),
+    };
+    news | advance(record)
+}
+
+fn take_outbound(record: &mut MigrationRecord, state: OutboundState, asked_at_step: Option<u64>) -> bool {
+    if state == OutboundState::Unknown {
+        let counts = asked_at_step == Some(record.step) && record.outbound_unknown_at != asked_at_step;
+        if counts {
+            record.outbound_unknown_at = asked_at_step;
+        }
+        return counts;
+    }
+    let copying = |s: &OutboundState| matches!(s, OutboundState::Copying(_));
+    let newer = outbound_rank(&state) > outbound_rank(&record.outbound);
+    if state == OutboundState::Released && !record.handed_over {
+        return false;
+    }
+    if !(newer || copying(&state) && copying(&record.outbound) && state != record.outbound) {
+        return false;
+    }
+    match &state {
+        OutboundState::Copying(progress) => record.progress = progress.clone(),
+        OutboundState::Gone(report) => record.report = Some(report.clone()),
+        OutboundState::Back { reason, .. } if record.message.is_empty() => record.message = short(reason),
+        OutboundState::Unknown
+        | OutboundState::Connecting
+        | OutboundState::Back { .. }
+        | OutboundState::Released => (),
+    }
+    record.outbound = state;
+    true
+}
+
+fn take_inbound(record: &mut MigrationRecord, state: InboundState, asked_at_step: Option<u64>) -> bool {
+    if state == InboundState::Unknown {
+        let counts = asked_at_step == Some(record.step) && record.inbound_unknown_at != asked_at_step;
+        if counts {
+            record.inbound_unknown_at = asked_at_step;
+        }
+        return counts;
+    }
+    let early = state == InboundState::Running && !record.handed_over;
+    if early || inbound_rank(&state) <= inbound_rank(&record.inbound) {
+        return false;
+    }
+    if let InboundState::Discarded { reason } = &state
+        && record.message.is_empty()
+    {
+        record.message = short(reason);
+    }
+    record.inbound = state;
+    true
+}
+
+/// Longest text that is kept of an agent's reason, in characters.
+const REASON_MAX: usize = 512;
+
+pub(crate) fn short(reason: &str) -> String {
+    reason.chars().take(REASON_MAX).collect()
+}
+
+/// The hand-over is committed.
+pub(crate) fn finish(record: &mut MigrationRecord) {
+    enter(record, MigrationState::Finishing);
+    advance(record);
+}
+
+/// Goes from state to state until one has to wait. Returns whether any was left.
+pub(crate) fn advance(record: &mut MigrationRecord) -> bool {
+    let mut moved = false;
+    while let Some(state) = following(record) {
+        enter(record, state);
+        moved = true;
+    }
+    moved
+}
+
+fn enter(record: &mut MigrationRecord, state: MigrationState) {
+    record.state = state;
+    record.step += 1;
+    // From here on the source may be told to start at any moment.
+    record.started |= state == MigrationState::Copying;
+}
+
+/// The state that what is known leads to, if it is another. The hand-over itself is a command of its own.
+fn following(record: &MigrationRecord) -> Option<MigrationState> {
+    use MigrationState as S;
+    let discarded = matches!(record.inbound, InboundState::Discarded { .. });
+    let back = matches!(record.outbound, OutboundState::Back { .. });
+    let gives_up = record.cancel_requested || record.abandoned;
+    match record.state {
+        S::Pending if record.awaits_stop && record.cancel_requested => Some(S::Cancelled),
+        S::Pending | S::Preparing if gives_up || discarded => Some(S::Reverting),
+        S::Pending if inbound_rank(&record.inbound) >= 1 => Some(S::Preparing),
+        S::Preparing if inbound_rank(&record.inbound) >= 2 => Some(S::Copying),
+        S::Copying if source_gone(record) && record.inbound == InboundState::Arrived => Some(S::HandingOver),
+        S::Copying if gives_up || discarded || back => Some(S::Reverting),
+        S::HandingOver if discarded => Some(S::Reverting),
+        S::Finishing => finishing(record, discarded),
+        S::Reverting => reverted(record, discarded),
+        _ => None,
+    }
+}
+
+fn finishing(record: &MigrationRecord, discarded: bool) -> Option<MigrationState> {
+    let released =
+        record.outbound == OutboundState::Released || record.outbound_unknown_at == Some(record.step);
+    match (discarded, target_runs(record) && released) {
+        (true, _) => Some(MigrationState::Reverting),
+        (false, true) => Some(MigrationState::Completed),
+        (false, false) => None,
+    }
+}
+
+fn reverted(record: &MigrationRecord, discarded: bool) -> Option<MigrationState> {
+    let ended = if record.cancel_requested { MigrationState::Cancelled } else { MigrationState::Failed };
+    if source_gone(record) {
+        return match record.inbound {
+            InboundState::Arrived if !record.handed_over => Some(MigrationState::HandingOver),
+            _ => discarded.then_some(ended),
+        };
+    }
+    let target_clean = discarded || record.inbound_unknown_at == Some(record.step);
+    (source_settled(record) && target_clean).then_some(ended)
+}

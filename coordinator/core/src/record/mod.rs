@@ -1,0 +1,18 @@
+//! The rows of the ledger. Separate from the JSON types; each is stored as a version byte and bincode.
+//!
+//! Fields are append-only in meaning: a change of layout raises the row's [`crate::table::Row::VERSION`] and keeps
+//! a decoder for the version before (the golden tests beside `table.rs` hold the bytes of each).
+
+mod cluster;
+mod host;
+mod job;
+mod migration;
+mod vm;
+
+pub use cluster::{
+    ApiTokenRecord, ClockRecord, ClusterRecord, CoordinatorRecord, JoinTokenRecord, TemplateRecord,
+};
+pub use host::HostRecord;
+pub use job::{AttemptRecord, FireRecord, JobRecord, Skip};
+pub use migration::{Claim, MigrationRecord};
+pub use vm::{Observed, VmRecord};

@@ -1,0 +1,187 @@
+//! What each kind of row is found by, and what is derived from it.
+
+use crate::{
+    index::{Indices, Named},
+    key::OnlyRow,
+    record::{
+        ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord, CoordinatorRecord, FireRecord,
+        HostRecord, JobRecord, JoinTokenRecord, MigrationRecord, TemplateRecord, VmRecord,
+    },
+    table::{Row, TableId},
+};
+use novacron_common::{
+    api::FireState,
+    ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+};
+
+impl Row for ClockRecord {
+    type Key = OnlyRow;
+    const TABLE: TableId = TableId::Clock;
+    fn key(&self) -> OnlyRow {
+        OnlyRow
+    }
+}
+
+impl Row for ClusterRecord {
+    type Key = OnlyRow;
+    const TABLE: TableId = TableId::Cluster;
+    fn key(&self) -> OnlyRow {
+        OnlyRow
+    }
+}
+
+impl Row for CoordinatorRecord {
+    type Key = u64;
+    const TABLE: TableId = TableId::Coordinators;
+    fn key(&self) -> u64 {
+        self.node
+    }
+}
+
+impl Row for JoinTokenRecord {
+    type Key = TokenId;
+    const TABLE: TableId = TableId::JoinTokens;
+    fn key(&self) -> TokenId {
+        self.id
+    }
+}
+
+impl Row for ApiTokenRecord {
+    type Key = TokenId;
+    const TABLE: TableId = TableId::ApiTokens;
+    fn key(&self) -> TokenId {
+        self.id
+    }
+}
+
+impl Row for HostRecord {
+    type Key = HostId;
+    const TABLE: TableId = TableId::Hosts;
+    fn key(&self) -> HostId {
+        self.id
+    }
+    fn enter(&self, index: &mut Indices) {
+        index.name(Named::Host(self.id), &self.name);
+    }
+    fn leave(&self, index: &mut Indices) {
+        index.unname(Named::Host(self.id), &self.name);
+    }
+}
+
+impl Row for TemplateRecord {
+    type Key = TemplateId;
+    const TABLE: TableId = TableId::Templates;
+    fn key(&self) -> TemplateId {
+        self.id
+    }
+    fn enter(&self, index: &mut Indices) {
+        index.name(Named::Template(self.id), &self.spec.name);
+    }
+    fn leave(&self, index: &mut Indices) {
+        index.unname(Named::Template(self.id), &self.spec.name);
+    }
+}
+
+impl VmRecord {
+    /// What it takes of its host.
+    pub const fn claim(&self) -> Claim {
+        Claim { cpus: self.spec.cpus, memory: self.spec.memory, storage: self.spec.storage }
+    }
+}
+
+impl Row for VmRecord {
+    type Key = VmId;
+    const TABLE: TableId = TableId::Vms;
+    fn key(&self) -> VmId {
+        self.id
+    }
+    fn enter(&self, index: &mut Indices) {
+        index.name(Named::Vm(self.id), &self.spec.name);
+        index.add_vm(self);
+    }
+    fn leave(&self, index: &mut Indices) {
+        index.unname(Named::Vm(self.id), &self.spec.name);
+        index.drop_vm(self);
+    }
+}
+
+impl Row for JobRecord {
+    type Key = JobId;
+    const TABLE: TableId = TableId::Jobs;
+    fn key(&self) -> JobId {
+        self.id
+    }
+    fn enter(&self, index: &mut Indices) {
+        index.name(Named::Job(self.id), &self.spec.name);
+        index.due.extend(self.next_at.map(|at| (at, self.id)));
+    }
+    fn leave(&self, index: &mut Indices) {
+        index.unname(Named::Job(self.id), &self.spec.name);
+        if let Some(at) = self.next_at {
+            index.due.remove(&(at, self.id));
+        }
+    }
+}
+
+impl Row for FireRecord {
+    type Key = FireKey;
+    const TABLE: TableId = TableId::Fires;
+    fn key(&self) -> FireKey {
+        self.key
+    }
+    fn enter(&self, index: &mut Indices) {
+        *index.fires_of.entry(self.key.job).or_default() += 1;
+        match (self.state, self.host) {
+            (FireState::Waiting, _) => {
+                index.waiting.insert((self.not_before, self.key));
+            }
+            (_, Some(host)) => index.add_attempt(host, self.key),
+            _ => (),
+        }
+    }
+    fn leave(&self, index: &mut Indices) {
+        if let Some(count) = index.fires_of.get_mut(&self.key.job) {
+            *count -= 1;
+            if *count == 0 {
+                index.fires_of.remove(&self.key.job);
+            }
+        }
+        match (self.state, self.host) {
+            (FireState::Waiting, _) => {
+                index.waiting.remove(&(self.not_before, self.key));
+            }
+            (_, Some(host)) => index.drop_attempt(host, self.key),
+            _ => (),
+        }
+    }
+}
+
+impl Row for AttemptRecord {
+    type Key = AttemptKey;
+    const TABLE: TableId = TableId::Attempts;
+    fn key(&self) -> AttemptKey {
+        self.key
+    }
+}
+
+impl Row for MigrationRecord {
+    type Key = MigrationId;
+    const TABLE: TableId = TableId::Migrations;
+    fn key(&self) -> MigrationId {
+        self.id
+    }
+    fn enter(&self, index: &mut Indices) {
+        if !self.is_final() {
+            index.migrating.insert(self.id);
+        }
+        if let Some(host) = self.claims_on() {
+            index.reserve(host, &self.claim);
+        }
+    }
+    fn leave(&self, index: &mut Indices) {
+        index.migrating.remove(&self.id);
+        if let Some(host) = self.claims_on() {
+            index.release(host, &self.claim);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The ledger's state: its tables, what is derived from them, and the way in and out.
+
+use crate::{
+    applied::Applied,
+    apply,
+    command::Command,
+    index::Indices,
+    key::OnlyRow,
+    record::{
+        ApiTokenRecord, AttemptRecord, ClockRecord, ClusterRecord, CoordinatorRecord, FireRecord, HostRecord,
+        JobRecord, JoinTokenRecord, MigrationRecord, TemplateRecord, VmRecord,
+    },
+    table::{Change, DecodeError, Row, Table, TableId},
+};
+use novacron_common::{
+    ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    units::UnixMillis,
+};
+
+/// The state machine. A function of the commands applied, and of nothing else.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    clock: Table<ClockRecord>,
+    cluster: Table<ClusterRecord>,
+    coordinators: Table<CoordinatorRecord>,
+    join_tokens: Table<JoinTokenRecord>,
+    api_tokens: Table<ApiTokenRecord>,
+    hosts: Table<HostRecord>,
+    templates: Table<TemplateRecord>,
+    vms: Table<VmRecord>,
+    jobs: Table<JobRecord>,
+    fires: Table<FireRecord>,
+    attempts: Table<AttemptRecord>,
+    migrations: Table<MigrationRecord>,
+    index: Indices,
+}
+
+/// Which of [`State`]'s tables holds a kind of row.
+pub trait Stored: Row {
+    /// For reading.
+    fn table(state: &State) -> &Table<Self>;
+    #[doc(hidden)]
+    fn table_mut(state: &mut State) -> &mut Table<Self>;
+}
+
+macro_rules! stored {
+    ($($record:ident in $field:ident),* $(,)?) => {
+        $(impl Stored for $record {
+            fn table(state: &State) -> &Table<Self> {
+                &state.$field
+            }
+            fn table_mut(state: &mut State) -> &mut Table<Self> {
+                &mut state.$field
+            }
+        })*
+
+        impl State {
+            /// Every row that changed since the last call, encoded: to be written to the store in one go, and to
+            /// be told to whoever listens.
+            pub fn take_changes(&mut self) -> Vec<Change> {
+                let mut changes = Vec::new();
+                $(self.$field.take_changes(&mut changes);)*
+                changes
+            }
+
+            /// Every row, encoded: a snapshot.
+            pub fn rows(&self) -> impl Iterator<Item = (TableId, Vec<u8>, Vec<u8>)> {
+                std::iter::empty()$(.chain(self.$field.encoded_rows()))*
+            }
+
+            fn load_row(&mut self, table: TableId, key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
+                match table {
+                    $(<$record as Row>::TABLE => self.$field.load(key, value)?.enter(&mut self.index),)*
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+stored! {
+    ClockRecord in clock,
+    ClusterRecord in cluster,
+    CoordinatorRecord in coordinators,
+    JoinTokenRecord in join_tokens,
+    ApiTokenRecord in api_tokens,
+    HostRecord in hosts,
+    TemplateRecord in templates,
+    VmRecord in vms,
+    JobRecord in jobs,
+    FireRecord in fires,
+    AttemptRecord in attempts,
+    MigrationRecord in migrations,
+}
+
+impl State {
+    /// Applies one committed command. Never fails half-way and never panics: what cannot be done is
+    /// [`Applied::Refused`] and changes nothing but the ledger's clock. `_index` is the command's place in the log.
+    pub fn apply(&mut self, _index: u64, command: Command) -> Applied {
+        let stamp = self.now().max(command.at);
+        if stamp != self.now() {
+            self.clock.put(ClockRecord { stamp });
+        }
+        apply::apply(self, command.body)
+    }
+
+    /// The state with these rows (of a snapshot or a store).
+    ///
+    /// # Errors
+    /// [`DecodeError`] names the first row that cannot be read.
+    pub fn load(rows: impl Iterator<Item = (TableId, Vec<u8>, Vec<u8>)>) -> Result<Self, DecodeError> {
+        let mut state = Self::default();
+        for (table, key, value) in rows {
+            state.load_row(table, &key, &value)?;
+        }
+        Ok(state)
+    }
+
+    /// The latest stamp of any command: the ledger's time.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.get(&OnlyRow).map_or(UnixMillis(i64::MIN), |c| c.stamp)
+    }
+
+    /// What is derived from the rows.
+    pub const fn index(&self) -> &Indices {
+        &self.index
+    }
+
+    /// The cluster, once it was made.
+    pub fn cluster(&self) -> Option<&ClusterRecord> {
+        self.cluster.get(&OnlyRow)
+    }
+
+    /// The table of a kind of row.
+    pub fn table<R: Stored>(&self) -> &Table<R> {
+        R::table(self)
+    }
+
+    /// The coordinators.
+    pub const fn coordinators(&self) -> &Table<CoordinatorRecord> {
+        &self.coordinators
+    }
+
+    /// The API tokens.
+    pub const fn api_tokens(&self) -> &Table<ApiTokenRecord> {
+        &self.api_tokens
+    }
+
+    /// The hosts.
+    pub const fn hosts(&self) -> &Table<HostRecord> {
+        &self.hosts
+    }
+
+    /// The templates.
+    pub const fn templates(&self) -> &Table<TemplateRecord> {
+        &self.templates
+    }
+
+    /// The machines.
+    pub const fn vms(&self) -> &Table<VmRecord> {
+        &self.vms
+    }
+
+    /// The jobs.
+    pub const fn jobs(&self) -> &Table<JobRecord> {
+        &self.jobs
+    }
+
+    /// The fires.
+    pub const fn fires(&self) -> &Table<FireRecord> {
+        &self.fires
+    }
+
+    /// The attempts.
+    pub const fn attempts(&self) -> &Table<AttemptRecord> {
+        &self.attempts
+    }
+
+    /// The migrations.
+    pub const fn migrations(&self) -> &Table<MigrationRecord> {
+        &self.migrations
+    }
+
+    /// A machine.
+    pub fn vm(&self, id: VmId) -> Option<&VmRecord> {
+        self.vms.get(&id)
+    }
+
+    /// A host.
+    pub fn host(&self, id: HostId) -> Option<&HostRecord> {
+        self.hosts.get(&id)
+    }
+
+    /// A template.
+    pub fn template(&self, id: TemplateId) -> Option<&TemplateRecord> {
+        self.templates.get(&id)
+    }
+
+    /// A job.
+    pub fn job(&self, id: JobId) -> Option<&JobRecord> {
+        self.jobs.get(&id)
+    }
+
+    /// A fire.
+    pub fn fire(&self, key: FireKey) -> Option<&FireRecord> {
+        self.fires.get(&key)
+    }
+
+    /// An attempt.
+    pub fn attempt(&self, key: AttemptKey) -> Option<&AttemptRecord> {
+        self.attempts.get(&key)
+    }
+
+    /// A migration.
+    pub fn migration(&self, id: MigrationId) -> Option<&MigrationRecord> {
+        self.migrations.get(&id)
+    }
+
+    /// A join token.
+    pub fn join_token(&self, id: TokenId) -> Option<&JoinTokenRecord> {
+        self.join_tokens.get(&id)
+    }
+
+    /// An API token.
+    pub fn api_token(&self, id: TokenId) -> Option<&ApiTokenRecord> {
+        self.api_tokens.get(&id)
+    }
+
+    /// Writes a row, and keeps what is derived from it.
+    pub(crate) fn write<R: Stored>(&mut self, row: R) {
+        row.enter_after(R::table(self).get(&row.key()).cloned(), &mut self.index);
+        R::table_mut(self).put(row);
+    }
+
+    /// Removes a row, and what is derived from it.
+    pub(crate) fn erase<R: Stored>(&mut self, key: &R::Key) {
+        if let Some(row) = R::table_mut(self).remove(key) {
+            row.leave(&mut self.index);
+        }
+    }
+}
+
+trait Replace: Row {
+    /// The old row's derivations go before the new row's come: both may hold the same name.
+    fn enter_after(&self, old: Option<Self>, index: &mut Indices) {
+        if let Some(old) = old {
+            old.leave(index);
+        }
+        self.enter(index);
+    }
+}
+
+impl<R: Row> Replace for R {}

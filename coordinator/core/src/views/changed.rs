@@ -1,0 +1,93 @@
+//! A changed row as an event's content.
+
+use super::Outputs;
+use crate::{
+    record::{FireRecord, HostRecord, JobRecord, MigrationRecord, TemplateRecord, VmRecord},
+    state::State,
+    table::{Change, DecodeError, Row, RowKey, TableId, decode_row},
+};
+use novacron_common::{
+    api::{EventKind, FireView, HostView, JobView, MigrationView, TemplateView, VmView},
+    ids::{FireKey, HostId, JobId, MigrationId, TemplateId, VmId},
+};
+use serde::Serialize;
+use std::fmt::Display;
+
+/// A thing as the HTTP API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Object {
+    /// A machine.
+    Vm(Box<VmView>),
+    /// A host.
+    Host(Box<HostView>),
+    /// A template.
+    Template(Box<TemplateView>),
+    /// A job.
+    Job(Box<JobView>),
+    /// A fire, without its outputs.
+    Fire(Box<FireView>),
+    /// A migration.
+    Migration(Box<MigrationView>),
+}
+
+/// What changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChangedObject {
+    /// What kind of thing.
+    pub kind: EventKind,
+    /// Its id.
+    pub id: String,
+    /// The thing after the change; `None` if it is gone.
+    pub object: Option<Object>,
+}
+
+/// The event content of a change; `None` for rows that are not shown. Names of other things (a machine's host) are
+/// looked up in `state`, the row itself is the one that was committed.
+///
+/// # Errors
+/// [`DecodeError`] if the change is not one of [`State::take_changes`].
+pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, DecodeError> {
+    let event = match change.table {
+        TableId::Vms => {
+            read::<VmRecord, VmId>(EventKind::Vm, change, |row| Object::Vm(Box::new(super::vm(state, &row))))?
+        }
+        TableId::Hosts => read::<HostRecord, HostId>(EventKind::Host, change, |row| {
+            Object::Host(Box::new(super::host(state, &row)))
+        })?,
+        TableId::Templates => read::<TemplateRecord, TemplateId>(EventKind::Template, change, |row| {
+            Object::Template(Box::new(super::template(&row)))
+        })?,
+        TableId::Jobs => {
+            read::<JobRecord, JobId>(EventKind::Job, change, |row| Object::Job(Box::new(super::job(&row))))?
+        }
+        TableId::Fires => read::<FireRecord, FireKey>(EventKind::Fire, change, |row| {
+            Object::Fire(Box::new(super::fire(state, &row, Outputs::LeftOut)))
+        })?,
+        TableId::Migrations => read::<MigrationRecord, MigrationId>(EventKind::Migration, change, |row| {
+            Object::Migration(Box::new(super::migration(&row)))
+        })?,
+        TableId::Clock
+        | TableId::Cluster
+        | TableId::Coordinators
+        | TableId::JoinTokens
+        | TableId::ApiTokens
+        | TableId::Attempts => return Ok(None),
+    };
+    Ok(Some(event))
+}
+
+fn read<R, K>(
+    kind: EventKind,
+    change: &Change,
+    show: impl FnOnce(R) -> Object,
+) -> Result<ChangedObject, DecodeError>
+where
+    R: Row<Key = K>,
+    K: RowKey + Display,
+{
+    let key = K::from_bytes(&change.key)
+        .ok_or(DecodeError::Key { table: change.table, length: change.key.len() })?;
+    let object = change.value.as_deref().map(decode_row::<R>).transpose()?.map(show);
+    Ok(ChangedObject { kind, id: key.to_string(), object })
+}

@@ -1,0 +1,80 @@
+//! Jobs and fires, as shown.
+
+use crate::{
+    record::{AttemptRecord, FireRecord, JobRecord},
+    state::State,
+};
+use novacron_common::{
+    api::{AttemptView, FireState, FireView, JobView},
+    ids::AttemptKey,
+    record::AttemptOutcome,
+};
+
+/// The view of a job.
+pub fn job(job: &JobRecord) -> JobView {
+    JobView {
+        next_fire_at: job.next_at,
+        last_fire_at: job.last_fire_at,
+        fires: job.fires,
+        succeeded: job.succeeded,
+        failed: job.failed,
+        ..JobView::new(job.id, &job.spec, job.created_at)
+    }
+}
+
+/// Whether a fire is shown with what its attempts printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outputs {
+    /// For one fire.
+    Shown,
+    /// For lists and events: outputs are up to 32 KiB each.
+    LeftOut,
+}
+
+/// The view of a fire.
+pub fn fire(state: &State, fire: &FireRecord, outputs: Outputs) -> FireView {
+    let first = AttemptKey { fire: fire.key, number: 0 };
+    let last = AttemptKey { fire: fire.key, number: u32::MAX };
+    FireView {
+        id: fire.key.to_string(),
+        job: fire.key.job,
+        scheduled_at: fire.key.scheduled_at,
+        committed_at: fire.committed_at,
+        cause: fire.key.cause,
+        state: fire.state,
+        attempts: state.attempts().range(first..=last).map(|a| attempt(fire, a, outputs)).collect(),
+    }
+}
+
+fn attempt(fire: &FireRecord, attempt: &AttemptRecord, outputs: Outputs) -> AttemptView {
+    let end = attempt.end.as_ref();
+    let output = end.filter(|_| outputs == Outputs::Shown).map(|e| e.output.to_text());
+    AttemptView {
+        number: attempt.key.number,
+        host: Some(attempt.host),
+        outcome: match end {
+            Some(end) => outcome_text(&end.outcome),
+            None if fire.state == FireState::Unknown => "unknown".to_owned(),
+            None => "running".to_owned(),
+        },
+        exit_code: match end.map(|e| &e.outcome) {
+            Some(AttemptOutcome::Exited(code)) => Some(*code),
+            _ => None,
+        },
+        output,
+        started_at: end.and_then(|e| e.started_at).or(Some(attempt.placed_at)),
+        ended_at: end.map(|e| e.ended_at),
+    }
+}
+
+fn outcome_text(outcome: &AttemptOutcome) -> String {
+    match outcome {
+        AttemptOutcome::Exited(code) => format!("exited({code})"),
+        AttemptOutcome::Signaled(signal) => format!("signaled({signal})"),
+        AttemptOutcome::TimedOut => "timed_out".to_owned(),
+        AttemptOutcome::OutOfMemory => "out_of_memory".to_owned(),
+        AttemptOutcome::Killed => "killed".to_owned(),
+        AttemptOutcome::FailedToStart { reason } => format!("failed_to_start: {reason}"),
+        AttemptOutcome::Lost => "lost".to_owned(),
+    }
+}

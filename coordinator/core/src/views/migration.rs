@@ -1,0 +1,74 @@
+//! A migration, as shown.
+
+use crate::record::MigrationRecord;
+use novacron_common::{
+    api::{MigrationState, MigrationStatus, MigrationView},
+    record::TransferCounts,
+};
+
+/// The view of a migration.
+pub fn migration(record: &MigrationRecord) -> MigrationView {
+    let counts = counts(record);
+    let copying = record.state == MigrationState::Copying;
+    let now = |figure: u64| if copying { figure } else { 0 };
+    let progress = &record.progress;
+    MigrationView {
+        id: record.id,
+        vm: record.vm,
+        source_host: record.source,
+        target_host: record.target,
+        live: record.live,
+        status: status(record),
+        memory_bytes: counts.memory_bytes,
+        disk_bytes: counts.disk_bytes,
+        total_bytes: counts.total(),
+        rate: now(progress.rate),
+        iteration: record.report.as_ref().map_or(progress.iteration, |r| r.iterations),
+        dirty_pages_per_second: now(progress.dirty_pages_per_second),
+        remaining_bytes: now(progress.remaining_bytes),
+        remaining_ms: progress.remaining_ms.filter(|_| copying),
+        qemu_downtime_ms: record.report.as_ref().and_then(|r| r.qemu_downtime_ms),
+        placement: record.placement.as_ref().map(ToString::to_string),
+    }
+}
+
+fn counts(record: &MigrationRecord) -> TransferCounts {
+    record.report.as_ref().map_or(record.progress.counts, |r| r.counts)
+}
+
+fn status(record: &MigrationRecord) -> MigrationStatus {
+    MigrationStatus {
+        state: record.state,
+        start_time: record.started_at,
+        end_time: record.ended_at,
+        progress_pct: percent(record),
+        message: match record.message.as_str() {
+            "" => standard_message(record),
+            message => message.to_owned(),
+        },
+    }
+}
+
+/// The copy makes up all but the last percent.
+fn percent(record: &MigrationRecord) -> f32 {
+    match record.state {
+        MigrationState::Completed => 100.0,
+        MigrationState::HandingOver | MigrationState::Finishing => 99.0,
+        _ => f32::from(record.progress.permille.min(1000)) / 1000.0 * 99.0,
+    }
+}
+
+fn standard_message(record: &MigrationRecord) -> String {
+    let text = match record.state {
+        MigrationState::Pending if record.awaits_stop => "the guest is asked to stop",
+        MigrationState::Pending => "waiting to begin",
+        MigrationState::Preparing => "the target gets ready",
+        MigrationState::Copying => "disk and memory are copied",
+        MigrationState::HandingOver => "the hand-over is committed",
+        MigrationState::Finishing => "the guest is resumed on the target",
+        MigrationState::Completed => "the machine runs on the target",
+        MigrationState::Reverting => "what was begun is undone",
+        MigrationState::Failed | MigrationState::Cancelled => "the machine is on the source, as before",
+    };
+    text.to_owned()
+}

@@ -1,0 +1,16 @@
+//! The ledger's rows as the HTTP API shows them. HTTP answers and events are made here and nowhere else, so that they
+//! cannot differ.
+
+mod changed;
+mod cluster;
+mod host;
+mod job;
+mod migration;
+mod vm;
+
+pub use changed::{ChangedObject, Object, changed};
+pub use cluster::{coordinators, directory, template, token};
+pub use host::host;
+pub use job::{Outputs, fire, job};
+pub use migration::migration;
+pub use vm::vm;

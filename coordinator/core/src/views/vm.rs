@@ -1,0 +1,50 @@
+//! A machine, as shown.
+
+use crate::{record::VmRecord, state::State};
+use novacron_common::{
+    api::{Resources, VmView},
+    spec::MacAddress,
+    units::ByteCount,
+};
+
+/// The view of a machine.
+pub fn vm(state: &State, vm: &VmRecord) -> VmView {
+    let seen = vm.observed.as_ref().map(|o| &o.observation);
+    VmView {
+        id: vm.id,
+        name: vm.spec.name.to_string(),
+        kind: vm.spec.kind,
+        template: vm.spec.template.name.to_string(),
+        resources: resources(vm),
+        desired: vm.desired,
+        state: vm.state,
+        message: seen.and_then(|s| s.message.clone()),
+        host: vm.placed_on,
+        host_name: vm.placed_on.and_then(|id| state.host(id)).map(|h| h.name.to_string()),
+        epoch: vm.epoch,
+        mac: MacAddress::of_vm(vm.id).to_string(),
+        addresses: addresses(vm),
+        restart: vm.spec.restart,
+        placement: vm.placement.as_ref().map(ToString::to_string),
+        cpu_ms: seen.map_or(0, |s| s.cpu_ms),
+        created_at: vm.created_at,
+    }
+}
+
+/// The fixed address first, then what its host sees.
+fn addresses(vm: &VmRecord) -> Vec<String> {
+    let fixed = vm.spec.network.address.map(|net| net.addr());
+    let seen = vm.observed.iter().flat_map(|o| &o.observation.addresses).copied();
+    fixed.into_iter().chain(seen.filter(|address| Some(*address) != fixed)).map(|a| a.to_string()).collect()
+}
+
+/// In GiB where that is a whole number, else in MiB.
+fn resources(vm: &VmRecord) -> Resources {
+    let split = |bytes: ByteCount| match bytes.as_mib() {
+        mib if mib % 1024 == 0 => (Some(mib / 1024), None),
+        mib => (None, Some(mib)),
+    };
+    let (memory_gb, memory_mb) = split(vm.spec.memory);
+    let (storage_gb, storage_mb) = split(vm.spec.storage);
+    Resources { cpu: vm.spec.cpus, memory_gb, memory_mb, storage_gb, storage_mb }
+}

@@ -1,0 +1,94 @@
+//! What a host is told of its machines, and what of its reports is worth committing.
+
+use crate::{record::VmRecord, state::State};
+use novacron_common::{
+    api::VmDesired,
+    ids::HostId,
+    record::{VmAction, VmAssignment, VmObservation, VmState},
+    units::{ByteCount, UnixMillis},
+};
+use std::collections::BTreeSet;
+
+/// What the machine's host (`placed_on`) is to be told. `None` while a migration has it in hand, and where no host
+/// may run it. Sending the same twice is harmless, so the reconciler sends it after each change and reconnect.
+pub fn wanted(vm: &VmRecord) -> Option<VmAssignment> {
+    vm.placed_on?;
+    let action = match (vm.migration, vm.hold_stopped) {
+        (Some(_), false) => return None,
+        (Some(_), true) => VmAction::Stop { grace_ms: vm.grace_ms },
+        (None, _) => action_for(vm),
+    };
+    Some(VmAssignment { vm: vm.id, epoch: vm.epoch, spec: vm.spec.clone(), action })
+}
+
+fn action_for(vm: &VmRecord) -> VmAction {
+    match vm.desired {
+        VmDesired::Running if vm.restarts_done < vm.restart_requests => {
+            VmAction::Restart { request: vm.restart_requests, grace_ms: vm.grace_ms }
+        }
+        VmDesired::Running => VmAction::Run,
+        VmDesired::Stopped => VmAction::Stop { grace_ms: vm.grace_ms },
+        VmDesired::Deleted => VmAction::Delete,
+    }
+}
+
+/// Whether the machine is as it is wanted, so that nothing has to be sent.
+pub fn is_settled(vm: &VmRecord) -> bool {
+    match (vm.desired, vm.state) {
+        (VmDesired::Running, VmState::Running) => vm.restarts_done >= vm.restart_requests,
+        (VmDesired::Stopped, VmState::Stopped) => true,
+        _ => false,
+    }
+}
+
+/// Whether a deleted machine is observed gone: time for `VmForget`.
+pub fn is_forgettable(vm: &VmRecord) -> bool {
+    vm.desired == VmDesired::Deleted && (vm.placed_on.is_none() || vm.state == VmState::Missing)
+}
+
+/// Whether this host may speak of the machine now, under this epoch.
+pub(crate) fn may_observe(vm: &VmRecord, host: HostId, seen: &VmObservation) -> bool {
+    let owner = vm.placed_on == Some(host) && vm.epoch == seen.epoch;
+    // While a guest moves, its host sees it paused, stopped and gone: the migration's record tells that story.
+    let moving = vm.migration.is_some() && !vm.hold_stopped && seen.state != VmState::Running;
+    owner && !moving
+}
+
+/// What of a host's report is worth committing: changes of state, message, address or restart count, and a
+/// `Missing` for every machine that it should have and did not list. Figures (CPU time, memory) alone are not news;
+/// they travel with the next change.
+pub fn news(state: &State, host: HostId, report: &[VmObservation], now: UnixMillis) -> Vec<VmObservation> {
+    let listed: BTreeSet<_> = report.iter().map(|seen| seen.vm).collect();
+    let changed =
+        report.iter().filter(|seen| state.vm(seen.vm).is_some_and(|vm| is_news(vm, host, seen))).cloned();
+    let unlisted = state.index().vms_on(host).filter(|vm| !listed.contains(vm)).filter_map(|id| state.vm(id));
+    let missing = unlisted.map(|vm| missing(vm, now)).filter(|seen| {
+        state.vm(seen.vm).is_some_and(|vm| is_news(vm, host, seen) && vm.state != VmState::Pending)
+    });
+    changed.chain(missing).collect()
+}
+
+fn is_news(vm: &VmRecord, host: HostId, seen: &VmObservation) -> bool {
+    let known = |old: &VmObservation| {
+        let (a, b) = (old, seen);
+        (a.state, a.restarted, a.epoch) == (b.state, b.restarted, b.epoch)
+            && (&a.message, &a.addresses) == (&b.message, &b.addresses)
+    };
+    let old = vm.observed.as_ref().filter(|o| o.host == host && vm.state == o.observation.state);
+    let awaited = vm.hold_stopped && seen.state == VmState::Stopped;
+    may_observe(vm, host, seen) && (awaited || !old.is_some_and(|o| known(&o.observation)))
+}
+
+fn missing(vm: &VmRecord, now: UnixMillis) -> VmObservation {
+    VmObservation {
+        vm: vm.id,
+        epoch: vm.epoch,
+        state: VmState::Missing,
+        message: None,
+        addresses: Vec::new(),
+        restarted: vm.restarts_done,
+        cpu_ms: 0,
+        memory: ByteCount(0),
+        since: now,
+    }
+}

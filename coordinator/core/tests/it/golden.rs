@@ -1,0 +1,234 @@
+//! Rows as the first version wrote them: they have to be readable for ever. If one of these fails, do not change the
+//! bytes: raise the row's version and keep a reader for the old one.
+
+use crate::world::{NOON, hello, job_spec, name, seen, template_spec, vm_spec};
+use novacron_common::{
+    api::{FireState, HostState, JoinTokenRole, MigrationState, TokenRole, VmDesired},
+    ids::{AttemptKey, ClusterId, FireCause, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    record::{
+        AttemptEnd, AttemptOutcome, InboundState, MigrationProgress, MigrationReport, OutboundState, Output,
+        VmState,
+    },
+    spec::Sha256Digest,
+    units::{ByteCount, Epoch, UnixMillis},
+};
+use novacron_core::{
+    placement::{Placement, Rejected, Shortfall},
+    record::{
+        ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord, CoordinatorRecord, FireRecord,
+        HostRecord, JobRecord, JoinTokenRecord, MigrationRecord, Observed, Skip, TemplateRecord, VmRecord,
+    },
+    table::{DecodeError, Row, decode_row, encode_row},
+};
+
+fn check<R: Row>(row: &R, golden: &str) {
+    let bytes = hex::decode(golden).unwrap();
+    let written = hex::encode(encode_row(row).unwrap());
+    assert_eq!(written, golden, "{} is written in another way than before", R::TABLE.name());
+    assert_eq!(&decode_row::<R>(&bytes).unwrap(), row);
+}
+
+fn placement() -> Placement {
+    Placement {
+        host: HostId::from_u128(1),
+        name: name("a"),
+        free_memory_after: ByteCount::gib(12),
+        machines: 3,
+        candidates: 2,
+        rejected: vec![Rejected {
+            host: HostId::from_u128(2),
+            name: name("b"),
+            lacks: vec![Shortfall::Cordoned, Shortfall::Memory(ByteCount::mib(5)), Shortfall::Cpus(2)],
+        }],
+        more_rejected: 1,
+    }
+}
+
+fn fire_key() -> FireKey {
+    FireKey { job: JobId::from_u128(5), scheduled_at: NOON, cause: FireCause::Manual }
+}
+
+#[test]
+fn clock_and_cluster() {
+    check(&ClockRecord { stamp: NOON }, GOLDEN_CLOCK);
+    let cluster = ClusterRecord {
+        id: ClusterId::from_u128(7),
+        ca_cert: vec![1, 2],
+        sealed_ca_key: vec![3],
+        next_node: 4,
+        created_at: NOON,
+    };
+    check(&cluster, GOLDEN_CLUSTER);
+}
+
+#[test]
+fn members_and_tokens() {
+    let quic = "10.0.0.1:8091".parse().unwrap();
+    let http = "[::1]:8090".parse().unwrap();
+    check(&CoordinatorRecord { node: 3, name: name("c"), quic, http }, GOLDEN_COORDINATOR);
+    let join = JoinTokenRecord {
+        id: TokenId::from_u128(8),
+        secret_sha256: Sha256Digest([1; 32]),
+        role: JoinTokenRole::Coordinator,
+        expires_at: NOON,
+        used_at: Some(UnixMillis(5)),
+    };
+    check(&join, GOLDEN_JOIN_TOKEN);
+    let token = ApiTokenRecord {
+        id: TokenId::from_u128(9),
+        name: name("ci"),
+        role: TokenRole::Reader,
+        secret_sha256: Sha256Digest([2; 32]),
+        created_at: NOON,
+    };
+    check(&token, GOLDEN_API_TOKEN);
+}
+
+#[test]
+fn hosts_and_templates() {
+    let id = HostId::from_u128(1);
+    let host = HostRecord {
+        id,
+        name: name("a"),
+        state: HostState::Up,
+        cordoned: true,
+        hello: Some(hello(id, "a")),
+        capacity: crate::world::capacity(),
+        load_millis: 1500,
+        memory_available: ByteCount::gib(3),
+        foreign_domains: vec!["theirs".into()],
+        last_seen: Some(NOON),
+        joined_at: NOON,
+    };
+    check(&host, GOLDEN_HOST);
+    let template =
+        TemplateRecord { id: TemplateId::from_u128(2), spec: template_spec("debian"), created_at: NOON };
+    check(&template, GOLDEN_TEMPLATE);
+}
+
+#[test]
+fn machines() {
+    let id = VmId::from_u128(3);
+    let vm = VmRecord {
+        id,
+        spec: vm_spec("web-1"),
+        desired: VmDesired::Stopped,
+        grace_ms: 30_000,
+        placed_on: Some(HostId::from_u128(1)),
+        epoch: Epoch(2),
+        state: VmState::Unknown,
+        observed: Some(Observed { host: HostId::from_u128(1), observation: seen(id, 2, VmState::Running) }),
+        settled: true,
+        restart_requests: 2,
+        restarts_done: 1,
+        migration: Some(MigrationId::from_u128(4)),
+        hold_stopped: true,
+        placement: Some(placement()),
+        created_at: NOON,
+    };
+    check(&vm, GOLDEN_VM);
+}
+
+#[test]
+fn jobs_and_fires() {
+    let job = JobRecord {
+        id: JobId::from_u128(5),
+        spec: job_spec("report", "0 2 * * *"),
+        revision: 3,
+        next_at: Some(NOON),
+        last_tick: Some(UnixMillis(1)),
+        last_fire_at: None,
+        fires: 4,
+        succeeded: 3,
+        failed: 1,
+        skipped: 9,
+        last_skip: Some(Skip { from: UnixMillis(1), until: UnixMillis(2), count: 9 }),
+        dropped: 1,
+        created_at: NOON,
+    };
+    check(&job, GOLDEN_JOB);
+    let fire = FireRecord {
+        key: fire_key(),
+        committed_at: NOON,
+        state: FireState::Running,
+        epoch: Epoch(2),
+        attempts: 2,
+        not_before: NOON,
+        host: Some(HostId::from_u128(1)),
+        cancel_requested: true,
+        ended_at: None,
+    };
+    check(&fire, GOLDEN_FIRE);
+    let end = AttemptEnd {
+        outcome: AttemptOutcome::Exited(-1),
+        started_at: Some(NOON),
+        ended_at: NOON,
+        output: Output { head: b"out".to_vec(), tail: b"end".to_vec(), total: 1000 },
+    };
+    let attempt = AttemptRecord {
+        key: AttemptKey { fire: fire_key(), number: 2 },
+        epoch: Epoch(2),
+        host: HostId::from_u128(1),
+        placed_at: NOON,
+        end: Some(end),
+    };
+    check(&attempt, GOLDEN_ATTEMPT);
+}
+
+#[test]
+fn migrations() {
+    let migration = MigrationRecord {
+        id: MigrationId::from_u128(4),
+        vm: VmId::from_u128(3),
+        source: HostId::from_u128(1),
+        target: HostId::from_u128(2),
+        live: true,
+        epoch: Epoch(2),
+        secret: [9; 32],
+        ticket_expires_at: NOON,
+        claim: Claim { cpus: 2, memory: ByteCount::gib(4), storage: ByteCount::gib(10) },
+        state: MigrationState::Finishing,
+        step: 4,
+        awaits_stop: false,
+        outbound: OutboundState::Gone(MigrationReport::default()),
+        outbound_unknown_at: Some(1),
+        inbound: InboundState::Discarded { reason: "lost".into() },
+        inbound_unknown_at: None,
+        started: true,
+        handed_over: true,
+        cancel_requested: false,
+        abandoned: true,
+        message: "why".into(),
+        progress: MigrationProgress { permille: 500, remaining_ms: Some(3), ..MigrationProgress::default() },
+        report: Some(MigrationReport { copy_ms: 12, ..MigrationReport::default() }),
+        placement: Some(placement()),
+        started_at: NOON,
+        ended_at: Some(NOON),
+    };
+    check(&migration, GOLDEN_MIGRATION);
+}
+
+#[test]
+fn damaged_newer_and_empty_rows_are_told_apart() {
+    let mut bytes = encode_row(&ClockRecord { stamp: NOON }).unwrap();
+    bytes[0] = 2;
+    assert!(matches!(
+        decode_row::<ClockRecord>(&bytes),
+        Err(DecodeError::Version { version: 2, known: 1, .. })
+    ));
+    assert!(matches!(decode_row::<ClockRecord>(&[]), Err(DecodeError::Empty { .. })));
+    assert!(matches!(decode_row::<ClockRecord>(&[1]), Err(DecodeError::Value { .. })));
+}
+
+const GOLDEN_CLOCK: &str = "01fd00d8a08841030000";
+const GOLDEN_CLUSTER: &str = "0107020102010304fd00d8a08841030000";
+const GOLDEN_COORDINATOR: &str = "01030163000a000001fb9b1f0100000000000000000000000000000001fb9a1f";
+const GOLDEN_JOIN_TOKEN: &str = "0108010101010101010101010101010101010101010101010101010101010101010101fd00d8a08841030000010a";
+const GOLDEN_API_TOKEN: &str = "0109026369010202020202020202020202020202020202020202020202020202020202020202fd00d8a08841030000";
+const GOLDEN_HOST: &str = "010101610001010101610105302e312e30000a000001fb9c1f08fd0000000004000000fd00000000190000000101010008fd0000000004000000fd0000000019000000fbdc05fc000000c0010674686569727301fd00d8a08841030000fd00d8a08841030000";
+const GOLDEN_TEMPLATE: &str = "01020664656269616e0000fd00d8a08841030000";
+const GOLDEN_VM: &str = "0103057765622d310002fd0000000001000000fd00000080020000000664656269616e00000000000000000001fb30750101020801010302020000000000fd00d8a0884103000001020101040101010161fd0000000003000000030201020162030106fc00005000080201fd00d8a08841030000";
+const GOLDEN_JOB: &str = "0105067265706f727409302032202a202a202a03555443010500fb3075000301fd00d8a08841030000010200040301090102040901fd00d8a08841030000";
+const GOLDEN_FIRE: &str = "0105fd00d8a0884103000001fd00d8a08841030000010202fd00d8a0884103000001010100";
+const GOLDEN_ATTEMPT: &str = "0105fd00d8a0884103000001020201fd00d8a0884103000001000101fd00d8a08841030000fd00d8a08841030000036f757403656e64fbe803";
+const GOLDEN_MIGRATION: &str = "010403010201020909090909090909090909090909090909090909090909090909090909090909fd00d8a0884103000002fd0000000001000000fd000000800200000004040003000000000000010106046c6f7374000101000103776879fbf401000000000000000103010000000c000001010161fd0000000003000000030201020162030106fc00005000080201fd00d8a0884103000001fd00d8a08841030000";

@@ -1,0 +1,11 @@
+//! The core's suites, all on its public face: commands in, rows and answers out.
+
+mod golden;
+mod lists;
+mod placement;
+mod refusals;
+mod saga;
+mod schedule;
+mod sequences;
+mod stories;
+mod world;

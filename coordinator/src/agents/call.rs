@@ -1,0 +1,124 @@
+//! One request to one agent, with a deadline. Every command is idempotent, so a lost answer costs only a repeat.
+
+use super::Agents;
+use novacron_common::{
+    ids::{HostId, VmId},
+    wire::{AgentCommand, AgentReply, ConsoleOpen, Denial, StreamKind},
+};
+use novacron_transport::{Link, LinkError, Role, Stream};
+use std::time::Duration;
+
+/// For what an agent answers from memory or after one write to its ledger.
+const SHORT: Duration = Duration::from_secs(10);
+/// For what makes it set up sockets, disks and relays before it answers.
+const LONG: Duration = Duration::from_secs(60);
+/// For what makes it fetch images before it answers.
+const FETCH: Duration = Duration::from_secs(600);
+
+/// An agent could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The ledger knows no such host, or the host has never introduced itself.
+    #[error("{0} has no known address")]
+    NoAddress(HostId),
+    /// No connection, or it broke before the answer.
+    #[error("could not ask {host}")]
+    Link {
+        /// Whom.
+        host: HostId,
+        /// The transport's reason.
+        #[source]
+        cause: LinkError,
+    },
+    /// No answer in time.
+    #[error("{host} did not answer within {} s", after.as_secs())]
+    TimedOut {
+        /// Whom.
+        host: HostId,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The agent will not.
+    #[error("{host} refused")]
+    Denied {
+        /// Who.
+        host: HostId,
+        /// The agent's reason.
+        #[source]
+        denial: Denial,
+    },
+    /// The answer is none to what was asked.
+    #[error("{0} gave an answer that does not fit the question")]
+    Mismatch(HostId),
+}
+
+impl Agents {
+    /// Asks the agent of `host`.
+    ///
+    /// # Errors
+    /// [`CallError`] if there was no answer; a refusal is an answer.
+    pub async fn call(&self, host: HostId, command: &AgentCommand) -> Result<AgentReply, CallError> {
+        let after = deadline(command);
+        let asked = async {
+            let mut stream = self.open(host, StreamKind::Command).await?;
+            let lost = |cause| CallError::Link { host, cause };
+            stream.send(command).await.map_err(lost)?;
+            stream.finish();
+            stream.recv::<AgentReply>().await.map_err(lost)
+        };
+        tokio::time::timeout(after, asked).await.unwrap_or(Err(CallError::TimedOut { host, after }))
+    }
+
+    /// Opens a machine's serial console: after this it is plain bytes both ways.
+    ///
+    /// # Errors
+    /// [`CallError`] if the host cannot be asked or will not.
+    pub async fn console(&self, host: HostId, vm: VmId) -> Result<Stream, CallError> {
+        let opened = async {
+            let mut stream = self.open(host, StreamKind::Console).await?;
+            let lost = |cause| CallError::Link { host, cause };
+            stream.send(&ConsoleOpen { vm }).await.map_err(lost)?;
+            match stream.recv::<AgentReply>().await.map_err(lost)? {
+                AgentReply::Accepted => Ok(stream),
+                AgentReply::Denied(denial) => Err(CallError::Denied { host, denial }),
+                _ => Err(CallError::Mismatch(host)),
+            }
+        };
+        tokio::time::timeout(SHORT, opened).await.unwrap_or(Err(CallError::TimedOut { host, after: SHORT }))
+    }
+
+    async fn open(&self, host: HostId, kind: StreamKind) -> Result<Stream, CallError> {
+        let lost = |cause| CallError::Link { host, cause };
+        self.link(host).await?.open(kind).await.map_err(lost)
+    }
+
+    /// The link of the host's session where it is usable, else one of our own: a follower has no sessions, and a
+    /// session's link ends with the certificate under which it was made.
+    async fn link(&self, host: HostId) -> Result<Link, CallError> {
+        if let Some(link) = self.sessions().link(host).filter(Link::is_usable) {
+            return Ok(link);
+        }
+        let address = self.address(host).ok_or(CallError::NoAddress(host))?;
+        let reached = self.endpoint().reach(address, &Role::Agent { host }).await;
+        reached.map_err(|cause| CallError::Link { host, cause })
+    }
+}
+
+fn deadline(command: &AgentCommand) -> Duration {
+    match command {
+        AgentCommand::FetchImages(_) => FETCH,
+        AgentCommand::PrepareInbound { .. }
+        | AgentCommand::StartOutbound { .. }
+        | AgentCommand::CancelOutbound { .. }
+        | AgentCommand::DiscardInbound { .. }
+        | AgentCommand::ResumeInbound { .. }
+        | AgentCommand::ReleaseOutbound { .. } => LONG,
+        AgentCommand::AssignVm(_)
+        | AgentCommand::ObserveVm(_)
+        | AgentCommand::ConsoleLog { .. }
+        | AgentCommand::StartAttempt(_)
+        | AgentCommand::KillAttempt { .. }
+        | AgentCommand::ObserveMigration(_)
+        | AgentCommand::Directory(_) => SHORT,
+    }
+}

@@ -1,0 +1,38 @@
+//! Requests of agents that must not be lost: an attempt's end, a migration's side, a machine's change. The agent
+//! repeats each until the empty answer, and the answer is given only once the report is committed.
+
+use super::{Agents, ingest, serve::StreamError};
+use crate::identity::now;
+use novacron_common::{ids::HostId, wire::ControlRequest};
+use novacron_core::{CommandBody, command::MigrationObserve};
+use novacron_transport::Stream;
+use std::time::{Duration, Instant};
+
+/// How long an agent may take to send its request.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Agents {
+    pub(super) async fn serve_control(&self, mut stream: Stream, host: HostId) -> Result<(), StreamError> {
+        let request = tokio::time::timeout(REQUEST_DEADLINE, stream.recv::<ControlRequest>()).await;
+        let request = request.map_err(|_| StreamError::Silent(REQUEST_DEADLINE.as_secs()))??;
+        self.heard_from(host);
+        if let Some(command) = self.command(host, request) {
+            // A refusal is final too: the ledger knows better, and repeating would not change its mind.
+            self.0.ledger.propose(command).await?;
+        }
+        stream.send(&()).await?;
+        stream.finish();
+        Ok(())
+    }
+
+    fn command(&self, host: HostId, request: ControlRequest) -> Option<CommandBody> {
+        self.0.ledger.read(|state| match request {
+            ControlRequest::Vm(seen) => ingest::vm_change(state, host, seen, now()),
+            ControlRequest::AttemptEnded(report) => ingest::attempt_end(state, host, report),
+            ControlRequest::Migration { migration, state: side } => {
+                let observe = MigrationObserve { id: migration, host, side, asked_at_step: None };
+                self.pace().command(state, observe, Instant::now())
+            }
+        })
+    }
+}

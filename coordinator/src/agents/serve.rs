@@ -1,0 +1,53 @@
+//! The seam to the accept loop: each stream that an agent opens goes to its handler.
+
+use super::Agents;
+use crate::AgentStreams;
+use async_trait::async_trait;
+use novacron_common::{ids::HostId, wire::StreamKind};
+use novacron_transport::{Link, LinkError, Role, Stream};
+
+/// A stream ended otherwise than it should.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    /// The transport's reason.
+    #[error("the stream failed")]
+    Link(#[from] LinkError),
+    /// Nothing came in time.
+    #[error("nothing came within {0} s")]
+    Silent(u64),
+    /// The ledger could not be asked.
+    #[error("the ledger could not take it")]
+    Ledger(#[from] crate::raft::LedgerError),
+}
+
+#[async_trait]
+impl AgentStreams for Agents {
+    async fn serve(&self, link: Link, kind: StreamKind, stream: Stream) {
+        let Some(Role::Agent { host }) = link.peer().copied() else {
+            tracing::warn!(%kind, "a stream for agents came from another role");
+            return;
+        };
+        let served = match kind {
+            StreamKind::Session => self.serve_session(&link, stream, host).await,
+            StreamKind::Control => self.serve_control(stream, host).await,
+            StreamKind::Gossip => {
+                if let Some(gossip) = self.0.gossip.get() {
+                    gossip.receive(&link, stream).await;
+                }
+                Ok(())
+            }
+            other => {
+                tracing::warn!(kind = %other, %host, "a stream of this kind is not served here");
+                return;
+            }
+        };
+        if let Err(error) = served {
+            log(kind, host, &error);
+        }
+    }
+}
+
+fn log(kind: StreamKind, host: HostId, error: &StreamError) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::debug!(%kind, %host, %error, cause, "stream ended");
+}

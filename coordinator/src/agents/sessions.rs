@@ -1,0 +1,128 @@
+//! Which agents are connected to this coordinator, and since when the others are not.
+
+use novacron_common::ids::HostId;
+use novacron_transport::Link;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// The sessions of this coordinator.
+#[derive(Debug)]
+pub struct Sessions {
+    table: Mutex<Table>,
+    /// Counts openings and ends; reconcilers wait on it.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    open: HashMap<HostId, Open>,
+    /// When the last session of a host ended.
+    ended: HashMap<HostId, Instant>,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    number: SessionNumber,
+    link: Link,
+}
+
+/// One session; a new one of the same host has a higher number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionNumber(u64);
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { table: Mutex::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Sessions {
+    /// Notes a session. An older one of the same host is closed: the agent has dialled again.
+    pub fn open(&self, host: HostId, link: Link) -> SessionNumber {
+        let mut table = self.lock();
+        table.next += 1;
+        let number = SessionNumber(table.next);
+        table.ended.remove(&host);
+        let older = table.open.insert(host, Open { number, link });
+        drop(table);
+        if let Some(older) = older {
+            older.link.close("a newer session took over");
+        }
+        self.changed();
+        number
+    }
+
+    /// Notes a session's end, unless a newer one has taken over.
+    pub fn close(&self, host: HostId, number: SessionNumber, now: Instant) {
+        let mut table = self.lock();
+        if table.open.get(&host).is_some_and(|open| open.number == number) {
+            table.open.remove(&host);
+            table.ended.insert(host, now);
+            drop(table);
+            self.changed();
+        }
+    }
+
+    /// Ends every session: this coordinator leads no more.
+    pub fn close_all(&self, reason: &str) {
+        let open = std::mem::take(&mut self.lock().open);
+        for session in open.values() {
+            session.link.close(reason);
+        }
+        if !open.is_empty() {
+            self.changed();
+        }
+    }
+
+    /// The link of a host's session.
+    pub fn link(&self, host: HostId) -> Option<Link> {
+        self.lock().open.get(&host).map(|open| open.link.clone())
+    }
+
+    /// The session of a host.
+    pub fn current(&self, host: HostId) -> Option<SessionNumber> {
+        self.lock().open.get(&host).map(|open| open.number)
+    }
+
+    /// How long `host` has been without a session; `None` while it has one. A host that never had one counts
+    /// from `began`, when this coordinator began to lead.
+    pub fn silent_for(&self, host: HostId, began: Instant, now: Instant) -> Option<Duration> {
+        let table = self.lock();
+        if table.open.contains_key(&host) {
+            return None;
+        }
+        let since = table.ended.get(&host).copied().unwrap_or(began).max(began);
+        Some(now.duration_since(since))
+    }
+
+    /// Fires after each opening and each end.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_a_session_counts_from_when_we_began_to_lead() {
+        let sessions = Sessions::default();
+        let began = Instant::now();
+        let later = began + Duration::from_secs(7);
+        assert_eq!(sessions.silent_for(HostId::from_u128(1), began, later), Some(Duration::from_secs(7)));
+    }
+}

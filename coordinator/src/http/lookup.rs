@@ -1,0 +1,56 @@
+//! Paths and bodies name things by id or by name; this finds which is meant. A text that is an id is taken for
+//! one, so a thing whose name looks like an id of its kind is found by its id only.
+
+use super::problem::{ApiError, ApiResult};
+use novacron_common::{
+    ids::{HostId, JobId, TemplateId, VmId},
+    spec::Name,
+};
+use novacron_core::{
+    State,
+    record::{HostRecord, JobRecord, TemplateRecord, VmRecord},
+};
+use std::str::FromStr;
+
+/// The id in `key`, or what the index holds under it as a name.
+fn resolve<I: FromStr>(key: &str, by_name: impl FnOnce(&Name) -> Option<I>) -> Option<I> {
+    key.parse().ok().or_else(|| by_name(&key.parse().ok()?))
+}
+
+/// The machine with this id or name.
+pub fn vm<'s>(state: &'s State, key: &str) -> ApiResult<&'s VmRecord> {
+    resolve::<VmId>(key, |name| state.index().vm_named(name))
+        .and_then(|id| state.vm(id))
+        .ok_or_else(|| ApiError::not_found("vm", key))
+}
+
+/// The host with this id or name.
+pub fn host<'s>(state: &'s State, key: &str) -> ApiResult<&'s HostRecord> {
+    resolve::<HostId>(key, |name| state.index().host_named(name))
+        .and_then(|id| state.host(id))
+        .ok_or_else(|| ApiError::not_found("host", key))
+}
+
+/// The template with this id or name.
+pub fn template<'s>(state: &'s State, key: &str) -> ApiResult<&'s TemplateRecord> {
+    resolve::<TemplateId>(key, |name| state.index().template_named(name))
+        .and_then(|id| state.template(id))
+        .ok_or_else(|| ApiError::not_found("template", key))
+}
+
+/// The job with this id or name.
+pub fn job<'s>(state: &'s State, key: &str) -> ApiResult<&'s JobRecord> {
+    resolve::<JobId>(key, |name| state.index().job_named(name))
+        .and_then(|id| state.job(id))
+        .ok_or_else(|| ApiError::not_found("job", key))
+}
+
+/// The host that a body's field names: if there is none, the field is at fault and not the path.
+pub fn host_in_field(state: &State, field: &str, key: &str) -> ApiResult<HostId> {
+    host(state, key).map(|h| h.id).map_err(|e| ApiError::field(field, e.problem().cause.clone()))
+}
+
+/// The template that a body's field names.
+pub fn template_in_field<'s>(state: &'s State, field: &str, key: &str) -> ApiResult<&'s TemplateRecord> {
+    template(state, key).map_err(|e| ApiError::field(field, e.problem().cause.clone()))
+}

@@ -1,0 +1,67 @@
+//! `/metrics` and `/api/v1/metrics`: Prometheus' text format.
+
+use super::{
+    App,
+    problem::{ApiError, ApiResult},
+};
+use crate::metrics::{Census, tally};
+use axum::{
+    extract::State,
+    http::{HeaderName, header},
+};
+use novacron_common::api::ProblemCode;
+use novacron_core::State as Ledger;
+use serde::Serialize;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Prometheus' text format.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(versioned)).routes(routes!(plain))
+}
+
+type Text = ApiResult<([(HeaderName, &'static str); 1], String)>;
+
+/// Metrics of this coordinator and of the ledger.
+#[utoipa::path(get, path = "/api/v1/metrics", tag = "operations", operation_id = "metrics",
+    responses((status = 200, body = String, content_type = "text/plain")))]
+async fn versioned(State(app): State<App>) -> Text {
+    scrape(&app)
+}
+
+/// Where Prometheus looks by default.
+#[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "metrics_default_path",
+    responses((status = 200, body = String, content_type = "text/plain")))]
+async fn plain(State(app): State<App>) -> Text {
+    scrape(&app)
+}
+
+/// Reads this node's state as it is: a scrape must work without a quorum too.
+fn scrape(app: &App) -> Text {
+    let mut census = app.ledger.read(count);
+    let status = app.ledger.status();
+    (census.applied, census.leader) = (status.applied, status.leads);
+    let text = app.metrics.text(&census).map_err(|e| ApiError::new(ProblemCode::Internal, e.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, TEXT)], text))
+}
+
+fn count(state: &Ledger) -> Census {
+    let enabled = |enabled| if enabled { "enabled" } else { "disabled" }.to_owned();
+    Census {
+        hosts: tally(state.hosts().iter().map(|h| text(&h.state))),
+        vms: tally(state.vms().iter().map(|v| text(&v.state))),
+        jobs: tally(state.jobs().iter().map(|j| enabled(j.spec.enabled))),
+        migrations: tally(state.migrations().iter().map(|m| text(&m.state))),
+        fires: tally(state.fires().iter().map(|f| text(&f.state))),
+        ..Census::default()
+    }
+}
+
+/// A state as JSON has it.
+fn text(state: &impl Serialize) -> String {
+    match serde_json::to_value(state) {
+        Ok(serde_json::Value::String(text)) => text,
+        _ => "unknown".to_owned(),
+    }
+}

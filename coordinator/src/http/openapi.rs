@@ -1,0 +1,69 @@
+//! The OpenAPI 3 document, generated from the handlers and the `common::api` types, and its page. A route is added
+//! by its documentation (`utoipa_axum::routes!`), so one without the other does not exist.
+
+use super::{App, cluster, console, events, health, hosts, jobs, metrics, migrations, templates, tokens, vms};
+use axum::{Json, Router, routing::get};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        Components,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
+};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+/// Where the document is served.
+const DOCUMENT_PATH: &str = "/api/v1/openapi.json";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "NovaCron",
+        description = "Machines and jobs over one replicated ledger. Every error is an RFC 9457 problem with a \
+                       stable `code`, its `cause` and a `fix`. Everything but `/health…` needs \
+                       `Authorization: Bearer nva1.…`. `/api/jobs…` is an alias of `/api/v1/jobs…`, `/ws/status` of \
+                       `/api/v1/ws`, `/metrics` of `/api/v1/metrics`.",
+    ),
+    security(("token" = [])),
+    modifiers(&TokenScheme),
+)]
+struct Document;
+
+struct TokenScheme;
+
+impl Modify for TokenScheme {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        document.components.get_or_insert_with(Components::new).add_security_scheme("token", scheme);
+    }
+}
+
+/// Every documented route.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(health::routes())
+        .merge(metrics::routes())
+        .merge(vms::routes())
+        .merge(console::routes())
+        .merge(hosts::routes())
+        .merge(templates::routes())
+        .merge(migrations::routes())
+        .merge(jobs::routes())
+        .merge(tokens::routes())
+        .merge(cluster::routes())
+        .merge(events::routes())
+}
+
+/// The document, without a server around it.
+pub fn document() -> utoipa::openapi::OpenApi {
+    routes().into_openapi()
+}
+
+/// The document and its page. They need a token as all else does: the document tells an attacker what there is.
+pub fn pages(document: utoipa::openapi::OpenApi) -> Router<App> {
+    let page = SwaggerUi::new("/docs").config(Config::from(DOCUMENT_PATH));
+    Router::new()
+        .route(DOCUMENT_PATH, get(async move || Json(document.clone())))
+        .merge(Router::<App>::from(page))
+}

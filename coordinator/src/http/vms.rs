@@ -1,0 +1,214 @@
+//! `/api/v1/vms`: machines.
+
+use super::{
+    App, lookup,
+    extract::{Body, OptionalBody, Params},
+    problem::{ApiError, ApiResult},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use novacron_common::{
+    api::{MigrateRequest, MigrationView, Page, PageQuery, Problem, VmCreate, VmDesired, VmStop, VmUpdate, VmView},
+    ids::{MigrationId, VmId},
+    spec::Faults,
+};
+use novacron_core::{
+    CommandBody,
+    command::{self, MigrationAsk, VmDesire, VmRestart},
+    lists,
+    placement::{self, Constraints},
+    views,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, update, delete))
+        .routes(routes!(start))
+        .routes(routes!(stop))
+        .routes(routes!(restart))
+        .routes(routes!(migrate))
+}
+
+/// List machines.
+#[utoipa::path(get, path = "/api/v1/vms", tag = "vms", operation_id = "list_vms", params(PageQuery),
+    responses((status = 200, body = Page<VmView>), (status = "default", body = Problem)))]
+async fn list(State(app): State<App>, Params(query): Params<PageQuery>) -> ApiResult<Json<Page<VmView>>> {
+    Ok(Json(app.read(|state| lists::vms(state, &query)).await??))
+}
+
+/// Make a machine. It is placed at once and started unless `start` is false.
+#[utoipa::path(post, path = "/api/v1/vms", tag = "vms", operation_id = "create_vm", request_body = VmCreate,
+    responses((status = 201, body = VmView), (status = "default", body = Problem)))]
+async fn create(State(app): State<App>, Body(body): Body<VmCreate>) -> ApiResult<(StatusCode, Json<VmView>)> {
+    let made = make(&app, &body).await;
+    app.metrics.vm_operation("create", made.is_ok());
+    Ok((StatusCode::CREATED, Json(made?)))
+}
+
+async fn make(app: &App, body: &VmCreate) -> ApiResult<VmView> {
+    let (spec, host) = app
+        .read(|state| {
+            let template = lookup::template_in_field(state, "template", &body.template)?;
+            let host = body.host.as_deref().map(|key| lookup::host_in_field(state, "host", key)).transpose()?;
+            ApiResult::Ok((body.to_spec(&template.spec)?, host))
+        })
+        .await??;
+    let id = VmId::generate();
+    let create = command::VmCreate { id, spec, host, offer: None, start: body.start };
+    app.propose(CommandBody::VmCreate(Box::new(create))).await?;
+    view(app, id).await
+}
+
+async fn view(app: &App, id: VmId) -> ApiResult<VmView> {
+    app.read(|state| {
+        let vm = state.vm(id).ok_or_else(|| ApiError::not_found("vm", &id.to_string()))?;
+        Ok(views::vm(state, vm))
+    })
+    .await?
+}
+
+async fn find(app: &App, key: &str) -> ApiResult<VmId> {
+    app.read(|state| lookup::vm(state, key).map(|vm| vm.id)).await?
+}
+
+/// Show a machine.
+#[utoipa::path(get, path = "/api/v1/vms/{vm}", tag = "vms", operation_id = "show_vm",
+    params(("vm" = String, Path, description = "Id or name")),
+    responses((status = 200, body = VmView), (status = "default", body = Problem)))]
+async fn show(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json<VmView>> {
+    app.read(|state| lookup::vm(state, &key).map(|vm| Json(views::vm(state, vm)))).await?
+}
+
+/// Change a machine's name or restart policy; fields that are absent stay.
+#[utoipa::path(put, path = "/api/v1/vms/{vm}", tag = "vms", operation_id = "update_vm", request_body = VmUpdate,
+    params(("vm" = String, Path, description = "Id or name")),
+    responses((status = 200, body = VmView), (status = "default", body = Problem)))]
+async fn update(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Body(body): Body<VmUpdate>,
+) -> ApiResult<Json<VmView>> {
+    let mut faults = Faults::default();
+    let name = body.name.as_ref().map(|name| faults.take("name", name.parse()));
+    let name = faults.into_result(Some(name.flatten()))?;
+    let vm = find(&app, &key).await?;
+    let update = command::VmUpdate { vm, name, restart: body.restart };
+    operate(&app, "update", CommandBody::VmUpdate(update)).await?;
+    view(&app, vm).await.map(Json)
+}
+
+/// Delete a machine with its disk.
+#[utoipa::path(delete, path = "/api/v1/vms/{vm}", tag = "vms", operation_id = "delete_vm",
+    params(("vm" = String, Path, description = "Id or name")),
+    responses((status = 202, body = VmView), (status = "default", body = Problem)))]
+async fn delete(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(StatusCode, Json<VmView>)> {
+    let before = app.read(|state| lookup::vm(state, &key).map(|vm| views::vm(state, vm))).await??;
+    let desire = VmDesire { vm: before.id, desired: VmDesired::Deleted, grace_ms: 0 };
+    operate(&app, "delete", CommandBody::VmDesire(desire)).await?;
+    // One that no host holds may be gone already.
+    let after = app.read(|state| state.vm(before.id).map(|vm| views::vm(state, vm))).await?;
+    Ok((StatusCode::ACCEPTED, Json(after.unwrap_or(before))))
+}
+
+/// Have a machine run.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/start", tag = "vms", operation_id = "start_vm",
+    params(("vm" = String, Path, description = "Id or name")),
+    responses((status = 202, body = VmView), (status = "default", body = Problem)))]
+async fn start(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(StatusCode, Json<VmView>)> {
+    let vm = find(&app, &key).await?;
+    let desire = VmDesire { vm, desired: VmDesired::Running, grace_ms: 0 };
+    operate(&app, "start", CommandBody::VmDesire(desire)).await?;
+    accepted(&app, vm).await
+}
+
+/// Have a machine stopped: its guest is asked, and after the grace its power is cut.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/stop", tag = "vms", operation_id = "stop_vm", request_body = Option<VmStop>,
+    params(("vm" = String, Path, description = "Id or name")),
+    responses((status = 202, body = VmView), (status = "default", body = Problem)))]
+async fn stop(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    OptionalBody(body): OptionalBody<VmStop>,
+) -> ApiResult<(StatusCode, Json<VmView>)> {
+    let grace_ms = grace_ms(&body)?;
+    let vm = find(&app, &key).await?;
+    let desire = VmDesire { vm, desired: VmDesired::Stopped, grace_ms };
+    operate(&app, "stop", CommandBody::VmDesire(desire)).await?;
+    accepted(&app, vm).await
+}
+
+/// Stop a machine and have it run again.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/restart", tag = "vms", operation_id = "restart_vm",
+    request_body = Option<VmStop>,
+    params(("vm" = String, Path, description = "Id or name")),
+    responses((status = 202, body = VmView), (status = "default", body = Problem)))]
+async fn restart(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    OptionalBody(body): OptionalBody<VmStop>,
+) -> ApiResult<(StatusCode, Json<VmView>)> {
+    let grace_ms = grace_ms(&body)?;
+    let vm = find(&app, &key).await?;
+    operate(&app, "restart", CommandBody::VmRestart(VmRestart { vm, grace_ms })).await?;
+    accepted(&app, vm).await
+}
+
+fn grace_ms(body: &VmStop) -> ApiResult<u64> {
+    let seconds = body.grace_seconds.unwrap_or(VmStop::GRACE_SECONDS_DEFAULT);
+    if seconds > VmStop::GRACE_SECONDS_MAX {
+        return Err(ApiError::field("grace_seconds", format!("must be at most {}", VmStop::GRACE_SECONDS_MAX)));
+    }
+    Ok(u64::from(seconds) * 1000)
+}
+
+async fn accepted(app: &App, vm: VmId) -> ApiResult<(StatusCode, Json<VmView>)> {
+    Ok((StatusCode::ACCEPTED, Json(view(app, vm).await?)))
+}
+
+async fn operate(app: &App, operation: &str, command: CommandBody) -> ApiResult<()> {
+    let done = app.propose(command).await;
+    app.metrics.vm_operation(operation, done.is_ok());
+    done.map(drop)
+}
+
+/// Move a machine to another host: running (`live`), or stopped, moved and started again.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/migrate", tag = "vms", operation_id = "migrate_vm",
+    request_body = MigrateRequest,
+    params(("vm" = String, Path, description = "Id or name")),
+    responses((status = 202, body = MigrationView), (status = "default", body = Problem)))]
+async fn migrate(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Body(body): Body<MigrateRequest>,
+) -> ApiResult<(StatusCode, Json<MigrationView>)> {
+    let asked = ask_migration(&app, &key, &body).await;
+    app.metrics.vm_operation("migrate", asked.is_ok());
+    Ok((StatusCode::ACCEPTED, Json(asked?)))
+}
+
+async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult<MigrationView> {
+    let mut secret = [0; 32];
+    aws_lc_rs::rand::fill(&mut secret).map_err(|_| crate::identity::NoRandomness)?;
+    let id = MigrationId::generate();
+    let ask = app
+        .read(|state| {
+            let vm = lookup::vm(state, key)?;
+            let (target, placement) = match &body.target_host {
+                Some(key) => (lookup::host_in_field(state, "target_host", key)?, None),
+                None => {
+                    let elsewhere = Constraints { source: vm.placed_on, only: None };
+                    let offer = placement::plan(state, &vm.spec, elsewhere)?;
+                    (offer.placement.host, Some(offer.placement))
+                }
+            };
+            ApiResult::Ok(MigrationAsk { id, vm: vm.id, target, live: body.live, secret, placement })
+        })
+        .await??;
+    app.propose(CommandBody::MigrationAsk(Box::new(ask))).await?;
+    super::migrations::view(app, id).await
+}

@@ -1,0 +1,215 @@
+//! The coordinator's Prometheus metrics. Counters and histograms are kept as things happen; gauges of the ledger
+//! are computed from its state at each scrape, so they cannot drift from it.
+
+use prometheus::{
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+use std::time::Duration;
+
+/// Seconds: from a tenth of a millisecond, which a cached read takes, to the server's time-out.
+const HTTP_BUCKETS: &[f64] =
+    &[0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Seconds between a fire's scheduled instant and its commit.
+const LATENESS_BUCKETS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
+
+/// Tenants are a later issue; until then every operation is this one's, the default of the data model.
+const TENANT: &str = "default";
+
+/// A metric's name or label was refused: a mistake in this file, found by its test.
+#[derive(Debug, thiserror::Error)]
+#[error("could not register the metrics")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// Every metric.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    http: HistogramVec,
+    vm_operations: CounterVec,
+    lateness: Histogram,
+    /// Clients of the event stream.
+    pub event_clients: IntGauge,
+    hosts: GaugeVec,
+    vms: GaugeVec,
+    jobs: GaugeVec,
+    migrations: GaugeVec,
+    fires: GaugeVec,
+    applied: Gauge,
+    leader: Gauge,
+}
+
+/// What the ledger holds, counted at a scrape.
+#[derive(Debug, Default)]
+pub struct Census {
+    /// Hosts by state.
+    pub hosts: Vec<(String, u64)>,
+    /// Machines by state.
+    pub vms: Vec<(String, u64)>,
+    /// Jobs, enabled or not.
+    pub jobs: Vec<(String, u64)>,
+    /// Migrations by state.
+    pub migrations: Vec<(String, u64)>,
+    /// Fires by state.
+    pub fires: Vec<(String, u64)>,
+    /// The last log index that was applied.
+    pub applied: u64,
+    /// Whether this coordinator leads.
+    pub leader: bool,
+}
+
+/// One served request.
+#[derive(Debug)]
+pub struct Served<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The route's pattern, never the raw path: ids would make a series each.
+    pub endpoint: &'a str,
+    /// The answer's status.
+    pub status: u16,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Metrics {
+    /// All of them, in a registry of their own.
+    ///
+    /// # Errors
+    /// [`MetricsError`] if two have the same name.
+    pub fn new() -> Result<Self, MetricsError> {
+        let http = HistogramOpts::new("http_request_duration_seconds", "Time to serve a request")
+            .buckets(HTTP_BUCKETS.to_vec());
+        let lateness = HistogramOpts::new(
+            "novacron_fire_lateness_seconds",
+            "From a fire's scheduled instant to its commit",
+        )
+        .buckets(LATENESS_BUCKETS.to_vec());
+        let by_state = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &["state"]);
+        let metrics = Self {
+            registry: Registry::new(),
+            http: HistogramVec::new(http, &["method", "endpoint", "status"])?,
+            vm_operations: CounterVec::new(
+                Opts::new("vm_operations_total", "Operations on machines that were asked for"),
+                &["operation", "status", "tenant"],
+            )?,
+            lateness: Histogram::with_opts(lateness)?,
+            event_clients: IntGauge::new("novacron_event_clients", "Clients of the event stream")?,
+            hosts: by_state("novacron_hosts", "Hosts")?,
+            vms: by_state("novacron_vms", "Machines")?,
+            jobs: by_state("novacron_jobs", "Jobs")?,
+            migrations: by_state("novacron_migrations", "Migrations that the ledger holds")?,
+            fires: by_state("novacron_fires", "Fires that the ledger holds")?,
+            applied: Gauge::new("novacron_ledger_applied_index", "Last log index that was applied")?,
+            leader: Gauge::new("novacron_ledger_leader", "1 if this coordinator leads")?,
+        };
+        metrics.register()?;
+        Ok(metrics)
+    }
+
+    fn register(&self) -> Result<(), prometheus::Error> {
+        let collectors: [Box<dyn prometheus::core::Collector>; 11] = [
+            Box::new(self.http.clone()),
+            Box::new(self.vm_operations.clone()),
+            Box::new(self.lateness.clone()),
+            Box::new(self.event_clients.clone()),
+            Box::new(self.hosts.clone()),
+            Box::new(self.vms.clone()),
+            Box::new(self.jobs.clone()),
+            Box::new(self.migrations.clone()),
+            Box::new(self.fires.clone()),
+            Box::new(self.applied.clone()),
+            Box::new(self.leader.clone()),
+        ];
+        collectors.into_iter().try_for_each(|c| self.registry.register(c))?;
+        self.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+    }
+
+    /// Notes a served request.
+    pub fn served(&self, served: &Served<'_>) {
+        let status = served.status.to_string();
+        let labels = [served.method, served.endpoint, status.as_str()];
+        self.http.with_label_values(&labels).observe(served.took.as_secs_f64());
+    }
+
+    /// Notes an operation on a machine that somebody asked for.
+    pub fn vm_operation(&self, operation: &str, ok: bool) {
+        let status = if ok { "accepted" } else { "refused" };
+        self.vm_operations.with_label_values(&[operation, status, TENANT]).inc();
+    }
+
+    /// Notes how late a fire was committed.
+    pub fn fire_lateness(&self, late: Duration) {
+        self.lateness.observe(late.as_secs_f64());
+    }
+
+    /// The metrics in Prometheus' text format (version 0.0.4).
+    ///
+    /// # Errors
+    /// [`MetricsError`] if they cannot be encoded.
+    pub fn text(&self, census: &Census) -> Result<String, MetricsError> {
+        self.take(census);
+        let mut bytes = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    #[allow(clippy::cast_precision_loss)] // counts far below 2^52
+    fn take(&self, census: &Census) {
+        let fill = |gauge: &GaugeVec, counts: &[(String, u64)]| {
+            gauge.reset();
+            for (state, count) in counts {
+                gauge.with_label_values(&[state.as_str()]).set(*count as f64);
+            }
+        };
+        fill(&self.hosts, &census.hosts);
+        fill(&self.vms, &census.vms);
+        fill(&self.jobs, &census.jobs);
+        fill(&self.migrations, &census.migrations);
+        fill(&self.fires, &census.fires);
+        self.applied.set(census.applied as f64);
+        self.leader.set(f64::from(u8::from(census.leader)));
+    }
+}
+
+/// Counts things by the text of their state.
+pub fn tally(states: impl Iterator<Item = String>) -> Vec<(String, u64)> {
+    let mut counts = std::collections::BTreeMap::new();
+    for state in states {
+        *counts.entry(state).or_insert(0) += 1;
+    }
+    counts.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_series_have_their_labels() {
+        let metrics = Metrics::new().unwrap();
+        metrics.vm_operation("create", true);
+        metrics.served(&Served {
+            method: "GET",
+            endpoint: "/api/v1/vms/{vm}",
+            status: 200,
+            took: Duration::from_millis(3),
+        });
+        let census = Census { vms: tally(["running", "running"].into_iter().map(str::to_owned)), ..Census::default() };
+        let text = metrics.text(&census).unwrap();
+        for line in [
+            r#"vm_operations_total{operation="create",status="accepted",tenant="default"} 1"#,
+            r#"http_request_duration_seconds_count{endpoint="/api/v1/vms/{vm}",method="GET",status="200"} 1"#,
+            r#"novacron_vms{state="running"} 2"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_nobody_is_in_any_more_disappears() {
+        let metrics = Metrics::new().unwrap();
+        let census = Census { hosts: vec![("down".into(), 1)], ..Census::default() };
+        assert!(metrics.text(&census).unwrap().contains("novacron_hosts"));
+        assert!(!metrics.text(&Census::default()).unwrap().contains("novacron_hosts{"));
+    }
+}

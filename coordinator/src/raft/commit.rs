@@ -1,0 +1,159 @@
+//! Getting a group of commands committed, here or through the leader, and the read barrier.
+//!
+//! A step that surely changed nothing is tried again until the deadline. One whose outcome is not known is not:
+//! the caller hears [`LedgerError::Unknown`] and looks for itself.
+
+use super::{
+    LedgerError, forward,
+    leadership::{leader_of, leads},
+    ledger::Inner,
+    rpc::{ForwardReply, ForwardRequest},
+    types::Commands,
+};
+use crate::identity::now;
+use novacron_common::wire::CoordinatorAddress;
+use novacron_core::{Applied, Command, CommandBody};
+use openraft::error::{ClientWriteError, RaftError};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long a proposal or a read may wait for a leader and a quorum. Longer than a fail-over takes.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Pause between tries while nobody leads.
+const RETRY: Duration = Duration::from_millis(25);
+
+/// How a try ended that did not succeed.
+pub(super) enum Missed {
+    /// Nothing was changed: try again.
+    Retry,
+    /// Give up with this.
+    Final(LedgerError),
+}
+
+enum Route {
+    Here,
+    Through(CoordinatorAddress),
+    Nowhere,
+}
+
+impl Inner {
+    /// Commits `bodies` as one entry.
+    pub async fn commit(&self, bodies: Vec<CommandBody>) -> Result<Vec<Applied>, LedgerError> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let tried = match self.route() {
+                Route::Here => self.commit_here(bodies.clone(), deadline).await,
+                Route::Through(leader) => self.commit_through(leader, &bodies, deadline).await,
+                Route::Nowhere => Err(Missed::Retry),
+            };
+            match tried {
+                Ok(applied) => return Ok(applied),
+                Err(Missed::Final(error)) => return Err(error),
+                Err(Missed::Retry) => self.pause(deadline).await?,
+            }
+        }
+    }
+
+    /// Commits on this node, which must lead.
+    pub async fn commit_here(&self, bodies: Vec<CommandBody>, deadline: Instant) -> Result<Vec<Applied>, Missed> {
+        if !matches!(self.route(), Route::Here) {
+            return Err(Missed::Retry);
+        }
+        let at = now();
+        let commands = Commands(bodies.into_iter().map(|body| Command { at, body }).collect());
+        match timeout_at(deadline, self.raft.client_write(commands)).await {
+            Ok(Ok(written)) => Ok(written.data.0),
+            // openraft answers so before and after the entry was appended: the entry may yet be committed.
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) | Err(_) => {
+                Err(Missed::Final(LedgerError::Unknown))
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) => {
+                Err(Missed::Final(LedgerError::Unknown))
+            }
+            Ok(Err(RaftError::Fatal(_))) => Err(Missed::Final(LedgerError::Stopped)),
+        }
+    }
+
+    async fn commit_through(
+        &self,
+        leader: CoordinatorAddress,
+        bodies: &[CommandBody],
+        deadline: Instant,
+    ) -> Result<Vec<Applied>, Missed> {
+        let request = ForwardRequest::Propose(bodies.to_vec());
+        match forward::ask(self, leader, &request, deadline).await? {
+            ForwardReply::Applied(applied) => Ok(applied),
+            ForwardReply::NotLeader => Err(Missed::Retry),
+            ForwardReply::Unavailable => Err(Missed::Final(LedgerError::NoLeader)),
+            ForwardReply::Unknown | ForwardReply::ReadIndex(_) => Err(Missed::Final(LedgerError::Unknown)),
+        }
+    }
+
+    /// See [`super::Ledger::linearizable`].
+    pub async fn linearizable(&self) -> Result<(), LedgerError> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let tried = match self.route() {
+                Route::Here => self.read_index(deadline).await,
+                Route::Through(leader) => self.read_index_through(leader, deadline).await,
+                Route::Nowhere => Err(Missed::Retry),
+            };
+            match tried {
+                Ok(index) => return self.applied(index, deadline).await,
+                Err(Missed::Final(error)) => return Err(error),
+                Err(Missed::Retry) => self.pause(deadline).await?,
+            }
+        }
+    }
+
+    /// The index up to which a state must be applied to be current; asks a quorum.
+    pub async fn read_index(&self, deadline: Instant) -> Result<u64, Missed> {
+        match timeout_at(deadline, self.raft.get_read_log_id()).await {
+            Ok(Ok((read, _))) => Ok(read.map_or(0, |log_id| log_id.index)),
+            Ok(Err(RaftError::APIError(_))) => Err(Missed::Retry),
+            Ok(Err(RaftError::Fatal(_))) => Err(Missed::Final(LedgerError::Stopped)),
+            Err(_) => Err(Missed::Final(LedgerError::NoLeader)),
+        }
+    }
+
+    async fn read_index_through(&self, leader: CoordinatorAddress, deadline: Instant) -> Result<u64, Missed> {
+        match forward::ask(self, leader, &ForwardRequest::ReadIndex, deadline).await {
+            Ok(ForwardReply::ReadIndex(index)) => Ok(index),
+            Ok(ForwardReply::Unavailable) => Err(Missed::Final(LedgerError::NoLeader)),
+            // Reading twice does no harm.
+            Ok(_) | Err(Missed::Retry | Missed::Final(LedgerError::Unknown)) => Err(Missed::Retry),
+            Err(Missed::Final(error)) => Err(Missed::Final(error)),
+        }
+    }
+
+    async fn applied(&self, index: u64, deadline: Instant) -> Result<(), LedgerError> {
+        let mut metrics = self.raft.metrics();
+        let reached = metrics.wait_for(|m| m.last_applied.is_some_and(|l| l.index >= index) || index == 0);
+        match timeout_at(deadline, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(LedgerError::Stopped),
+            Err(_) => Err(LedgerError::NoLeader),
+        }
+    }
+
+    fn route(&self) -> Route {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        match leader_of(&metrics) {
+            _ if leads(&metrics) => Route::Here,
+            Some(leader) if leader.node != self.node => Route::Through(leader),
+            _ => Route::Nowhere,
+        }
+    }
+
+    async fn pause(&self, deadline: Instant) -> Result<(), LedgerError> {
+        if self.raft.metrics().borrow().running_state.is_err() {
+            return Err(LedgerError::Stopped);
+        }
+        if Instant::now() + RETRY >= deadline {
+            return Err(LedgerError::NoLeader);
+        }
+        tokio::time::sleep(RETRY).await;
+        Ok(())
+    }
+}

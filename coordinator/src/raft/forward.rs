@@ -1,0 +1,81 @@
+//! `Forward` streams: a coordinator that does not lead proposes through the one that does. One hop only.
+
+use super::{
+    Ledger, LedgerError,
+    commit::Missed,
+    leadership::leads,
+    ledger::Inner,
+    rpc::{ForwardReply, ForwardRequest},
+};
+use novacron_common::wire::{CoordinatorAddress, StreamKind};
+use novacron_core::CommandBody;
+use novacron_transport::{LinkError, Role, Stream};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// The leader gives up a little before its caller does, so that the caller hears why.
+const SERVE_DEADLINE: Duration = Duration::from_millis(4500);
+
+/// Asks the leader.
+pub(super) async fn ask(
+    inner: &Inner,
+    leader: CoordinatorAddress,
+    request: &ForwardRequest,
+    deadline: Instant,
+) -> Result<ForwardReply, Missed> {
+    let Some(endpoint) = &inner.endpoint else { return Err(Missed::Final(LedgerError::NoLeader)) };
+    let role = Role::Coordinator { node: leader.node };
+    // Until the whole request is written the leader cannot have acted on it.
+    let opened = async {
+        let mut stream = endpoint.reach(leader.quic, &role).await?.open(StreamKind::Forward).await?;
+        stream.send(request).await?;
+        Ok::<_, LinkError>(stream)
+    };
+    let mut stream = match timeout_at(deadline, opened).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(_)) | Err(_) => return Err(Missed::Retry),
+    };
+    stream.finish();
+    match timeout_at(deadline, stream.recv()).await {
+        Ok(Ok(reply)) => Ok(reply),
+        Ok(Err(_)) | Err(_) => Err(Missed::Final(LedgerError::Unknown)),
+    }
+}
+
+/// Serves one stream.
+///
+/// # Errors
+/// [`LinkError`] if it broke.
+pub(super) async fn serve(ledger: &Ledger, mut stream: Stream) -> Result<(), LinkError> {
+    let request = stream.recv().await?;
+    let leads = leads(&ledger.inner.raft.metrics().borrow());
+    let reply = match request {
+        _ if !leads => ForwardReply::NotLeader,
+        ForwardRequest::Propose(bodies) => propose(ledger, bodies).await,
+        ForwardRequest::ReadIndex => read_index(ledger).await,
+    };
+    stream.send(&reply).await?;
+    stream.finish();
+    Ok(())
+}
+
+/// As one entry of its own, and never forwarded a second time: two nodes that each think the other leads would
+/// pass it back and forth.
+async fn propose(ledger: &Ledger, bodies: Vec<CommandBody>) -> ForwardReply {
+    let deadline = Instant::now() + SERVE_DEADLINE;
+    let committed = ledger.inner.commit_here(bodies, deadline).await;
+    match committed {
+        Ok(applied) => ForwardReply::Applied(applied),
+        Err(Missed::Retry) => ForwardReply::NotLeader,
+        Err(Missed::Final(LedgerError::Unknown)) => ForwardReply::Unknown,
+        Err(Missed::Final(_)) => ForwardReply::Unavailable,
+    }
+}
+
+
+async fn read_index(ledger: &Ledger) -> ForwardReply {
+    match ledger.inner.read_index(Instant::now() + SERVE_DEADLINE).await {
+        Ok(index) => ForwardReply::ReadIndex(index),
+        Err(_) => ForwardReply::Unavailable,
+    }
+}

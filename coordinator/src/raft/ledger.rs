@@ -1,0 +1,184 @@
+//! [`Ledger`]: the handle through which everything else reads, proposes and learns what was committed.
+
+use super::{
+    LedgerError, OpenError,
+    leadership::{self, Leadership},
+    network::{self, Network},
+    proposer::{self, Proposals},
+    settings,
+    store::{LogStore, StateMachine, StoreFault},
+    types::{Committed, Member, NodeId, Raft},
+};
+use novacron_core::{Applied, CommandBody, State};
+use novacron_store::Store;
+use novacron_transport::{Endpoint, LinkError, Stream};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinHandle,
+};
+
+/// What a ledger is opened with.
+#[derive(Debug)]
+pub struct LedgerOptions {
+    /// This coordinator's number.
+    pub node: NodeId,
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// The way to the others; `None` while a cluster is founded.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// The replicated ledger. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Ledger {
+    pub(super) inner: Arc<Inner>,
+    proposals: Proposals,
+    tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+/// What the ledger's own tasks share.
+pub(super) struct Inner {
+    pub node: NodeId,
+    pub raft: Raft,
+    pub machine: StateMachine,
+    pub endpoint: Option<Endpoint>,
+    pub leadership: watch::Receiver<Leadership>,
+}
+
+impl Ledger {
+    /// Opens or makes the ledger in `options.folder` and starts its Raft node. A node that has never been a
+    /// member waits to be called.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the files cannot be read.
+    pub async fn open(options: LedgerOptions) -> Result<Self, OpenError> {
+        let folder = options.folder;
+        let open = move || {
+            let store = Store::open(&folder).map_err(StoreFault::from)?;
+            Ok::<_, StoreFault>((LogStore::open(store.clone())?, StateMachine::open(store)?))
+        };
+        let (log, machine) = tokio::task::spawn_blocking(open).await.map_err(StoreFault::from)??;
+        let network = Network::new(options.endpoint.clone());
+        let raft = Raft::new(options.node, settings::raft()?, network, log, machine.clone()).await?;
+        let (publish, leadership) = watch::channel(Leadership::Follower { leader: None });
+        let inner =
+            Arc::new(Inner { node: options.node, raft, machine, endpoint: options.endpoint, leadership });
+        let (proposals, asks) = proposer::queue();
+        let tasks = vec![
+            tokio::spawn(leadership::watch(inner.raft.clone(), publish)),
+            tokio::spawn(proposer::run(inner.clone(), asks)),
+            tokio::spawn(super::membership::keep(inner.clone())),
+        ];
+        Ok(Self { inner, proposals, tasks: Arc::new(Mutex::new(tasks)) })
+    }
+
+    /// Makes this node the only voter of a new cluster.
+    ///
+    /// # Errors
+    /// [`OpenError::AlreadyFounded`] if it is a member of one.
+    pub async fn found(&self, member: Member) -> Result<(), OpenError> {
+        let founder = BTreeMap::from([(self.inner.node, member)]);
+        self.inner.raft.initialize(founder).await.map_err(|e| OpenError::AlreadyFounded(Box::new(e)))
+    }
+
+    /// Commits a command on a majority and answers with what came of it. The leader stamps it with its clock.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if it was not committed, or if that is not known.
+    pub async fn propose(&self, body: CommandBody) -> Result<Applied, LedgerError> {
+        let answered = self.proposals.submit(body)?;
+        answered.await.unwrap_or(Err(LedgerError::Stopped))
+    }
+
+    /// Looks at the local state, which may be a little behind the leader's. Keep it short: while `look` runs,
+    /// nothing is applied.
+    pub fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        self.inner.machine.read(look)
+    }
+
+    /// Returns once the local state has everything that was committed before the call.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoLeader`] if no quorum answers in time.
+    pub async fn linearizable(&self) -> Result<(), LedgerError> {
+        self.inner.linearizable().await
+    }
+
+    /// Entries as they are applied here from now on. A receiver that lags has to read the state anew.
+    pub fn committed(&self) -> broadcast::Receiver<Arc<Committed>> {
+        self.inner.machine.subscribe()
+    }
+
+    /// Who leads, and every change of it.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// This coordinator's Raft node number.
+    pub fn node(&self) -> NodeId {
+        self.inner.node
+    }
+
+    /// Takes a coordinator out of the address book; the leader then takes it out of the quorum.
+    ///
+    /// # Errors
+    /// As [`Ledger::propose`].
+    pub async fn remove_coordinator(&self, node: NodeId) -> Result<Applied, LedgerError> {
+        self.propose(CommandBody::CoordinatorRemove { node }).await
+    }
+
+    /// Makes a snapshot of what is applied and purges the log up to it. Happens by itself as the log grows.
+    ///
+    /// # Errors
+    /// [`LedgerError::Stopped`] if the node stops meanwhile.
+    pub async fn compact(&self) -> Result<(), LedgerError> {
+        let stopped = |_| LedgerError::Stopped;
+        let raft = &self.inner.raft;
+        let upto = self.inner.machine.applied_index();
+        raft.trigger().snapshot().await.map_err(stopped)?;
+        self.reached(|m| m.snapshot.is_some_and(|l| l.index >= upto)).await?;
+        raft.trigger().purge_log(upto).await.map_err(stopped)?;
+        self.reached(|m| m.purged.is_some_and(|l| l.index >= upto)).await
+    }
+
+    async fn reached(&self, there: impl FnMut(&leadership::Metrics) -> bool) -> Result<(), LedgerError> {
+        self.inner.raft.metrics().wait_for(there).await.map(drop).map_err(|_| LedgerError::Stopped)
+    }
+
+    /// Serves one `Raft` stream of coordinator `peer`.
+    ///
+    /// # Errors
+    /// [`LinkError`] if the stream broke.
+    pub async fn serve_raft(&self, peer: NodeId, stream: Stream) -> Result<(), LinkError> {
+        network::serve(&self.inner.raft, peer, stream).await
+    }
+
+    /// Serves one `Forward` stream: another coordinator proposes through this one, which leads.
+    ///
+    /// # Errors
+    /// [`LinkError`] if the stream broke.
+    pub async fn serve_forward(&self, stream: Stream) -> Result<(), LinkError> {
+        super::forward::serve(self, stream).await
+    }
+
+    /// Stops the Raft node; what was acknowledged is on disk.
+    pub async fn shutdown(&self) {
+        if self.inner.raft.shutdown().await.is_err() {
+            tracing::error!("the Raft node had panicked");
+        }
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ledger(node {})", self.inner.node)
+    }
+}

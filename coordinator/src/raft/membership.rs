@@ -1,0 +1,166 @@
+//! Keeps Raft's membership equal to the ledger's address book of coordinators. Only the leader acts; one step at
+//! a time; the step is decided by a pure function of what is seen, so that a new leader goes on where the old
+//! one stopped.
+
+use super::{
+    leadership::{self, Metrics},
+    ledger::Inner,
+    types::{Member, NodeId},
+};
+use novacron_core::State;
+use openraft::ChangeMembers;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How often the leader looks.
+const PERIOD: Duration = Duration::from_millis(250);
+/// A learner votes once it is this close to the end of the log: it then catches up within a heartbeat or two.
+const CLOSE_ENOUGH: u64 = 100;
+
+/// A node of Raft's membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Node {
+    voter: bool,
+    /// The last log index that it is known to have.
+    matched: Option<u64>,
+}
+
+/// The next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    /// A new coordinator begins to receive the log.
+    AddLearner(NodeId, Member),
+    /// It has the log: it may vote.
+    Promote(NodeId),
+    /// A voter was removed from the address book.
+    RemoveVoter(NodeId),
+    /// A learner was.
+    RemoveLearner(NodeId),
+}
+
+/// What the leader sees.
+struct Seen {
+    wanted: BTreeMap<NodeId, Member>,
+    nodes: BTreeMap<NodeId, Node>,
+    last_log: u64,
+}
+
+impl Seen {
+    fn new(state: &State, metrics: &Metrics) -> Self {
+        let wanted = state.coordinators().iter().map(|c| (c.node, Member { quic: c.quic, http: c.http })).collect();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+        let matched = |node: &NodeId| Some((*metrics.replication.as_ref()?.get(node)?)?.index);
+        let nodes = membership
+            .nodes()
+            .map(|(node, _)| (*node, Node { voter: voters.contains(node), matched: matched(node) }))
+            .collect();
+        Self { wanted, nodes, last_log: metrics.last_log_index.unwrap_or(0) }
+    }
+
+    /// Additions first: a replaced coordinator's successor votes before its predecessor leaves.
+    fn next(&self) -> Option<Step> {
+        // Before the founder's first command there is no address book to follow.
+        if self.wanted.is_empty() {
+            return None;
+        }
+        self.promotion().or_else(|| self.addition()).or_else(|| self.removal())
+    }
+
+    fn promotion(&self) -> Option<Step> {
+        let ready = |node: &Node| !node.voter && node.matched.is_some_and(|m| m + CLOSE_ENOUGH >= self.last_log);
+        let found = self.nodes.iter().find(|(id, node)| self.wanted.contains_key(id) && ready(node));
+        found.map(|(id, _)| Step::Promote(*id))
+    }
+
+    fn addition(&self) -> Option<Step> {
+        let found = self.wanted.iter().find(|(id, _)| !self.nodes.contains_key(id));
+        found.map(|(id, member)| Step::AddLearner(*id, *member))
+    }
+
+    fn removal(&self) -> Option<Step> {
+        let (id, node) = self.nodes.iter().find(|(id, _)| !self.wanted.contains_key(id))?;
+        let others_vote = self.nodes.iter().any(|(other, node)| other != id && node.voter);
+        match node.voter {
+            false => Some(Step::RemoveLearner(*id)),
+            true if others_vote => Some(Step::RemoveVoter(*id)),
+            // The last voter stays: without it nothing could be committed ever again.
+            true => None,
+        }
+    }
+}
+
+/// Keeps at it until the node stops.
+pub(super) async fn keep(inner: Arc<Inner>) {
+    let mut period = tokio::time::interval(PERIOD);
+    period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        period.tick().await;
+        let metrics = inner.raft.metrics().borrow().clone();
+        if metrics.running_state.is_err() {
+            return;
+        }
+        if !leadership::leads(&metrics) {
+            continue;
+        }
+        if let Some(step) = inner.machine.read(|state| Seen::new(state, &metrics)).next() {
+            take(&inner, step).await;
+        }
+    }
+}
+
+async fn take(inner: &Inner, step: Step) {
+    tracing::info!(?step, "the coordinators change");
+    let raft = &inner.raft;
+    let taken = match step.clone() {
+        Step::AddLearner(node, member) => raft.add_learner(node, member, false).await,
+        Step::Promote(node) => raft.change_membership(ChangeMembers::AddVoterIds([node].into()), true).await,
+        Step::RemoveVoter(node) => raft.change_membership(ChangeMembers::RemoveVoters([node].into()), false).await,
+        Step::RemoveLearner(node) => raft.change_membership(ChangeMembers::RemoveNodes([node].into()), false).await,
+    };
+    if let Err(error) = taken {
+        tracing::warn!(?step, %error, "the step was not taken; it will be tried again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAST: u64 = 1000;
+
+    fn seen(wanted: &[NodeId], nodes: &[(NodeId, bool, Option<u64>)]) -> Seen {
+        Seen {
+            wanted: wanted.iter().map(|id| (*id, Member::default())).collect(),
+            nodes: nodes.iter().map(|(id, voter, matched)| (*id, Node { voter: *voter, matched: *matched })).collect(),
+            last_log: LAST,
+        }
+    }
+
+    #[test]
+    fn a_new_coordinator_learns_before_it_votes() {
+        let voter = (1, true, Some(LAST));
+        assert_eq!(seen(&[1, 2], &[voter]).next(), Some(Step::AddLearner(2, Member::default())));
+        assert_eq!(seen(&[1, 2], &[voter, (2, false, None)]).next(), None);
+        assert_eq!(seen(&[1, 2], &[voter, (2, false, Some(LAST - CLOSE_ENOUGH - 1))]).next(), None);
+        assert_eq!(seen(&[1, 2], &[voter, (2, false, Some(LAST - 1))]).next(), Some(Step::Promote(2)));
+        assert_eq!(seen(&[1, 2], &[voter, (2, true, Some(LAST))]).next(), None);
+    }
+
+    #[test]
+    fn a_removed_coordinator_leaves_but_the_last_voter_stays() {
+        let three = [(1, true, Some(LAST)), (2, true, Some(LAST)), (3, false, None)];
+        assert_eq!(seen(&[2, 3], &three).next(), Some(Step::RemoveVoter(1)));
+        assert_eq!(seen(&[1, 2], &three).next(), Some(Step::RemoveLearner(3)));
+        assert_eq!(seen(&[2], &[(1, true, Some(LAST))]).next(), Some(Step::AddLearner(2, Member::default())));
+        assert_eq!(seen(&[2], &[(1, true, Some(LAST)), (2, false, None)]).next(), None);
+    }
+
+    #[test]
+    fn a_cluster_that_is_being_founded_is_left_alone() {
+        assert_eq!(seen(&[], &[(1, true, Some(LAST))]).next(), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! Raft's RPCs over the transport: one stream an RPC, on the link that is shared with everything else.
+
+use super::{
+    rpc::{RaftReply, RaftRequest},
+    types::{Member, NodeId, Raft, Types},
+};
+use novacron_common::wire::StreamKind;
+use novacron_transport::{Endpoint, Link, LinkError, Role, Stream};
+use openraft::{
+    AnyError,
+    error::{InstallSnapshotError, RPCError, RaftError, Unreachable},
+    network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
+        VoteResponse,
+    },
+};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// Pause before an unreachable peer is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Why an RPC came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error("this coordinator has no network yet")]
+    Offline,
+    #[error("coordinator {0} cannot be reached")]
+    Link(NodeId, #[source] LinkError),
+    #[error("the dialling of coordinator {0} was stopped")]
+    Stopped(NodeId),
+    #[error("coordinator {0} is stopping or its store has failed")]
+    Down(NodeId),
+    #[error("coordinator {0} answered another question")]
+    Confused(NodeId),
+}
+
+/// Makes a [`Peer`] for each other coordinator.
+#[derive(Clone)]
+pub(super) struct Network {
+    /// `None` while a cluster is founded: a single node asks nobody.
+    endpoint: Option<Endpoint>,
+}
+
+impl Network {
+    pub fn new(endpoint: Option<Endpoint>) -> Self {
+        Self { endpoint }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> Peer {
+        Peer { endpoint: self.endpoint.clone(), node: target, member: *node, dialling: None }
+    }
+}
+
+/// The way to one other coordinator.
+pub(super) struct Peer {
+    endpoint: Option<Endpoint>,
+    node: NodeId,
+    member: Member,
+    /// Dialling goes on when openraft gives up an RPC, whose deadline is shorter than a slow handshake.
+    dialling: Option<JoinHandle<Result<Link, LinkError>>>,
+}
+
+impl Peer {
+    async fn link(&mut self) -> Result<Link, CallError> {
+        let endpoint = self.endpoint.clone().ok_or(CallError::Offline)?;
+        let (address, role) = (self.member.quic, Role::Coordinator { node: self.node });
+        let dialling =
+            self.dialling.get_or_insert_with(|| tokio::spawn(async move { endpoint.reach(address, &role).await }));
+        let dialled = dialling.await;
+        self.dialling = None;
+        dialled.map_err(|_| CallError::Stopped(self.node))?.map_err(|e| CallError::Link(self.node, e))
+    }
+
+    async fn call(&mut self, request: RaftRequest) -> Result<RaftReply, CallError> {
+        let link = self.link().await?;
+        exchange(&link, &request).await.map_err(|e| CallError::Link(self.node, e))
+    }
+}
+
+async fn exchange(link: &Link, request: &RaftRequest) -> Result<RaftReply, LinkError> {
+    let mut stream = link.open(StreamKind::Raft).await?;
+    stream.send(request).await?;
+    stream.finish();
+    stream.recv().await
+}
+
+type RpcResult<T, E = RaftError<NodeId>> = Result<T, RPCError<NodeId, Member, E>>;
+
+fn unreachable<E: std::error::Error>(error: &CallError) -> RPCError<NodeId, Member, E> {
+    tracing::debug!(%error, cause = ?std::error::Error::source(error), "a Raft RPC failed");
+    RPCError::Unreachable(Unreachable::new(&AnyError::new(error)))
+}
+
+impl RaftNetwork<Types> for Peer {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        _option: RPCOption,
+    ) -> RpcResult<AppendEntriesResponse<NodeId>> {
+        match self.call(RaftRequest::Append(rpc)).await {
+            Ok(RaftReply::Append(response)) => Ok(response),
+            other => Err(unreachable(&self.explain(other))),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        rpc: InstallSnapshotRequest<Types>,
+        _option: RPCOption,
+    ) -> RpcResult<InstallSnapshotResponse<NodeId>, RaftError<NodeId, InstallSnapshotError>> {
+        match self.call(RaftRequest::Snapshot(rpc)).await {
+            Ok(RaftReply::Snapshot(response)) => Ok(response),
+            Ok(RaftReply::Mismatch(mismatch)) => {
+                let error = RaftError::APIError(InstallSnapshotError::SnapshotMismatch(mismatch));
+                Err(RPCError::RemoteError(openraft::error::RemoteError::new(self.node, error)))
+            }
+            other => Err(unreachable(&self.explain(other))),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<NodeId>,
+        _option: RPCOption,
+    ) -> RpcResult<VoteResponse<NodeId>> {
+        match self.call(RaftRequest::Vote(rpc)).await {
+            Ok(RaftReply::Vote(response)) => Ok(response),
+            other => Err(unreachable(&self.explain(other))),
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(RETRY))
+    }
+}
+
+impl Peer {
+    fn explain(&self, outcome: Result<RaftReply, CallError>) -> CallError {
+        match outcome {
+            Err(error) => error,
+            Ok(RaftReply::Down) => CallError::Down(self.node),
+            Ok(_) => CallError::Confused(self.node),
+        }
+    }
+}
+
+/// Serves one `Raft` stream of coordinator `peer`.
+///
+/// # Errors
+/// [`LinkError`] if the stream broke; the peer asks again.
+pub(super) async fn serve(raft: &Raft, peer: NodeId, mut stream: Stream) -> Result<(), LinkError> {
+    let request: RaftRequest = stream.recv().await?;
+    // A coordinator speaks for itself only: a vote or an entry in another's name would be a forgery.
+    if request.sender() != Some(peer) {
+        tracing::warn!(peer, claimed = ?request.sender(), "a Raft request in another coordinator's name was refused");
+        return Ok(());
+    }
+    let reply = answer(raft, request).await;
+    stream.send(&reply).await?;
+    stream.finish();
+    Ok(())
+}
+
+async fn answer(raft: &Raft, request: RaftRequest) -> RaftReply {
+    match request {
+        RaftRequest::Append(rpc) => raft.append_entries(rpc).await.map_or(RaftReply::Down, RaftReply::Append),
+        RaftRequest::Vote(rpc) => raft.vote(rpc).await.map_or(RaftReply::Down, RaftReply::Vote),
+        RaftRequest::Snapshot(rpc) => match raft.install_snapshot(rpc).await {
+            Ok(response) => RaftReply::Snapshot(response),
+            Err(RaftError::APIError(InstallSnapshotError::SnapshotMismatch(mismatch))) => {
+                RaftReply::Mismatch(mismatch)
+            }
+            Err(RaftError::Fatal(_)) => RaftReply::Down,
+        },
+    }
+}

@@ -1,0 +1,68 @@
+//! What coordinators say to each other on `Raft` and `Forward` streams.
+
+use super::types::{NodeId, Types};
+use novacron_core::{Applied, CommandBody};
+use openraft::{
+    error::SnapshotMismatch,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
+        VoteResponse,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+/// One Raft RPC.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum RaftRequest {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<NodeId>),
+    Snapshot(InstallSnapshotRequest<Types>),
+}
+
+impl RaftRequest {
+    /// The node that a request claims to come from: the leader or candidate in its vote.
+    pub fn sender(&self) -> Option<NodeId> {
+        let vote = match self {
+            Self::Append(request) => &request.vote,
+            Self::Vote(request) => &request.vote,
+            Self::Snapshot(request) => &request.vote,
+        };
+        vote.leader_id.voted_for()
+    }
+}
+
+/// Its answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum RaftReply {
+    Append(AppendEntriesResponse<NodeId>),
+    Vote(VoteResponse<NodeId>),
+    Snapshot(InstallSnapshotResponse<NodeId>),
+    /// A chunk of a snapshot came out of order.
+    Mismatch(SnapshotMismatch),
+    /// The node is stopping or its store has failed; the details are in its own log.
+    Down,
+}
+
+/// What a follower asks of the leader.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ForwardRequest {
+    /// Propose these; the leader stamps them.
+    Propose(Vec<CommandBody>),
+    /// Up to which index must I have applied, so that what I read is not stale?
+    ReadIndex,
+}
+
+/// Its answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ForwardReply {
+    /// What came of each.
+    Applied(Vec<Applied>),
+    /// Up to this index.
+    ReadIndex(u64),
+    /// Not the leader (any more); nothing was proposed.
+    NotLeader,
+    /// Nothing was proposed: too many wait, or no quorum answers.
+    Unavailable,
+    /// It was proposed, and what came of it is not known.
+    Unknown,
+}

@@ -1,0 +1,42 @@
+//! Raft's figures, in one place.
+
+use openraft::{Config, ConfigError, SnapshotPolicy};
+use std::sync::Arc;
+
+/// A leader is heard from this often, milliseconds; also the deadline of one replication request.
+const HEARTBEAT_MS: u64 = 100;
+/// A follower that hears nothing for the leader's lease (the maximum) and a random time between these two stands
+/// for election: several missed heartbeats, and still a fail-over within two seconds.
+const ELECTION_MIN_MS: u64 = 400;
+const ELECTION_MAX_MS: u64 = 800;
+/// Deadline of one chunk of a snapshot, milliseconds; the last one includes its installation.
+const SNAPSHOT_CHUNK_DEADLINE_MS: u64 = 30_000;
+/// Bytes of snapshot in one request, well below a frame.
+const SNAPSHOT_CHUNK_BYTES: u64 = 1 << 20;
+/// Entries between two snapshots. An entry is a group of commands.
+const SNAPSHOT_EVERY: u64 = 10_000;
+/// Entries kept behind a snapshot, so that a node that was away shortly need not take all of it.
+const KEEP_BEHIND_SNAPSHOT: u64 = 2_000;
+/// Purging costs a sync; do it in batches.
+const PURGE_BATCH: u64 = 500;
+/// Most entries in one replication request; the log also limits its bytes.
+const REPLICATION_ENTRIES_MAX: u64 = 300;
+
+/// openraft's configuration.
+pub(super) fn raft() -> Result<Arc<Config>, ConfigError> {
+    let config = Config {
+        cluster_name: "novacron".into(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MIN_MS,
+        election_timeout_max: ELECTION_MAX_MS,
+        install_snapshot_timeout: SNAPSHOT_CHUNK_DEADLINE_MS,
+        snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+        replication_lag_threshold: SNAPSHOT_EVERY + KEEP_BEHIND_SNAPSHOT,
+        max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
+        purge_batch_size: PURGE_BATCH,
+        max_payload_entries: REPLICATION_ENTRIES_MAX,
+        ..Config::default()
+    };
+    Ok(Arc::new(config.validate()?))
+}

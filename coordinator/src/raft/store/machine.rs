@@ -1,0 +1,218 @@
+//! The state machine: the core's state in memory, mirrored row by row to disk.
+
+use super::{
+    StoreFault, blocking, fatal,
+    rows::{AppliedTo, Rows},
+    snapshot,
+};
+use crate::raft::types::{
+    Committed, Entry, LogId, NodeId, Outcomes, SnapshotMeta, StorageError, StorageIoError, StoredMembership, Types,
+};
+use novacron_common::units::UnixMillis;
+use novacron_core::{Change, State};
+use novacron_store::Store;
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot,
+    storage::RaftStateMachine,
+};
+use std::{
+    io::Cursor,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+};
+use tokio::sync::broadcast;
+
+/// Entries that a slow subscriber may be behind before it loses some and has to read the state anew.
+const COMMITTED_BACKLOG: usize = 4096;
+
+/// The state machine. Clones are the same one; openraft applies through one of them only.
+#[derive(Clone)]
+pub(crate) struct StateMachine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Memory, the truth for readers. Held for the length of a command or of a look.
+    replica: RwLock<Replica>,
+    /// Disk. Held by whoever writes, one at a time.
+    rows: Mutex<Rows>,
+    /// The snapshot that was last built or installed. Not kept on disk: the rows are.
+    snapshot: Mutex<Option<(SnapshotMeta, Arc<Vec<u8>>)>>,
+    committed: broadcast::Sender<Arc<Committed>>,
+}
+
+struct Replica {
+    state: State,
+    applied: AppliedTo,
+}
+
+/// What some entries did: to be written, answered and told.
+#[derive(Default)]
+struct Effects {
+    outcomes: Vec<Outcomes>,
+    changes: Vec<Change>,
+    committed: Vec<Committed>,
+}
+
+impl StateMachine {
+    /// Loads the state from `store`.
+    pub fn open(store: Store) -> Result<Self, StoreFault> {
+        let rows = Rows::open(store)?;
+        let (state, applied) = rows.load()?;
+        let shared = Shared {
+            replica: RwLock::new(Replica { state, applied }),
+            rows: Mutex::new(rows),
+            snapshot: Mutex::new(None),
+            committed: broadcast::channel(COMMITTED_BACKLOG).0,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Looks at the state. Short looks only: nothing is applied meanwhile.
+    pub fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        look(&self.replica().state)
+    }
+
+    /// The index of the last applied entry, 0 before the first.
+    pub fn applied_index(&self) -> u64 {
+        self.replica().applied.last.map_or(0, |log_id| log_id.index)
+    }
+
+    /// Entries as they are applied from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Committed>> {
+        self.shared.committed.subscribe()
+    }
+
+    fn replica(&self) -> RwLockReadGuard<'_, Replica> {
+        self.shared.replica.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.shared.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep_snapshot(&self, meta: SnapshotMeta, bytes: Arc<Vec<u8>>) {
+        *self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some((meta, bytes));
+    }
+
+    fn apply_all(&self, entries: Vec<Entry>) -> Result<Vec<Outcomes>, StoreFault> {
+        let rows = self.rows();
+        let (effects, applied) = {
+            let mut replica = self.shared.replica.write().unwrap_or_else(PoisonError::into_inner);
+            let mut effects = Effects::default();
+            for entry in entries {
+                replica.apply(entry, &mut effects);
+            }
+            (effects, replica.applied.clone())
+        };
+        rows.write(effects.changes, &applied)?;
+        drop(rows);
+        for committed in effects.committed {
+            // Nobody listening is fine.
+            let _ = self.shared.committed.send(Arc::new(committed));
+        }
+        Ok(effects.outcomes)
+    }
+
+    fn build(&self) -> Result<Snapshot<Types>, StoreFault> {
+        let (bytes, applied) = {
+            let replica = self.replica();
+            (snapshot::write(&replica.state)?, replica.applied.clone())
+        };
+        let meta = meta_of(&applied);
+        self.keep_snapshot(meta.clone(), Arc::new(bytes.clone()));
+        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+    }
+
+    fn install(&self, meta: SnapshotMeta, bytes: Vec<u8>) -> Result<(), StoreFault> {
+        let rows = snapshot::read(&bytes)?;
+        let state = State::load(rows.iter().cloned())?;
+        let applied = AppliedTo { last: meta.last_log_id, membership: meta.last_membership.clone() };
+        self.rows().replace(rows, &applied)?;
+        *self.shared.replica.write().unwrap_or_else(PoisonError::into_inner) = Replica { state, applied };
+        let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
+        self.keep_snapshot(meta, Arc::new(bytes));
+        let reset = Committed { index, at: UnixMillis::default(), changes: Vec::new(), reset: true };
+        let _ = self.shared.committed.send(Arc::new(reset));
+        Ok(())
+    }
+}
+
+impl Replica {
+    fn apply(&mut self, entry: Entry, effects: &mut Effects) {
+        let index = entry.log_id.index;
+        self.applied.last = Some(entry.log_id);
+        let mut outcomes = Vec::new();
+        let mut at = UnixMillis::default();
+        match entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(membership) => {
+                self.applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+            }
+            EntryPayload::Normal(commands) => {
+                for command in commands.0 {
+                    at = at.max(command.at);
+                    outcomes.push(self.state.apply(index, command));
+                }
+            }
+        }
+        let changes = self.state.take_changes();
+        effects.outcomes.push(Outcomes(outcomes));
+        effects.changes.extend(changes.iter().cloned());
+        effects.committed.push(Committed { index, at, changes, reset: false });
+    }
+}
+
+fn meta_of(applied: &AppliedTo) -> SnapshotMeta {
+    let id = applied.last.map_or_else(|| "0".to_owned(), |l| format!("{}-{}", l.leader_id.term, l.index));
+    SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone(), snapshot_id: id }
+}
+
+impl RaftSnapshotBuilder<Types> for StateMachine {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
+        let machine = self.clone();
+        let built = blocking(move || machine.build()).await;
+        built.map_err(fatal(|cause| StorageIoError::write_snapshot(None, cause)))
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        let applied = &self.replica().applied;
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcomes>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let (machine, entries) = (self.clone(), entries.into_iter().collect());
+        let applied = blocking(move || machine.apply_all(entries)).await;
+        applied.map_err(fatal(StorageIoError::write_state_machine))
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &openraft::SnapshotMeta<NodeId, crate::raft::types::Member>,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError> {
+        let (machine, meta) = (self.clone(), meta.clone());
+        let installed = blocking(move || machine.install(meta, snapshot.into_inner())).await;
+        installed.map_err(fatal(|cause| StorageIoError::write_snapshot(None, cause)))
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        let kept = self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(kept.map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes.to_vec())) }))
+    }
+}

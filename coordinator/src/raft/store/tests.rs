@@ -1,0 +1,180 @@
+//! openraft's own storage suite on our storage, and what it does not ask: restarts, long entries, snapshots that
+//! a crash interrupts.
+
+use super::{LogStore, StateMachine, rows::Rows};
+use crate::raft::types::{Commands, Entry, LogId, Member, StorageError, Types};
+use novacron_common::{
+    api::TokenRole,
+    ids::TokenId,
+    spec::{Name, Sha256Digest},
+    units::UnixMillis,
+};
+use novacron_core::{Command, CommandBody, State, TableId, command::TokenPut, record::CoordinatorRecord};
+use novacron_store::Store;
+use openraft::{
+    CommittedLeaderId, EntryPayload, RaftLogReader, RaftSnapshotBuilder,
+    storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine},
+    testing::{StoreBuilder, Suite},
+};
+use std::path::Path;
+use tempfile::TempDir;
+
+struct Builder;
+
+impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError> {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, machine) = open(folder.path());
+        Ok((folder, log, machine))
+    }
+}
+
+fn open(folder: &Path) -> (LogStore, StateMachine) {
+    let store = Store::open(folder).unwrap();
+    (LogStore::open(store.clone()).unwrap(), StateMachine::open(store).unwrap())
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId { leader_id: CommittedLeaderId::new(term, 1), index }
+}
+
+fn token(number: u128) -> Command {
+    let name: Name = format!("t{number}").parse().unwrap();
+    let put = TokenPut {
+        id: TokenId::from_u128(number),
+        name,
+        role: TokenRole::Reader,
+        secret_sha256: Sha256Digest([7; 32]),
+    };
+    Command { at: UnixMillis(1), body: CommandBody::TokenPut(put) }
+}
+
+fn entry(index: u64, commands: Vec<Command>) -> Entry {
+    Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(Commands(commands)) }
+}
+
+fn tokens(machine: &StateMachine) -> Vec<TokenId> {
+    machine.read(|state| state.api_tokens().iter().map(|t| t.id).collect())
+}
+
+#[test]
+fn openrafts_storage_suite_passes() {
+    Suite::test_all(Builder).unwrap();
+}
+
+#[tokio::test]
+async fn vote_log_and_state_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let vote = openraft::Vote::new_committed(3, 1);
+    {
+        let (mut log, mut machine) = open(folder.path());
+        log.save_vote(&vote).await.unwrap();
+        log.save_committed(Some(log_id(1, 2))).await.unwrap();
+        log.blocking_append((1..=3).map(|i| entry(i, vec![token(i.into())]))).await.unwrap();
+        machine.apply([entry(1, vec![token(1)]), entry(2, vec![token(2)])]).await.unwrap();
+    }
+    let (mut log, mut machine) = open(folder.path());
+    assert_eq!(log.read_vote().await.unwrap(), Some(vote));
+    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 2)));
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 3)));
+    assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(1, 2)));
+    assert_eq!(tokens(&machine), [TokenId::from_u128(1), TokenId::from_u128(2)]);
+}
+
+#[tokio::test]
+async fn an_entry_longer_than_a_value_comes_back_whole_and_goes_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path());
+    let long: Vec<Command> = (0..4000).map(token).collect();
+    log.blocking_append([entry(1, vec![token(1)]), entry(2, long.clone()), entry(3, vec![])]).await.unwrap();
+    let entries = log.try_get_log_entries(..).await.unwrap();
+    assert_eq!(entries.len(), 3);
+    assert!(matches!(&entries[1].payload, EntryPayload::Normal(commands) if commands.0 == long));
+    // A replication request is cut before it grows too long, but never to nothing.
+    assert_eq!(log.limited_get_log_entries(2, 4).await.unwrap()[0].log_id, log_id(1, 2));
+    log.truncate(log_id(1, 2)).await.unwrap();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 1);
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 1)));
+}
+
+#[tokio::test]
+async fn a_snapshot_carries_the_whole_state_to_another_node_and_survives_its_restart() {
+    let (leader_folder, follower_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_, mut leader) = open(leader_folder.path());
+    let many = (1..=3000).map(token).collect();
+    leader.apply([entry(1, many)]).await.unwrap();
+    let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    {
+        let (_, mut follower) = open(follower_folder.path());
+        // What the follower had of its own is gone afterwards.
+        follower.apply([entry(1, vec![token(999_999)])]).await.unwrap();
+        follower.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+        assert_eq!(tokens(&follower), tokens(&leader));
+    }
+    let (_, mut follower) = open(follower_folder.path());
+    assert_eq!(tokens(&follower), tokens(&leader));
+    assert_eq!(follower.applied_state().await.unwrap().0, Some(log_id(1, 1)));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_cut_short_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut machine) = open(folder.path());
+    machine.apply([entry(1, vec![token(1)])]).await.unwrap();
+    let snapshot = machine.build_snapshot().await.unwrap();
+    machine.apply([entry(2, vec![token(2)])]).await.unwrap();
+    let whole = snapshot.snapshot.into_inner();
+    for length in [0, 3, whole.len() / 2, whole.len() - 1] {
+        assert!(super::snapshot::read(&whole[..length]).is_err(), "{length} bytes were taken for a snapshot");
+        let mut cut = machine.begin_receiving_snapshot().await.unwrap();
+        *cut.get_mut() = whole[..length].to_vec();
+        assert!(machine.install_snapshot(&snapshot.meta, cut).await.is_err());
+    }
+    assert_eq!(tokens(&machine).len(), 2);
+}
+
+#[test]
+fn an_installation_that_a_crash_interrupted_leaves_the_old_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = CoordinatorRecord {
+        node: 1,
+        name: "c1".parse().unwrap(),
+        quic: Member::default().quic,
+        http: Member::default().http,
+    };
+    let mut state = State::default();
+    state.apply(1, Command { at: UnixMillis(1), body: CommandBody::CoordinatorPut(coordinator) });
+    {
+        let store = Store::open(folder.path()).unwrap();
+        let rows = Rows::open(store.clone()).unwrap();
+        rows.write(state.take_changes(), &Default::default()).unwrap();
+        // The crash came after the other tree was filled and before the pointer was turned.
+        let other = store.tree("state-b").unwrap();
+        other.put(&[1, TableId::Coordinators.number(), 9], b"half").unwrap();
+        store.sync().unwrap();
+    }
+    let (loaded, _) = Rows::open(Store::open(folder.path()).unwrap()).unwrap().load().unwrap();
+    assert_eq!(loaded.coordinators().len(), 1);
+    let mut rows = Rows::open(Store::open(folder.path()).unwrap()).unwrap();
+    rows.replace(state.rows().collect(), &Default::default()).unwrap();
+    assert_eq!(rows.load().unwrap().0.coordinators().len(), 1, "what the crash left behind is gone");
+}
+
+#[tokio::test]
+async fn purged_entries_are_gone_and_what_they_did_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (mut log, mut machine) = open(folder.path());
+        for index in 1..=50 {
+            let entries = [entry(index, vec![token(index.into())])];
+            log.blocking_append(entries.clone()).await.unwrap();
+            machine.apply(entries).await.unwrap();
+        }
+        log.purge(log_id(1, 40)).await.unwrap();
+    }
+    let (mut log, machine) = open(folder.path());
+    let state = log.get_log_state().await.unwrap();
+    assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 40)), Some(log_id(1, 50))));
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 10);
+    assert_eq!(tokens(&machine).len(), 50);
+}

@@ -1,0 +1,164 @@
+//! The ledger as one node, through its handle: concurrent proposals, restart, and SIGKILL at random moments.
+
+use super::{Ledger, LedgerOptions, Leadership, Member};
+use novacron_common::{
+    api::TokenRole,
+    ids::TokenId,
+    spec::{Name, Sha256Digest},
+};
+use novacron_core::{Applied, CommandBody, command::TokenPut};
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Says to the test's own program that it is the child that is going to be killed, and where it writes.
+const CHILD_FOLDER: &str = "NOVACRON_TEST_CRASH_FOLDER";
+const KILLS: u64 = 10;
+/// The core keeps at most 10,000 tokens.
+const WRITES_EACH_LIFE: usize = 800;
+
+async fn open(folder: &Path) -> Ledger {
+    let ledger = open_when_free(folder).await;
+    // Founding twice is refused, which is what a restart does here.
+    let _ = ledger.found(Member::default()).await;
+    let mut leadership = ledger.leadership();
+    tokio::time::timeout(Duration::from_secs(10), leadership.wait_for(Leadership::is_leader)).await.unwrap().unwrap();
+    ledger
+}
+
+/// openraft's tasks let go of the files a moment after a shutdown.
+async fn open_when_free(folder: &Path) -> Ledger {
+    let began = Instant::now();
+    loop {
+        let options = LedgerOptions { node: 1, folder: folder.to_owned(), endpoint: None };
+        match Ledger::open(options).await {
+            Ok(ledger) => return ledger,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(5), "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn put(id: TokenId) -> CommandBody {
+    let name: Name = "crash".parse().unwrap();
+    CommandBody::TokenPut(TokenPut { id, name, role: TokenRole::Reader, secret_sha256: Sha256Digest([0; 32]) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_many_concurrent_proposals_gets_its_own_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path()).await;
+    let before = ledger.status().last_log;
+    let asks = (0..500).map(|i| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { (i, ledger.propose(put(TokenId::from_u128(i))).await) })
+    });
+    for ask in asks.collect::<Vec<_>>() {
+        let (i, applied) = ask.await.unwrap();
+        assert_eq!(applied, Ok(Applied::TokenStored(TokenId::from_u128(i))));
+    }
+    let entries = ledger.status().last_log - before;
+    assert!(entries < 250, "500 commands took {entries} entries: they were not grouped");
+    assert_eq!(ledger.read(|state| state.api_tokens().len()), 500);
+    ledger.shutdown().await;
+    assert!(ledger.propose(put(TokenId::from_u128(1))).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_hear_every_entry_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path()).await;
+    let mut committed = ledger.committed();
+    for i in 0..20 {
+        ledger.propose(put(TokenId::from_u128(i))).await.unwrap();
+    }
+    let mut seen = (0, 0);
+    while seen.1 < 20 {
+        let entry = committed.recv().await.unwrap();
+        assert!(entry.index > seen.0);
+        seen = (entry.index, seen.1 + entry.changes.iter().filter(|c| c.value.is_some()).count().min(1));
+    }
+    ledger.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_node_leads_again_within_two_seconds_of_its_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path()).await;
+    for i in 0..100 {
+        ledger.propose(put(TokenId::from_u128(i))).await.unwrap();
+    }
+    ledger.shutdown().await;
+    drop(ledger);
+    let began = Instant::now();
+    let ledger = open(folder.path()).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+    assert_eq!(ledger.read(|state| state.api_tokens().len()), 100);
+    ledger.linearizable().await.unwrap();
+    ledger.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_after_sigkill() {
+    if let Some(folder) = std::env::var_os(CHILD_FOLDER) {
+        return write_until_killed(Path::new(&folder)).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut acknowledged = BTreeSet::new();
+    for kill in 0..KILLS {
+        // Spread over the start, the first entries and the middle of a burst.
+        let life = Duration::from_millis(60 + 45 * ((kill * 7) % KILLS));
+        acknowledged.extend(live_and_die(folder.path(), life));
+    }
+    assert!(acknowledged.len() > 100, "only {} writes were acknowledged: nothing was tested", acknowledged.len());
+    let ledger = open(folder.path()).await;
+    let kept: BTreeSet<TokenId> = ledger.read(|state| state.api_tokens().iter().map(|t| t.id).collect());
+    let lost: Vec<_> = acknowledged.difference(&kept).collect();
+    assert!(lost.is_empty(), "{} of {} acknowledged writes are lost", lost.len(), acknowledged.len());
+    ledger.shutdown().await;
+}
+
+/// One life of the child; what it acknowledged.
+fn live_and_die(folder: &Path, life: Duration) -> Vec<TokenId> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "raft::tests::what_was_acknowledged_is_there_after_sigkill", "--nocapture"])
+        .env(CHILD_FOLDER, folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        let lines = output.lines().map_while(Result::ok);
+        lines.filter_map(|line| line.trim().parse().ok()).collect::<Vec<TokenId>>()
+    });
+    std::thread::sleep(life);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reader.join().unwrap()
+}
+
+async fn write_until_killed(folder: &Path) {
+    let ledger = open(folder).await;
+    let writers = (0..8).map(|_| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move {
+            for _ in 0..WRITES_EACH_LIFE / 8 {
+                let id = TokenId::generate();
+                if ledger.propose(put(id)).await == Ok(Applied::TokenStored(id)) {
+                    // One write call a line: a line that the parent reads whole was acknowledged.
+                    let line = format!("\n{id}\n");
+                    std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+                }
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    std::future::pending::<()>().await;
+}

@@ -1,0 +1,214 @@
+//! A real single-node coordinator in this process, on loopback, with TLS and a token.
+
+use novacron_common::{
+    api::{JoinTokenCreate, JoinTokenCreated, Problem},
+    ids::HostId,
+    wire::{Enrolled, JoinDenied, JoinPurpose, JoinRequest, JoinToken, StreamKind},
+};
+use novacron_coordinator::{
+    config::{Config, HttpConfig, Listen, LogConfig, LogFormat},
+    init::init,
+    run::Coordinator,
+    service,
+};
+use novacron_transport::{Endpoint, Identity, certificate_request};
+use reqwest::{Client, Method, Response, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    sync::Once,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// A coordinator and a client that pins its CA.
+pub struct TestCluster {
+    pub coordinator: Coordinator,
+    pub token: String,
+    pub ca: Vec<u8>,
+    pub api: SocketAddr,
+    pub quic: SocketAddr,
+    client: Client,
+    _folder: TempDir,
+}
+
+/// The answer to a request, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub content_type: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
+    /// The body, if the request succeeded.
+    pub fn ok<T: DeserializeOwned>(&self) -> T {
+        assert!(self.status.is_success(), "{self:?}");
+        self.json()
+    }
+
+    /// The problem, which must have this code, name this field (unless empty) and be a complete problem.
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str, field: &str) -> Problem {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        assert_eq!(self.content_type, "application/problem+json", "{self:?}");
+        let problem: Problem = self.json();
+        assert_eq!(serde_json::to_value(problem.code).unwrap(), code, "{self:?}");
+        assert_eq!(problem.status, status, "{self:?}");
+        let named = field.is_empty() || problem.details.iter().any(|fault| fault.field == field);
+        assert!(named, "{field:?} is not named: {problem:?}");
+        assert!(!problem.cause.is_empty(), "{problem:?}");
+        problem
+    }
+}
+
+/// A port that nobody has now.
+fn free_tcp() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn free_udp() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn config(folder: &TempDir) -> Config {
+    let (quic, https) = (free_udp(), free_tcp());
+    Config {
+        name: "c1".parse().unwrap(),
+        data_dir: folder.path().join("data"),
+        seal_key: folder.path().join("seal.key"),
+        quic: Listen { listen: quic, advertise: quic },
+        http: HttpConfig { listen: https, advertise: https, plain_loopback: None },
+        certificate_validity: Duration::from_secs(3600),
+        log: LogConfig { level: "info".into(), format: LogFormat::Text },
+    }
+}
+
+/// With `RUST_LOG`, what happens is shown.
+fn log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.install_default().expect("nobody else installs a provider");
+        if let Ok(filter) = std::env::var("RUST_LOG") {
+            let filter: tracing_subscriber::EnvFilter = filter.parse().expect("RUST_LOG");
+            tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
+        }
+    });
+}
+
+impl TestCluster {
+    pub async fn start() -> Self {
+        log();
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder);
+        let (api, quic) = (config.http.listen, config.quic.listen);
+        let founded = init(&config).await.unwrap();
+        let ca = Identity::load(&config.identity_dir()).unwrap().ca_der().to_vec();
+        let coordinator = Coordinator::start(config, service::start).await.unwrap();
+        let client = Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_der(&ca).unwrap()])
+            .build()
+            .unwrap();
+        let token = founded.token.to_string();
+        let cluster = Self { coordinator, token, ca, api, quic, client, _folder: folder };
+        cluster.until_ready().await;
+        cluster
+    }
+
+    async fn until_ready(&self) {
+        eventually("the API is ready", async || {
+            let url = format!("https://{}/health/ready", self.api);
+            self.client.get(url).send().await.is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.api)
+    }
+
+    async fn read(response: Response) -> Answer {
+        let status = response.status();
+        let content_type = response.headers().get("content-type");
+        let content_type = content_type.map_or("", |v| v.to_str().unwrap()).to_owned();
+        Answer { status, content_type, body: response.text().await.unwrap() }
+    }
+
+    /// A request with this token (or none).
+    pub async fn send_as(&self, token: Option<&str>, method: Method, path: &str, body: Option<String>) -> Answer {
+        let mut request = self.client.request(method, self.url(path));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        Self::read(request.send().await.unwrap()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send_as(Some(&self.token), Method::GET, path, None).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send_as(Some(&self.token), Method::DELETE, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Serialize) -> Answer {
+        self.post_text(path, &serde_json::to_string(&body).unwrap()).await
+    }
+
+    pub async fn post_text(&self, path: &str, body: &str) -> Answer {
+        self.send_as(Some(&self.token), Method::POST, path, Some(body.to_owned())).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send_as(Some(&self.token), Method::PUT, path, Some(body.to_string())).await
+    }
+
+    /// Everything that a request could have changed, to be compared before and after.
+    pub fn snapshot(&self) -> Vec<(novacron_core::TableId, Vec<u8>, Vec<u8>)> {
+        self.coordinator.parts.ledger.read(|state| {
+            let rows = state.rows().filter(|(table, ..)| *table != novacron_core::TableId::Clock);
+            rows.collect()
+        })
+    }
+
+    /// Shows a join token as a new agent would.
+    pub async fn enrol(&self, token: &JoinToken, name: &str) -> Result<(Identity, HostId), JoinDenied> {
+        let (key, csr) = certificate_request().unwrap();
+        let purpose = JoinPurpose::Agent { name: name.parse().unwrap(), rejoin: None };
+        let request = JoinRequest { token: token.id, secret: token.secret, purpose, csr };
+        let link = Endpoint::enroll(self.quic, token.ca).await.unwrap();
+        let mut stream = link.open(StreamKind::Join).await.unwrap();
+        stream.send(&request).await.unwrap();
+        stream.finish();
+        let enrolled = stream.recv::<Result<Enrolled, JoinDenied>>().await.unwrap()?;
+        let identity = Identity::new(enrolled.cluster, &enrolled.ca, &enrolled.certificate, &key).unwrap();
+        Ok((identity, enrolled.host.unwrap()))
+    }
+
+    pub async fn join_token(&self) -> JoinToken {
+        let made: JoinTokenCreated = self.post("/api/v1/hosts/join-tokens", JoinTokenCreate::default()).await.ok();
+        made.token.parse().unwrap()
+    }
+
+    pub async fn stop(self) {
+        self.coordinator.stop().await;
+    }
+}
+
+/// Waits until `holds`, for at most 15 seconds.
+pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < Duration::from_secs(15), "it did not come to pass that {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,81 @@
+//! The OpenAPI document: it is served, it names every route, and its page is there.
+
+use crate::cluster::TestCluster;
+use reqwest::Method;
+use serde_json::Value;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_documented_operation_is_served() {
+    let cluster = TestCluster::start().await;
+    let document: Value = cluster.get("/api/v1/openapi.json").await.ok();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    let mut operations = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let concrete = path.replace("{job}/fires/{fire}", "x/fires/x");
+        let concrete = concrete.split('/').map(|s| if s.starts_with('{') { "x" } else { s }).collect::<Vec<_>>();
+        for method in item.as_object().unwrap().keys() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            // A body that no request takes: it must be the handler that says so, or that nothing is named `x`.
+            let answer = cluster
+                .send_as(Some(&cluster.token), method.clone(), &concrete.join("/"), Some("[]".into()))
+                .await;
+            let text = &answer.body;
+            assert!(!text.contains("does not serve"), "{method} {path}: {text}");
+            assert!(!text.contains("there is no /"), "{method} {path} is not routed: {text}");
+            operations += 1;
+        }
+    }
+    assert!(operations >= 35, "only {operations} operations are documented");
+    cluster.stop().await;
+}
+
+#[test]
+fn the_endpoints_of_the_feature_list_are_in_the_document() {
+    let document = serde_json::to_value(novacron_coordinator::http::document()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    for (method, path) in [
+        ("get", "/api/v1/vms"),
+        ("post", "/api/v1/vms"),
+        ("get", "/api/v1/vms/{vm}"),
+        ("put", "/api/v1/vms/{vm}"),
+        ("delete", "/api/v1/vms/{vm}"),
+        ("post", "/api/v1/vms/{vm}/start"),
+        ("post", "/api/v1/vms/{vm}/stop"),
+        ("post", "/api/v1/vms/{vm}/restart"),
+        ("post", "/api/v1/vms/{vm}/migrate"),
+        ("get", "/api/v1/vms/{vm}/console-log"),
+        ("get", "/api/v1/vms/{vm}/console"),
+        ("post", "/api/v1/jobs"),
+        ("get", "/api/v1/jobs"),
+        ("get", "/api/v1/jobs/{job}"),
+        ("put", "/api/v1/jobs/{job}"),
+        ("delete", "/api/v1/jobs/{job}"),
+        ("post", "/api/v1/jobs/{job}/execute"),
+        ("get", "/api/v1/jobs/{job}/fires"),
+        ("get", "/api/v1/metrics"),
+        ("get", "/metrics"),
+        ("get", "/api/v1/ws"),
+        ("get", "/health"),
+        ("get", "/health/live"),
+        ("get", "/health/ready"),
+    ] {
+        assert!(paths.get(path).is_some_and(|item| item.get(method).is_some()), "{method} {path}");
+    }
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for name in ["VmCreate", "VmView", "JobCreate", "MigrateRequest", "MigrationView", "Problem"] {
+        assert!(schemas.contains_key(name), "{name} is not described");
+    }
+    let text = document.to_string();
+    for reference in text.split("#/components/schemas/").skip(1).map(|t| t.split('"').next().unwrap()) {
+        assert!(schemas.contains_key(reference), "{reference} is referred to and not described");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_is_served_with_a_token() {
+    let cluster = TestCluster::start().await;
+    let page = cluster.get("/docs/").await;
+    assert_eq!(page.status.as_u16(), 200);
+    assert!(page.body.contains("swagger-ui"), "{}", page.body);
+    cluster.stop().await;
+}

@@ -1,0 +1,13 @@
+//! The HTTP API against a real single-node coordinator on loopback, with TLS, a token, and fake agents that speak
+//! the real protocol. Nothing here needs root or libvirt.
+
+mod access;
+mod bad_input;
+mod cluster;
+mod document;
+mod events;
+mod fake_agent;
+mod hosts;
+mod jobs;
+mod machines;
+mod migrations;

@@ -1,0 +1,114 @@
+//! Three coordinators: joining, replication, the loss of a leader, catching up, removal.
+
+use novacron_coordinator::raft::LedgerError;
+use novacron_core::Applied;
+use novacron_transport::{LinkError, Role};
+use std::time::{Duration, Instant};
+use crate::support::{A_WHILE, Node, eventually, must_write, three, write};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn leader(nodes: &[Node]) -> Option<usize> {
+    nodes.iter().position(|n| n.running.is_some() && n.ledger().leadership().borrow().is_leader())
+}
+
+async fn wait_for_leader(nodes: &[Node]) -> usize {
+    eventually("somebody leads", async || leader(nodes).is_some()).await;
+    leader(nodes).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_replicate_and_survive_the_loss_of_their_leader() {
+    let mut nodes = three(DAY).await;
+    for node in &nodes {
+        must_write(node.ledger()).await;
+    }
+    // One token each, and the one that `init` made.
+    for node in &nodes {
+        node.ledger().linearizable().await.unwrap();
+        assert_eq!(node.tokens(), 4);
+    }
+    let lost = wait_for_leader(&nodes).await;
+    nodes[lost].stop().await;
+    let began = Instant::now();
+    let survivor = (lost + 1) % 3;
+    eventually("the survivors commit", async || nodes[survivor].ledger().propose(write()).await.is_ok()).await;
+    println!("first write after the leader's loss: {:?}", began.elapsed());
+    let written = nodes[survivor].tokens();
+    nodes[lost].start().await;
+    eventually("the restarted one has caught up", async || nodes[lost].tokens() >= written).await;
+    assert_eq!(nodes[lost].voters(), [1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_nothing_is_acknowledged_and_reads_say_so() {
+    let mut nodes = three(DAY).await;
+    nodes[1].stop().await;
+    nodes[2].stop().await;
+    let alone = nodes[0].ledger().clone();
+    let began = Instant::now();
+    assert!(matches!(alone.propose(write()).await, Err(LedgerError::NoLeader | LedgerError::Unknown)));
+    eventually("leadership is given up", async || !alone.leadership().borrow().is_leader()).await;
+    assert_eq!(alone.linearizable().await, Err(LedgerError::NoLeader));
+    assert!(began.elapsed() < A_WHILE);
+    nodes[1].start().await;
+    eventually("a majority commits again", async || alone.propose(write()).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_away_too_long_for_the_log_gets_a_snapshot() {
+    let mut nodes = three(DAY).await;
+    let lead = wait_for_leader(&nodes).await;
+    let away = (lead + 1) % 3;
+    nodes[away].stop().await;
+    for _ in 0..300 {
+        must_write(nodes[lead].ledger()).await;
+    }
+    for node in nodes.iter().filter(|n| n.running.is_some()) {
+        node.ledger().linearizable().await.unwrap();
+        node.ledger().compact().await.unwrap();
+    }
+    nodes[away].start().await;
+    let mut committed = nodes[away].ledger().committed();
+    eventually("it has caught up", async || nodes[away].tokens() == nodes[lead].tokens()).await;
+    let mut resets = 0;
+    while let Ok(entry) = committed.try_recv() {
+        resets += usize::from(entry.reset);
+    }
+    assert_eq!(resets, 1, "it caught up without a snapshot: the log was not purged");
+    must_write(nodes[away].ledger()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_coordinator_is_cut_off() {
+    let nodes = three(DAY).await;
+    let removed = (wait_for_leader(&nodes).await + 1) % 3;
+    let number = nodes[removed].number();
+    let stays: Vec<&Node> = nodes.iter().filter(|n| n.number() != number).collect();
+    let before = nodes[removed].parts().endpoint.clone();
+    before.connect(stays[0].member().quic, &Role::Coordinator { node: stays[0].number() }).await.unwrap();
+
+    assert_eq!(stays[0].ledger().remove_coordinator(number).await, Ok(Applied::Done));
+    for node in &stays {
+        eventually("it does not vote any more", async || !node.voters().contains(&number)).await;
+    }
+    let role = Role::Coordinator { node: stays[0].number() };
+    let refused = async || match before.connect(stays[0].member().quic, &role).await {
+        Err(_) => true,
+        // TLS lets it in, the gate does not: the link closes before a stream is answered.
+        Ok(link) => tokio::time::timeout(Duration::from_secs(2), link.closed()).await.is_ok(),
+    };
+    assert!(refused().await, "its certificate is still good, and it was let in");
+    assert!(nodes[removed].ledger().propose(write()).await.is_err());
+    must_write(stays[1].ledger()).await;
+    let again = stays[0].ledger().remove_coordinator(number).await;
+    assert!(matches!(again, Ok(Applied::Refused(_))), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_dials_only_the_one_it_means() {
+    let nodes = three(DAY).await;
+    let wrong = Role::Coordinator { node: 3 };
+    let dialled = nodes[0].parts().endpoint.connect(nodes[1].member().quic, &wrong).await;
+    assert!(matches!(dialled, Err(LinkError::WrongPeer { .. })), "{dialled:?}");
+}
