@@ -1,0 +1,20 @@
+//! Tries at fires: started once, watched to their end, reported until somebody has written the report down.
+//!
+//! An attempt is a folder under `attempts/` with a supervisor (`hypervisor::namespace`). The folder is the truth;
+//! this module's memory is a view of it that is built anew at each start of the agent ([`AttemptRunner::open`]).
+//!
+//! ```text
+//! start ─▶ admission (epoch) ─▶ epoch on disk ─▶ request on disk ─▶ supervisor ─▶ outcome on disk ─▶ report
+//!                                                                                 acknowledge ─▶ folder removed
+//! ```
+
+mod admission;
+mod error;
+mod fence;
+mod plan;
+mod runner;
+pub mod supervisor;
+mod table;
+
+pub use error::{AttemptError, OpenError};
+pub use runner::{Admitted, AttemptRunner};

@@ -1,0 +1,185 @@
+//! From a start command to what the supervisor is told. Pure.
+
+use crate::hypervisor::namespace::request::{Isolated, Limits, PATH};
+use novacron_common::{spec::CommandTarget, units::ByteCount, wire::AttemptStart};
+use std::path::PathBuf;
+
+/// Below this not even a shell starts; the kernel would kill it and the report would mislead.
+const MEMORY_MIN: ByteCount = ByteCount::mib(4);
+
+/// What the host adds to a start command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The attempt's cgroup.
+    pub cgroup: String,
+    /// Its range of user ids.
+    pub id_slot: u32,
+    /// Paths to mask beside the usual ones.
+    pub masked: Vec<PathBuf>,
+}
+
+/// A command that cannot be run as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadCommand {
+    /// No program.
+    #[error("argv is empty: give a program and its arguments")]
+    NoProgram,
+    /// A NUL byte, which ends a text for the kernel.
+    #[error("{field} holds a NUL byte")]
+    Nul {
+        /// Where.
+        field: &'static str,
+    },
+    /// An environment name that no program could read.
+    #[error("the environment variable {name:?} has an empty name, or '=' in it")]
+    Name {
+        /// It.
+        name: String,
+    },
+    /// Too little memory.
+    #[error("memory_max is {asked}: give at least {MEMORY_MIN}")]
+    Memory {
+        /// As given.
+        asked: ByteCount,
+    },
+    /// No process.
+    #[error("pids_max is 0: give at least 1")]
+    Pids,
+}
+
+/// What the supervisor is told.
+///
+/// # Errors
+/// [`BadCommand`], before anything is written down.
+pub fn isolate(start: &AttemptStart, target: &CommandTarget, place: Place) -> Result<Isolated, BadCommand> {
+    check(target)?;
+    Ok(Isolated {
+        argv: target.argv.clone(),
+        env: environment(start, &target.env),
+        working_dir: target.working_dir.clone(),
+        hostname: "novacron-job".into(),
+        limits: Limits::of(target),
+        root: target.root.clone(),
+        masked: place.masked,
+        cgroup: place.cgroup,
+        id_slot: place.id_slot,
+        timeout_ms: Some(start.timeout_ms),
+    })
+}
+
+fn check(target: &CommandTarget) -> Result<(), BadCommand> {
+    let has_nul = |text: &String| text.contains('\0');
+    let name_is_bad = |name: &str| name.is_empty() || name.contains('=');
+    if target.argv.first().is_none_or(String::is_empty) {
+        return Err(BadCommand::NoProgram);
+    }
+    if target.argv.iter().any(has_nul) {
+        return Err(BadCommand::Nul { field: "argv" });
+    }
+    if target.env.iter().any(|(name, value)| has_nul(name) || has_nul(value)) {
+        return Err(BadCommand::Nul { field: "env" });
+    }
+    if target.working_dir.as_ref().is_some_and(has_nul) {
+        return Err(BadCommand::Nul { field: "working_dir" });
+    }
+    if let Some((name, _)) = target.env.iter().find(|(name, _)| name_is_bad(name)) {
+        return Err(BadCommand::Name { name: name.chars().take(80).collect() });
+    }
+    match target {
+        CommandTarget { memory_max, .. } if *memory_max < MEMORY_MIN => {
+            Err(BadCommand::Memory { asked: *memory_max })
+        }
+        CommandTarget { pids_max: 0, .. } => Err(BadCommand::Pids),
+        _ => Ok(()),
+    }
+}
+
+/// A job's variables, `PATH` if it states none, and ours, which it cannot replace.
+fn environment(start: &AttemptStart, given: &[(String, String)]) -> Vec<(String, String)> {
+    let fire = &start.attempt.fire;
+    let ours = [
+        ("NOVACRON_JOB_ID", fire.job.to_string()),
+        ("NOVACRON_FIRE_ID", fire.to_string()),
+        ("NOVACRON_EPOCH", start.epoch.0.to_string()),
+        ("NOVACRON_ATTEMPT", start.attempt.number.to_string()),
+        ("NOVACRON_SCHEDULED_AT", start.scheduled_at.rfc3339()),
+    ];
+    let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
+    let theirs = given.iter().filter(|(name, _)| !is_ours(name)).cloned();
+    let path = (!given.iter().any(|(name, _)| name == "PATH")).then(|| ("PATH".to_owned(), PATH.to_owned()));
+    path.into_iter().chain(theirs).chain(ours.clone().map(|(name, value)| (name.to_owned(), value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use novacron_common::{
+        ids::{AttemptKey, FireCause, FireKey, JobId},
+        spec::{JobTarget, Root},
+        units::{Epoch, UnixMillis},
+    };
+
+    fn start() -> AttemptStart {
+        let scheduled_at = UnixMillis(1_700_000_000_000);
+        let fire = FireKey { job: JobId::from_u128(1), scheduled_at, cause: FireCause::Schedule };
+        AttemptStart {
+            attempt: AttemptKey { fire, number: 2 },
+            epoch: Epoch(7),
+            target: JobTarget::Noop,
+            timeout_ms: 1000,
+            scheduled_at,
+        }
+    }
+
+    fn target() -> CommandTarget {
+        CommandTarget {
+            argv: vec!["true".into()],
+            env: Vec::new(),
+            working_dir: None,
+            memory_max: ByteCount::mib(64),
+            pids_max: 16,
+            cpu_millis: 1000,
+            root: Root::Host,
+        }
+    }
+
+    fn place() -> Place {
+        Place { cgroup: "g".into(), id_slot: 0, masked: Vec::new() }
+    }
+
+    #[test]
+    fn a_job_cannot_replace_what_it_is_told_about_itself() {
+        let given = vec![
+            ("NOVACRON_EPOCH".into(), "99".into()),
+            ("PATH".into(), "/opt".into()),
+            ("A".into(), "b".into()),
+        ];
+        let isolated = isolate(&start(), &CommandTarget { env: given, ..target() }, place()).unwrap();
+        let value = |name: &str| {
+            let found: Vec<_> = isolated.env.iter().filter(|(known, _)| known == name).collect();
+            assert_eq!(found.len(), 1, "{name}");
+            found[0].1.clone()
+        };
+        assert_eq!((value("NOVACRON_EPOCH"), value("NOVACRON_ATTEMPT")), ("7".into(), "2".into()));
+        assert_eq!((value("PATH"), value("A")), ("/opt".into(), "b".into()));
+        assert_eq!(value("NOVACRON_SCHEDULED_AT"), "2023-11-14T22:13:20.000Z");
+        assert_eq!(isolated.env.len(), 7);
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused_by_field() {
+        let bad = |change: fn(&mut CommandTarget)| {
+            let mut target = target();
+            change(&mut target);
+            isolate(&start(), &target, place()).unwrap_err()
+        };
+        assert_eq!(bad(|t| t.argv.clear()), BadCommand::NoProgram);
+        assert_eq!(bad(|t| t.argv.push("a\0b".into())), BadCommand::Nul { field: "argv" });
+        assert_eq!(
+            bad(|t| t.env.push(("A=B".into(), String::new()))),
+            BadCommand::Name { name: "A=B".into() }
+        );
+        assert_eq!(bad(|t| t.memory_max = ByteCount(1)), BadCommand::Memory { asked: ByteCount(1) });
+        assert_eq!(bad(|t| t.pids_max = 0), BadCommand::Pids);
+    }
+}

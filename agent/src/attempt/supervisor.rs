@@ -1,0 +1,79 @@
+//! `novacron-agent supervise FOLDER`: the entry of a supervisor's own process.
+
+use super::error::chain;
+use crate::hypervisor::namespace::{
+    folder::Folder,
+    request::Request,
+    supervise::{failed_to_start, hold_back_signals, never_ran, supervise},
+};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl, open},
+    sys::stat::{Mode, fstat, stat},
+    unistd::{dup2_stdin, setsid},
+};
+use novacron_common::record::{AttemptEnd, AttemptOutcome};
+use std::{ffi::OsString, os::fd::OwnedFd, path::Path, process::ExitCode};
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+
+/// Runs one supervisor to its end. To be called before the process has a second thread, and with the words that
+/// follow `supervise`. Exit 0 means that the outcome is written down, whatever it is.
+pub fn main(arguments: &[OsString]) -> ExitCode {
+    let [folder] = arguments else {
+        tracing::error!("supervise takes one folder, and is called by the agent");
+        return ExitCode::from(USAGE);
+    };
+    let folder = Folder::at(folder);
+    let lock = match take_lock(&folder) {
+        Ok(lock) => lock,
+        Err(error) => {
+            tracing::error!(%error, folder = %folder.path().display(), "not started by an agent");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let written = run(&folder);
+    drop(lock);
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error, folder = %folder.path().display(), "could not leave an outcome");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes over the lock that the agent handed on as standard input.
+fn take_lock(folder: &Folder) -> Result<OwnedFd, Errno> {
+    let (given, wanted) = (fstat(std::io::stdin())?, stat(&folder.lock_path())?);
+    if (given.st_dev, given.st_ino) != (wanted.st_dev, wanted.st_ino) {
+        return Err(Errno::EBADF);
+    }
+    let lock = fcntl(std::io::stdin(), FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    dup2_stdin(open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)?;
+    // SAFETY: F_DUPFD_CLOEXEC has just made this descriptor, and nothing else owns it.
+    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(lock) })
+}
+
+fn run(folder: &Folder) -> Result<(), String> {
+    // Out of the agent's session and process group: a signal to those is not for us. It fails only for a leader.
+    let _leads_already = setsid();
+    // Before the agent knows whom to signal.
+    hold_back_signals().map_err(|cause| chain(&cause))?;
+    // Relative from here on, as the stage covers a folder that may be above this one.
+    std::env::set_current_dir(folder.path()).map_err(|cause| chain(&cause))?;
+    let folder = Folder::at(Path::new("."));
+    folder.write_pid().map_err(|cause| chain(&cause))?;
+    folder.write_outcome(&end_of(&folder)).map_err(|cause| chain(&cause))
+}
+
+fn end_of(folder: &Folder) -> AttemptEnd {
+    match (folder.request(), folder.kill_request()) {
+        (_, Ok(Some(_))) => never_ran(AttemptOutcome::Killed),
+        (Ok(Some(Request { isolated: Some(isolated), .. })), _) => supervise(folder, &isolated),
+        (Ok(Some(Request { isolated: None, .. })), _) => never_ran(AttemptOutcome::Exited(0)),
+        (Ok(None), _) => failed_to_start("there is no request".into()),
+        (Err(error), _) => failed_to_start(chain(&error)),
+    }
+}

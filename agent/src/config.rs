@@ -1,0 +1,339 @@
+//! `agent.toml`: raw as written, then checked as a whole, so that every fault is shown at once and nothing is
+//! bound before all is well.
+
+use crate::hypervisor::libvirt::AccelSetting;
+use novacron_common::{
+    config::{self, ConfigError},
+    spec::{Faults, Name},
+    units::ByteCount,
+};
+use serde::Deserialize;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("could not read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// It is not TOML, or has a key that nobody knows.
+    #[error("{} cannot be used", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        cause: ConfigError,
+    },
+    /// Its values do not fit.
+    #[error("{} cannot be used", path.display())]
+    Check {
+        /// Which.
+        path: PathBuf,
+        /// Every fault.
+        #[source]
+        faults: Faults,
+    },
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawConfig {
+    agent: RawAgent,
+    network: RawNetwork,
+    images: RawImages,
+    hypervisor: RawHypervisor,
+    namespace: RawNamespace,
+    migration: RawMigration,
+    log: RawLog,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawAgent {
+    name: Option<String>,
+    data_dir: PathBuf,
+    quic_listen: SocketAddr,
+    quic_advertise: Option<SocketAddr>,
+    memory_reserve_mb: u64,
+    metrics_listen: Option<SocketAddr>,
+}
+
+impl Default for RawAgent {
+    fn default() -> Self {
+        Self {
+            name: None,
+            data_dir: "/var/lib/novacron/agent".into(),
+            quic_listen: SocketAddr::from(([0, 0, 0, 0], 8092)),
+            quic_advertise: None,
+            memory_reserve_mb: 512,
+            metrics_listen: None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawNetwork {
+    bridge: String,
+    uplink: Option<String>,
+}
+
+impl Default for RawNetwork {
+    fn default() -> Self {
+        Self { bridge: "novabr0".into(), uplink: None }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawImages {
+    folders: Vec<PathBuf>,
+    url_allow: Vec<String>,
+    size_max_gb: u64,
+    timeout_seconds: u64,
+}
+
+impl Default for RawImages {
+    fn default() -> Self {
+        Self {
+            folders: vec!["/var/lib/novacron/import".into()],
+            url_allow: Vec::new(),
+            size_max_gb: 64,
+            timeout_seconds: 1800,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawHypervisor {
+    enabled: bool,
+    libvirt_uri: String,
+    libvirt_socket: PathBuf,
+    accel: AccelSetting,
+    qemu_user: Option<String>,
+}
+
+impl Default for RawHypervisor {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            libvirt_uri: "qemu:///system".into(),
+            libvirt_socket: "/run/libvirt/libvirt-sock".into(),
+            accel: AccelSetting::Auto,
+            qemu_user: None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawNamespace {
+    enabled: bool,
+}
+
+impl Default for RawNamespace {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawMigration {
+    run_dir: PathBuf,
+}
+
+impl Default for RawMigration {
+    fn default() -> Self {
+        Self { run_dir: "/run/novacron".into() }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLog {
+    level: String,
+    json: bool,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { level: "info".into(), json: false }
+    }
+}
+
+/// The agent's configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The host's name.
+    pub name: Name,
+    /// Where everything that must last is kept.
+    pub data_dir: PathBuf,
+    /// What is bound.
+    pub quic_listen: SocketAddr,
+    /// What others are told.
+    pub quic_advertise: SocketAddr,
+    /// RAM that is not given to machines.
+    pub memory_reserve: ByteCount,
+    /// Where Prometheus finds the agent's figures: loopback only, since there is no token on it.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The bridge for machines that name none.
+    pub bridge: String,
+    /// The interface that is attached to it.
+    pub uplink: Option<String>,
+    /// Images.
+    pub images: ImagesConfig,
+    /// KVM machines; `None` if they are switched off.
+    pub hypervisor: Option<HypervisorConfig>,
+    /// Whether namespace machines are offered.
+    pub namespace: bool,
+    /// Folder for the sockets of migrations.
+    pub run_dir: PathBuf,
+    /// `tracing` filter.
+    pub log_level: String,
+    /// Whether the log is JSON.
+    pub log_json: bool,
+}
+
+/// Where images may come from.
+#[derive(Debug, Clone)]
+pub struct ImagesConfig {
+    /// Local paths must lie under one of these.
+    pub folders: Vec<PathBuf>,
+    /// Hosts and networks that are allowed although they are private.
+    pub url_allow: Vec<String>,
+    /// Largest image.
+    pub size_max: ByteCount,
+    /// Longest fetch.
+    pub timeout: Duration,
+}
+
+/// How libvirt is reached.
+#[derive(Debug, Clone)]
+pub struct HypervisorConfig {
+    /// For libvirt's client library.
+    pub uri: String,
+    /// For the control lane of a migration.
+    pub socket: PathBuf,
+    /// How machines run.
+    pub accel: AccelSetting,
+    /// Whom QEMU runs as, if not as root (libvirt's `user` in qemu.conf).
+    pub qemu_user: Option<String>,
+}
+
+impl Config {
+    /// Reads `path`, with `NOVACRON_SECTION__KEY` of the environment on top.
+    ///
+    /// # Errors
+    /// [`LoadError`] names every fault.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|cause| LoadError::Read { path: path.to_owned(), cause })?;
+        let raw = config::parse::<RawConfig>(&text, std::env::vars())
+            .map_err(|cause| LoadError::Parse { path: path.to_owned(), cause })?;
+        Self::check(raw, &hostname()).map_err(|faults| LoadError::Check { path: path.to_owned(), faults })
+    }
+
+    fn check(raw: RawConfig, hostname: &str) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        let name = faults.take("agent.name", raw.agent.name.as_deref().unwrap_or(hostname).parse::<Name>());
+        let advertise = raw.agent.quic_advertise.unwrap_or(raw.agent.quic_listen);
+        if advertise.ip().is_unspecified() {
+            faults.add("agent.quic_advertise", "is needed where quic_listen is not one address: give this host's own");
+        }
+        if raw.agent.metrics_listen.is_some_and(|a| !a.ip().is_loopback()) {
+            faults.add("agent.metrics_listen", "must be a loopback address: it serves without a token");
+        }
+        for (field, name) in [("network.bridge", Some(&raw.network.bridge)), ("network.uplink", raw.network.uplink.as_ref())] {
+            if name.is_some_and(|n| n.is_empty() || n.len() > 15 || n.parse::<Name>().is_err()) {
+                faults.add(field, "is no name of a network interface (1 to 15 characters)");
+            }
+        }
+        for folder in raw.images.folders.iter().filter(|f| !f.is_absolute()) {
+            faults.add("images.folders", format!("{} is not an absolute path", folder.display()));
+        }
+        for allowed in raw.images.url_allow.iter().filter(|a| !is_host_or_network(a)) {
+            faults.add("images.url_allow", format!("{allowed:?} is neither a host name nor a network like 10.0.0.0/8"));
+        }
+        if raw.migration.run_dir.as_os_str().len() > 40 {
+            faults.add("migration.run_dir", "is longer than 40 bytes: UNIX socket paths below it must stay under 108");
+        }
+        let hypervisor = raw.hypervisor.enabled.then_some(HypervisorConfig {
+            uri: raw.hypervisor.libvirt_uri,
+            socket: raw.hypervisor.libvirt_socket,
+            accel: raw.hypervisor.accel,
+            qemu_user: raw.hypervisor.qemu_user,
+        });
+        let config = name.map(|name| Self {
+            name,
+            data_dir: raw.agent.data_dir,
+            quic_listen: raw.agent.quic_listen,
+            quic_advertise: advertise,
+            memory_reserve: ByteCount::mib(raw.agent.memory_reserve_mb),
+            metrics_listen: raw.agent.metrics_listen,
+            bridge: raw.network.bridge,
+            uplink: raw.network.uplink,
+            images: ImagesConfig {
+                folders: raw.images.folders,
+                url_allow: raw.images.url_allow,
+                size_max: ByteCount::gib(raw.images.size_max_gb),
+                timeout: Duration::from_secs(raw.images.timeout_seconds),
+            },
+            hypervisor,
+            namespace: raw.namespace.enabled,
+            run_dir: raw.migration.run_dir,
+            log_level: raw.log.level,
+            log_json: raw.log.json,
+        });
+        faults.into_result(config)
+    }
+
+    /// Where the certificate is kept.
+    pub fn identity_dir(&self) -> PathBuf {
+        self.data_dir.join("identity")
+    }
+}
+
+fn is_host_or_network(text: &str) -> bool {
+    text.parse::<ipnet::IpNet>().is_ok() || text.parse::<IpAddr>().is_ok() || text.parse::<Name>().is_ok()
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Config, Faults> {
+        Config::check(config::parse(text, []).unwrap(), "node-1")
+    }
+
+    #[test]
+    fn an_advertised_address_is_enough() {
+        let config = check("[agent]\nquic_advertise = '10.0.0.1:8092'").unwrap();
+        assert_eq!((config.name.as_str(), config.bridge.as_str()), ("node-1", "novabr0"));
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let text = "[agent]\nname = 'a b'\nmetrics_listen = '0.0.0.0:9'\n[images]\nfolders = ['x']\nurl_allow = ['<>']";
+        let fields: Vec<_> = check(text).unwrap_err().0.into_iter().map(|f| f.field).collect();
+        let expected =
+            ["agent.name", "agent.quic_advertise", "agent.metrics_listen", "images.folders", "images.url_allow"];
+        assert_eq!(fields, expected);
+    }
+}

@@ -1,0 +1,127 @@
+//! Answers the coordinator's commands. Every command is idempotent; what takes long is written down, accepted,
+//! and done by its owner.
+
+use super::console;
+use crate::{
+    attempt::{Admitted, AttemptError, AttemptRunner},
+    migrate::Migrations,
+    peers::Peers,
+    room::Room,
+    text::describe,
+    vm::Machines,
+};
+use novacron_common::{
+    ids::VmId,
+    spec::ImageRef,
+    wire::{AgentCommand, AgentReply, AttemptStart, Denial, DenialCode},
+};
+use novacron_transport::{LinkError, Stream};
+use std::sync::Arc;
+
+/// Most bytes of a console's log in one answer.
+const LOG_MAX: u64 = 1 << 20;
+
+/// Knows the owner of everything that can be commanded.
+pub struct Dispatch {
+    /// Machines.
+    pub machines: Machines,
+    /// Attempts.
+    pub attempts: Arc<AttemptRunner>,
+    /// Migrations.
+    pub migrations: Migrations,
+    /// Images and folders.
+    pub room: Room,
+    /// The directory.
+    pub peers: Peers,
+}
+
+impl Dispatch {
+    /// Serves one `Command` stream.
+    pub(super) async fn serve(&self, mut stream: Stream) -> Result<(), LinkError> {
+        let command: AgentCommand = stream.recv().await?;
+        let reply = self.answer(command).await;
+        stream.send(&reply).await?;
+        stream.finish();
+        Ok(())
+    }
+
+    async fn answer(&self, command: AgentCommand) -> AgentReply {
+        match command {
+            AgentCommand::AssignVm(assignment) => self.machines.assign(assignment).await,
+            AgentCommand::ObserveVm(vm) => AgentReply::Vm(self.machines.board().of(vm)),
+            AgentCommand::ConsoleLog { vm, bytes_max } => self.console_log(vm, bytes_max).await,
+            AgentCommand::FetchImages(images) => self.fetch(&images).await,
+            AgentCommand::StartAttempt(start) => self.start_attempt(start).await,
+            AgentCommand::KillAttempt { attempt, epoch } => admitted(self.attempts.kill(attempt, epoch).await),
+            AgentCommand::PrepareInbound { ticket, spec } => {
+                done(self.migrations.prepare_inbound(ticket, spec).await)
+            }
+            AgentCommand::StartOutbound { ticket, spec, target } => {
+                done(self.migrations.start_outbound(ticket, spec, target).await)
+            }
+            AgentCommand::CancelOutbound { migration, reason } => {
+                done(self.migrations.cancel_outbound(migration, reason).await)
+            }
+            AgentCommand::DiscardInbound { migration, vm, reason } => {
+                done(self.migrations.discard_inbound(migration, vm, reason).await)
+            }
+            AgentCommand::ResumeInbound { migration, vm, epoch, spec } => {
+                done(self.migrations.resume_inbound(migration, vm, epoch, spec).await)
+            }
+            AgentCommand::ReleaseOutbound { migration, vm, epoch } => {
+                done(self.migrations.release_outbound(migration, vm, epoch).await)
+            }
+            AgentCommand::ObserveMigration(migration) => {
+                AgentReply::Migration(self.migrations.observe(migration).await)
+            }
+            AgentCommand::Directory(directory) => {
+                self.peers.update(directory);
+                AgentReply::Accepted
+            }
+        }
+    }
+
+    async fn console_log(&self, vm: VmId, bytes_max: u32) -> AgentReply {
+        let path = self.room.disks.console_log(vm);
+        match console::log_tail(&path, u64::from(bytes_max).min(LOG_MAX)).await {
+            Ok(bytes) => AgentReply::Bytes(bytes),
+            Err(error) => deny(DenialCode::Failed, describe(&error)),
+        }
+    }
+
+    async fn fetch(&self, images: &[ImageRef]) -> AgentReply {
+        for image in images {
+            if let Err(error) = self.room.images.ensure(image, |_| {}).await {
+                return deny(DenialCode::Image, describe(&error));
+            }
+        }
+        AgentReply::AlreadySo
+    }
+
+    async fn start_attempt(&self, start: AttemptStart) -> AgentReply {
+        admitted(self.attempts.start(start).await)
+    }
+}
+
+fn admitted(outcome: Result<Admitted, AttemptError>) -> AgentReply {
+    match outcome {
+        Ok(Admitted::Accepted) => AgentReply::Accepted,
+        Ok(Admitted::AlreadySo) => AgentReply::AlreadySo,
+        Err(error) => {
+            let code = match error {
+                AttemptError::Stale { .. } => DenialCode::StaleEpoch,
+                AttemptError::Unknown { .. } => DenialCode::Unknown,
+                _ => DenialCode::Failed,
+            };
+            deny(code, describe(&error))
+        }
+    }
+}
+
+fn done(outcome: Result<(), Denial>) -> AgentReply {
+    outcome.map_or_else(AgentReply::Denied, |()| AgentReply::Accepted)
+}
+
+fn deny(code: DenialCode, text: String) -> AgentReply {
+    AgentReply::Denied(Denial { code, text })
+}

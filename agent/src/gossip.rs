@@ -1,0 +1,36 @@
+//! What this host says in the gossip, and to whom it introduces itself. The transport is
+//! [`novacron_transport::Gossip`]; nothing is decided by it.
+
+use crate::{control::StreamOwners, facts::HostFacts, peers::Peers};
+use std::{sync::Arc, time::Duration};
+
+/// How often this host's figures are said anew.
+const SAY_EVERY: Duration = Duration::from_secs(2);
+
+/// Speaks for ever.
+pub async fn speak(owners: Arc<StreamOwners>, peers: Peers, facts: HostFacts) {
+    let mut changes = peers.changes();
+    changes.mark_changed();
+    loop {
+        if changes.has_changed().unwrap_or(false) {
+            changes.mark_unchanged();
+            let addresses = peers.hosts().into_iter().map(|h| h.quic);
+            addresses.chain(peers.coordinators().into_iter().map(|c| c.quic)).for_each(|a| owners.gossip.greet(a));
+        }
+        let capacity = facts.capacity();
+        let figures = [
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("load_millis", facts.load_millis().to_string()),
+            ("cpus", capacity.cpus.to_string()),
+            ("memory", capacity.memory.0.to_string()),
+            ("memory_available", facts.memory_available().0.to_string()),
+            ("storage", capacity.storage.0.to_string()),
+            ("vms", owners.machines.board().all().len().to_string()),
+        ];
+        for (key, value) in figures {
+            owners.gossip.say(key, &value).await;
+        }
+        let _ = tokio::time::timeout(SAY_EVERY, changes.changed()).await;
+        changes.mark_changed();
+    }
+}

@@ -1,0 +1,254 @@
+//! A hypervisor in memory, for tests of what is above the port. It keeps the port's promises (the contract suite
+//! runs against it) and can be told to fail.
+
+use super::{
+    Capabilities, ConsoleStream, Definition, Hypervisor, HypervisorEvent, HvError, Listed, Usage,
+};
+use async_trait::async_trait;
+use novacron_common::{
+    ids::VmId,
+    record::{Accel, VmState},
+    spec::MachineKind,
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{sync::broadcast, task::AbortHandle};
+
+const EVENTS_MAX: usize = 64;
+const CONSOLE_BUFFER: usize = 4096;
+
+/// A failure that was asked for with [`Fake::fail_next`].
+#[derive(Debug, thiserror::Error)]
+#[error("the fake was told to fail")]
+pub struct ToldToFail;
+
+/// How a fake guest takes a request to shut down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Manners {
+    /// It does so at once.
+    #[default]
+    Obedient,
+    /// It never does: its power has to be cut.
+    Deaf,
+}
+
+struct Machine {
+    definition: Definition,
+    state: VmState,
+    started: Option<Instant>,
+    console: Option<AbortHandle>,
+}
+
+#[derive(Default)]
+struct World {
+    machines: BTreeMap<VmId, Machine>,
+    foreign: Vec<String>,
+    failures: VecDeque<&'static str>,
+    manners: Manners,
+}
+
+/// The hypervisor.
+pub struct Fake {
+    kind: MachineKind,
+    world: Mutex<World>,
+    events: broadcast::Sender<HypervisorEvent>,
+}
+
+impl Fake {
+    /// An empty one for machines of this kind.
+    pub fn new(kind: MachineKind) -> Self {
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        Self { kind, world: Mutex::default(), events }
+    }
+
+    /// The next call of that method (its name in the port) fails.
+    pub fn fail_next(&self, method: &'static str) {
+        self.world().failures.push_back(method);
+    }
+
+    /// Lists a domain of somebody else's.
+    pub fn add_foreign(&self, name: &str) {
+        self.world().foreign.push(name.to_owned());
+    }
+
+    /// How its guests take a request to shut down.
+    pub fn set_manners(&self, manners: Manners) {
+        self.world().manners = manners;
+    }
+
+    /// Something happens to a machine that nobody here asked for: its guest powers off, a move holds it.
+    ///
+    /// # Errors
+    /// [`HvError::Unknown`].
+    pub fn turn(&self, vm: VmId, state: VmState) -> Result<(), HvError> {
+        self.with(vm, |machine| machine.enter(state))
+    }
+
+    /// The definition as it was last given.
+    pub fn definition(&self, vm: VmId) -> Option<Definition> {
+        self.world().machines.get(&vm).map(|machine| machine.definition.clone())
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self, method: &'static str) -> Result<(), HvError> {
+        let failures = &mut self.world().failures;
+        match failures.front() {
+            Some(next) if *next == method => {
+                failures.pop_front();
+                Err(HvError::failed(method, ToldToFail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Acts on a machine and tells everybody if that changed its state.
+    fn with<T>(&self, vm: VmId, act: impl FnOnce(&mut Machine) -> T) -> Result<T, HvError> {
+        let mut world = self.world();
+        let machine = world.machines.get_mut(&vm).ok_or(HvError::Unknown { vm })?;
+        let before = machine.state;
+        let result = act(machine);
+        if machine.state != before {
+            let _ = self.events.send(HypervisorEvent::Changed(vm)); // nobody listens: fine
+        }
+        Ok(result)
+    }
+}
+
+impl Machine {
+    fn enter(&mut self, state: VmState) {
+        if state == VmState::Stopped {
+            self.started = None;
+            self.hang_up();
+        } else if self.started.is_none() {
+            self.started = Some(Instant::now());
+        }
+        self.state = state;
+    }
+
+    fn hang_up(&mut self) {
+        if let Some(console) = self.console.take() {
+            console.abort();
+        }
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Fake {
+    fn capabilities(&self) -> Capabilities {
+        let live_migration = self.kind == MachineKind::Kvm;
+        Capabilities { kind: self.kind, accel: Accel::Tcg, console: true, live_migration }
+    }
+
+    async fn define(&self, definition: &Definition) -> Result<(), HvError> {
+        self.asked("define")?;
+        let definition = definition.clone();
+        let mut world = self.world();
+        let machine = world.machines.entry(definition.vm).or_insert_with(|| Machine {
+            definition: definition.clone(),
+            state: VmState::Stopped,
+            started: None,
+            console: None,
+        });
+        machine.definition = definition;
+        Ok(())
+    }
+
+    async fn start(&self, vm: VmId) -> Result<(), HvError> {
+        self.asked("start")?;
+        self.with(vm, |machine| {
+            if machine.state == VmState::Stopped {
+                machine.enter(VmState::Running);
+            }
+        })
+    }
+
+    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
+        self.asked("stop")?;
+        let state = self.with(vm, |machine| machine.state)?;
+        let manners = self.world().manners;
+        if manners == Manners::Deaf && state == VmState::Running {
+            self.with(vm, |machine| machine.state = VmState::Stopping)?;
+            tokio::time::sleep(grace).await;
+        }
+        self.with(vm, |machine| machine.enter(VmState::Stopped))
+    }
+
+    async fn resume(&self, vm: VmId) -> Result<(), HvError> {
+        self.asked("resume")?;
+        let stopped = self.with(vm, |machine| match machine.state {
+            VmState::Stopped => true,
+            _ => {
+                machine.enter(VmState::Running);
+                false
+            }
+        })?;
+        if stopped { Err(HvError::Unsupported { what: "resuming a stopped machine" }) } else { Ok(()) }
+    }
+
+    async fn undefine(&self, vm: VmId) -> Result<(), HvError> {
+        self.asked("undefine")?;
+        if let Some(mut machine) = self.world().machines.remove(&vm) {
+            machine.hang_up();
+            let _ = self.events.send(HypervisorEvent::Changed(vm));
+        }
+        Ok(())
+    }
+
+    async fn state(&self, vm: VmId) -> Result<VmState, HvError> {
+        self.asked("state")?;
+        Ok(self.with(vm, |machine| machine.state).unwrap_or(VmState::Missing))
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, HvError> {
+        self.asked("list")?;
+        let world = self.world();
+        let ours = world.machines.iter().map(|(vm, machine)| Listed::Ours(*vm, machine.state));
+        Ok(ours.chain(world.foreign.iter().cloned().map(Listed::Foreign)).collect())
+    }
+
+    async fn usage(&self, vm: VmId) -> Result<Usage, HvError> {
+        self.asked("usage")?;
+        self.with(vm, |machine| match machine.started {
+            Some(started) => Usage { cpu: started.elapsed(), memory: machine.definition.spec.memory },
+            None => Usage::default(),
+        })
+    }
+
+    async fn addresses(&self, vm: VmId) -> Result<Vec<IpAddr>, HvError> {
+        self.asked("addresses")?;
+        self.with(vm, |machine| {
+            let address = machine.definition.spec.network.address.map(|net| net.addr());
+            address.filter(|_| machine.state == VmState::Running).into_iter().collect()
+        })
+    }
+
+    async fn console(&self, vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
+        self.asked("console")?;
+        self.with(vm, |machine| {
+            if machine.started.is_none() {
+                return Err(HvError::Unsupported { what: "the console of a stopped machine" });
+            }
+            machine.hang_up();
+            let (guest, user) = tokio::io::duplex(CONSOLE_BUFFER);
+            let echo = tokio::spawn(async move {
+                let (mut from, mut to) = tokio::io::split(guest);
+                let _ = tokio::io::copy(&mut from, &mut to).await; // ends with the user
+            });
+            machine.console = Some(echo.abort_handle());
+            let user: Pin<Box<dyn ConsoleStream>> = Box::pin(user);
+            Ok(user)
+        })?
+    }
+
+    fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
+        self.events.subscribe()
+    }
+}

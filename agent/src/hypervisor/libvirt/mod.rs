@@ -1,0 +1,101 @@
+//! KVM machines through libvirt (`qemu:///system`).
+//!
+//! * [`Libvirt`] implements the port; what a move needs beyond it is in [`migration`];
+//! * `connection` keeps one connection up and bounds what blocks;
+//! * `xml` and `metadata` say what a domain of ours looks like;
+//! * `ffi` is the only file with `unsafe` code: the calls that the `virt` crate lacks or gets wrong;
+//! * [`probe`] finds out whether KVM works by running something.
+
+mod connection;
+mod console;
+mod ffi;
+#[cfg(test)]
+mod fixture;
+mod life;
+mod metadata;
+pub mod migration;
+pub mod probe;
+pub mod xml;
+
+pub use probe::AccelSetting;
+
+use super::{Capabilities, ConsoleStream, Definition, Hypervisor, HypervisorEvent, HvError, Listed, Usage};
+use async_trait::async_trait;
+use connection::Connection;
+use novacron_common::{
+    ids::VmId,
+    record::{Accel, VmState},
+    spec::MachineKind,
+};
+use std::{net::IpAddr, pin::Pin, time::Duration};
+use tokio::sync::broadcast;
+
+/// The adapter. Its connection mends itself when libvirtd restarts.
+pub struct Libvirt {
+    connection: Connection,
+    accel: Accel,
+}
+
+impl Libvirt {
+    /// Connects to `uri` (e.g. `qemu:///system`) and decides how machines run.
+    ///
+    /// # Errors
+    /// If libvirtd does not answer.
+    pub async fn connect(uri: &str, accel: AccelSetting) -> Result<Self, HvError> {
+        let connection = Connection::open(uri).await?;
+        let accel = probe::decide(accel).await;
+        tracing::info!(uri, ?accel, "connected to libvirt");
+        Ok(Self { connection, accel })
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Libvirt {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { kind: MachineKind::Kvm, accel: self.accel, console: true, live_migration: true }
+    }
+
+    async fn define(&self, definition: &Definition) -> Result<(), HvError> {
+        life::define(&self.connection, self.accel, definition).await
+    }
+
+    async fn start(&self, vm: VmId) -> Result<(), HvError> {
+        life::start(&self.connection, vm).await
+    }
+
+    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
+        life::stop(&self.connection, vm, grace).await
+    }
+
+    async fn resume(&self, vm: VmId) -> Result<(), HvError> {
+        life::resume(&self.connection, vm).await
+    }
+
+    async fn undefine(&self, vm: VmId) -> Result<(), HvError> {
+        life::undefine(&self.connection, vm).await
+    }
+
+    async fn state(&self, vm: VmId) -> Result<VmState, HvError> {
+        life::state(&self.connection, vm).await
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, HvError> {
+        life::list(&self.connection).await
+    }
+
+    async fn usage(&self, vm: VmId) -> Result<Usage, HvError> {
+        life::usage(&self.connection, vm).await
+    }
+
+    async fn addresses(&self, vm: VmId) -> Result<Vec<IpAddr>, HvError> {
+        life::addresses(&self.connection, vm).await
+    }
+
+    async fn console(&self, vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
+        console::open(&self.connection, vm).await
+    }
+
+    fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
+        self.connection.events()
+    }
+}

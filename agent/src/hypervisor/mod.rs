@@ -1,0 +1,167 @@
+//! The port to whatever runs machines, and its adapters.
+//!
+//! Everything above this folder speaks of machines; `libvirt` and kernel types stop here. An adapter is
+//! stateless towards its caller: what exists is what the hypervisor lists. Every method is idempotent, so that
+//! an agent that crashed in the middle simply asks again.
+
+pub mod fake;
+pub mod libvirt;
+pub mod namespace;
+
+use async_trait::async_trait;
+use novacron_common::{
+    ids::VmId,
+    record::{Accel, VmState},
+    spec::{ImageFormat, MachineKind, VmSpec},
+    units::ByteCount,
+};
+use std::{net::IpAddr, path::PathBuf, pin::Pin, time::Duration};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The files of a machine on this host, made ready before [`Hypervisor::define`] is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineFiles {
+    /// The machine's own folder.
+    pub folder: PathBuf,
+    /// Its disk (always qcow2, over the template's image or blank), if it has one.
+    pub disk: Option<PathBuf>,
+    /// The shared image under `disk`, read-only, with its format; `None` if the disk is blank.
+    pub backing: Option<(PathBuf, ImageFormat)>,
+    /// Its NoCloud seed image, if it has one.
+    pub seed: Option<PathBuf>,
+    /// Kernel and initramfs for direct kernel boot.
+    pub kernel: Option<(PathBuf, Option<PathBuf>)>,
+    /// Where its console is logged.
+    pub console_log: PathBuf,
+}
+
+/// What a hypervisor is asked to know of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// Which.
+    pub vm: VmId,
+    /// What.
+    pub spec: VmSpec,
+    /// Its files.
+    pub files: MachineFiles,
+    /// The bridge that its card is attached to, where it has one.
+    pub bridge: Option<String>,
+}
+
+/// What a hypervisor can do, found by trying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Which machines.
+    pub kind: MachineKind,
+    /// How they run.
+    pub accel: Accel,
+    /// Whether [`Hypervisor::console`] works.
+    pub console: bool,
+    /// Whether machines can be moved while they run.
+    pub live_migration: bool,
+}
+
+/// Statistics of a running machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since start.
+    pub cpu: Duration,
+    /// Resident memory.
+    pub memory: ByteCount,
+}
+
+/// A machine that the hypervisor lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// One of ours, by the metadata that we wrote into it.
+    Ours(VmId, VmState),
+    /// Somebody else's, by its name. It is reported and left alone.
+    Foreign(String),
+}
+
+/// Something changed without being asked. A hint to look, never a fact to act on alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HypervisorEvent {
+    /// This machine's state changed.
+    Changed(VmId),
+    /// The connection was lost or came back: look at everything.
+    Resync,
+}
+
+/// A byte stream to a guest's serial console.
+pub trait ConsoleStream: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> ConsoleStream for T {}
+
+/// Why a hypervisor did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum HvError {
+    /// Nothing here has that id.
+    #[error("{vm} is not known here")]
+    Unknown {
+        /// Which.
+        vm: VmId,
+    },
+    /// This adapter cannot do such a thing at all.
+    #[error("{what} is not possible with this hypervisor")]
+    Unsupported {
+        /// What was asked.
+        what: &'static str,
+    },
+    /// It failed.
+    #[error("could not {doing}")]
+    Failed {
+        /// What was being done, e.g. "define vm-…".
+        doing: String,
+        /// The hypervisor's or kernel's error.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl HvError {
+    /// A failure with its cause.
+    pub fn failed(doing: impl Into<String>, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Failed { doing: doing.into(), cause: cause.into() }
+    }
+}
+
+/// Runs machines of one kind. The contract suite (`tests/tests/hypervisor_contract.rs`) says what each method
+/// promises; every adapter passes it.
+#[async_trait]
+pub trait Hypervisor: Send + Sync {
+    /// What it can do here.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes the machine known, stopped. Defining it again with the same content changes nothing.
+    async fn define(&self, definition: &Definition) -> Result<(), HvError>;
+
+    /// Starts it. A running machine is left running.
+    async fn start(&self, vm: VmId) -> Result<(), HvError>;
+
+    /// Asks the guest to shut down, waits `grace`, then cuts its power. Returns once it is not running.
+    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError>;
+
+    /// Lets a paused machine run on.
+    async fn resume(&self, vm: VmId) -> Result<(), HvError>;
+
+    /// Cuts its power if need be and forgets it. A machine that is not known is no error. Files stay.
+    async fn undefine(&self, vm: VmId) -> Result<(), HvError>;
+
+    /// What it does; [`VmState::Missing`] if it is not known.
+    async fn state(&self, vm: VmId) -> Result<VmState, HvError>;
+
+    /// Everything that is known here.
+    async fn list(&self) -> Result<Vec<Listed>, HvError>;
+
+    /// What it uses; zero if it is not running.
+    async fn usage(&self, vm: VmId) -> Result<Usage, HvError>;
+
+    /// The guest's addresses, as far as this host can see them.
+    async fn addresses(&self, vm: VmId) -> Result<Vec<IpAddr>, HvError>;
+
+    /// Its serial console, both ways. A second caller takes it over from the first.
+    async fn console(&self, vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError>;
+
+    /// Changes that nobody here asked for. The channel is bounded; when it is full a `Resync` stands for the rest.
+    fn events(&self) -> tokio::sync::broadcast::Receiver<HypervisorEvent>;
+}

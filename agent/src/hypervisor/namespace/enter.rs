@@ -1,0 +1,108 @@
+//! The order in which the first process of a tree gives up its rights. Each step needs a right that a later one
+//! takes away, so this order is the design; nothing else in here decides anything.
+
+use super::{
+    init,
+    privileges::{die_with_parent, drop_all, hide_memory},
+    request::Isolated,
+    root,
+    seccomp::Filters,
+    spawn::{Channel, Word},
+    step::{Doing, StepError, checked},
+};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl, open},
+    sched::{CloneFlags, unshare},
+    sys::{
+        resource::{Resource, setrlimit},
+        stat::Mode,
+    },
+    unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setgroups, sethostname, setresgid, setresuid},
+};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// The lowest descriptor that is closed; below it are the standard streams and the channel.
+const CHANNEL_FD: i32 = 3;
+
+/// What init brings along from the supervisor.
+pub struct Baggage<'a> {
+    /// The walls and the command.
+    pub isolated: &'a Isolated,
+    /// Compiled beforehand.
+    pub filters: &'a Filters,
+    /// Where the command prints to.
+    pub output: OwnedFd,
+    /// To the supervisor.
+    pub channel: Channel,
+}
+
+/// Isolates the calling process, then becomes the tree's init. Returns its exit code.
+pub fn enter_and_run(baggage: Baggage<'_>) -> i32 {
+    let Baggage { isolated, filters, output, channel } = baggage;
+    let channel = match keep_only(output, channel) {
+        Ok(channel) => channel,
+        Err(_) => return 1, // without a channel there is nobody to tell; the supervisor sees the exit
+    };
+    match isolate(isolated, filters, &channel) {
+        Ok(()) => init::run(isolated, &channel),
+        Err(error) => {
+            channel.say(&Word::Failed(error.chain()));
+            1
+        }
+    }
+}
+
+fn isolate(isolated: &Isolated, filters: &Filters, channel: &Channel) -> Result<(), StepError> {
+    // The supervisor maps our ids and moves us into our cgroup; without that nothing may go on.
+    channel.wait_for_go()?;
+    become_inner_root()?;
+    // Changing ids clears this tie, so it comes after; the supervisor may have ended before it was made.
+    die_with_parent()?;
+    if channel.is_closed() {
+        return Err(StepError::new("tie init to its supervisor", Errno::EPIPE));
+    }
+    // In our cgroup by now, so that it is what the namespace shows as the root.
+    unshare(CloneFlags::CLONE_NEWCGROUP).doing("make a cgroup namespace")?;
+    sethostname(&isolated.hostname).doing("set the host name")?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).doing("forbid core files")?;
+    root::enter()?;
+    read_from_nothing()?;
+    hide_memory()?;
+    drop_all()?;
+    // Last, as it refuses most of what happened above.
+    filters.install()
+}
+
+/// Standard output and error go to the supervisor, the channel stays, and every other descriptor is closed: none of
+/// the agent's or supervisor's may reach the command.
+fn keep_only(output: OwnedFd, channel: Channel) -> Result<Channel, StepError> {
+    dup2_stdout(&output).doing("redirect standard output")?;
+    dup2_stderr(&output).doing("redirect standard error")?;
+    // Out of the way first: it might be descriptor 3 or below already.
+    let high = fcntl(&channel.0, FcntlArg::F_DUPFD_CLOEXEC(CHANNEL_FD + 1)).doing("keep the channel")?;
+    // SAFETY: dup3 takes numbers; 3 is either free, or one that is given up here.
+    let kept = unsafe { libc::dup3(high, CHANNEL_FD, libc::O_CLOEXEC) };
+    checked(kept.into()).doing("keep the channel")?;
+    // SAFETY: closes by number everything above the channel. The owners of those numbers (`output`, `channel` and
+    // the supervisor's own) are forgotten or never dropped: this process ends with `_exit`.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, CHANNEL_FD + 1, u32::MAX, 0) };
+    checked(closed).doing("close inherited descriptors")?;
+    std::mem::forget((output, channel));
+    // SAFETY: descriptor 3 is open, as dup3 said, and nothing else owns it.
+    Ok(Channel(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) }))
+}
+
+fn become_inner_root() -> Result<(), StepError> {
+    setgroups(&[]).doing("drop supplementary groups")?;
+    let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(group, group, group).doing("become the inner group 0")?;
+    setresuid(user, user, user).doing("become the inner user 0")
+}
+
+fn read_from_nothing() -> Result<(), StepError> {
+    let null =
+        open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing("open /dev/null")?;
+    debug_assert!(null.as_raw_fd() > CHANNEL_FD);
+    dup2_stdin(&null).doing("redirect standard input")
+}

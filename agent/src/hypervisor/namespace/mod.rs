@@ -1,0 +1,35 @@
+//! Machines made of Linux namespaces, and the isolation of a job's command.
+//!
+//! Every isolated command has its own **supervisor**: a small process of one thread (`novacron-agent supervise
+//! FOLDER`) that neither shares the agent's runtime nor its fate. What agent and supervisor say to each other goes
+//! through files in a [`folder`], so that either may be killed at any point:
+//!
+//! ```text
+//! agent ── request, kill, SIGTERM ──▶ supervisor ── clone3 ──▶ init (pid 1) ── fork ──▶ the command
+//!       ◀─ pid, started, outcome ────    │ root file system      │ identity, mounts, capabilities,
+//!          (and the lock that it holds)  │ cgroup, time, output  │ seccomp; reaps
+//! ```
+//!
+//! * [`supervise`] is the supervisor's whole life, [`enter`] the order in which the new process gives up rights;
+//! * [`root`], [`cgroup`], [`ids`], [`seccomp`], [`privileges`], [`output`] are one measure each;
+//! * [`home`] and [`process`] are the agent's side of it; [`Namespace`] is the hypervisor made from these.
+
+pub mod cgroup;
+mod enter;
+pub mod folder;
+pub mod home;
+mod ids;
+mod init;
+mod machine;
+mod outcome;
+mod output;
+mod privileges;
+pub mod process;
+pub mod request;
+mod root;
+mod seccomp;
+mod spawn;
+mod step;
+pub mod supervise;
+
+pub use machine::Namespace;

@@ -1,0 +1,149 @@
+//! What a supervisor is told to do. Written by the agent, read by a supervisor that may be a newer or older build:
+//! the first byte of every file between them is the version of this protocol.
+
+use novacron_common::{
+    ids::AttemptKey,
+    spec::{CommandTarget, Root},
+    units::{ByteCount, Epoch},
+    wire::codec,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::path::PathBuf;
+
+/// The version that this build writes.
+pub const VERSION: u8 = 1;
+
+/// What one isolated process tree may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// RAM, page cache and files in its temporary file systems together.
+    pub memory_max: ByteCount,
+    /// Processes and threads, the init among them.
+    pub pids_max: u32,
+    /// CPU time in thousandths of one CPU.
+    pub cpu_millis: u32,
+    /// What it may write to its throw-away root.
+    pub scratch_max: ByteCount,
+}
+
+impl Limits {
+    /// The scratch space of a job. It counts as memory too, so the memory limit may be reached first.
+    pub const SCRATCH: ByteCount = ByteCount::mib(256);
+
+    /// The limits that a job states.
+    pub fn of(target: &CommandTarget) -> Self {
+        Self {
+            memory_max: target.memory_max,
+            pids_max: target.pids_max.saturating_add(1), // the init is ours
+            cpu_millis: target.cpu_millis,
+            scratch_max: Self::SCRATCH,
+        }
+    }
+}
+
+/// One command, and the walls around it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolated {
+    /// Program and arguments; without any, the init waits until it is asked to end.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Where it starts; `/` if absent.
+    pub working_dir: Option<String>,
+    /// Its host name.
+    pub hostname: String,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it sees as `/`.
+    pub root: Root,
+    /// Folders that it must not see, beside those that nobody may.
+    pub masked: Vec<PathBuf>,
+    /// Its cgroup, below the agent's own.
+    pub cgroup: String,
+    /// Which range of user ids it gets.
+    pub id_slot: u32,
+    /// Ends it, milliseconds after its start.
+    pub timeout_ms: Option<u64>,
+}
+
+/// For whom a command runs, where it is an attempt. The supervisor does not read it; an agent that starts anew does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The attempt.
+    pub attempt: AttemptKey,
+    /// The epoch under which it was started.
+    pub epoch: Epoch,
+}
+
+/// The file from which a supervisor starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The attempt, if it is one.
+    pub claim: Option<Claim>,
+    /// What to run; `None` for a fire that does nothing but leave its record.
+    pub isolated: Option<Isolated>,
+}
+
+/// The file that asks a supervisor to end its tree; it looks for it at each SIGTERM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillRequest {
+    /// Milliseconds between a SIGTERM to the command and the end of the whole tree; without any, it ends at once.
+    pub grace_ms: u64,
+}
+
+/// The search path where a job states none (Debian's for root).
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Bytes that no supervisor of this version can use.
+#[derive(Debug, thiserror::Error)]
+pub enum BadRecord {
+    /// Another version.
+    #[error("it is written in version {found} of the supervisor protocol, and this build reads {VERSION}")]
+    Version {
+        /// Its first byte.
+        found: u8,
+    },
+    /// No bytes.
+    #[error("it is empty")]
+    Empty,
+    /// Not what the version promises.
+    #[error("it is damaged")]
+    Damaged(#[source] codec::CodecError),
+}
+
+/// The version, and the value.
+///
+/// # Errors
+/// [`codec::CodecError`] if the value is too long.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, codec::CodecError> {
+    let mut bytes = vec![VERSION];
+    bytes.extend(codec::encode(value)?);
+    Ok(bytes)
+}
+
+/// The value, if it is of this version.
+///
+/// # Errors
+/// [`BadRecord`].
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadRecord> {
+    match bytes.split_first() {
+        None => Err(BadRecord::Empty),
+        Some((&VERSION, rest)) => codec::decode(rest).map_err(BadRecord::Damaged),
+        Some((&found, _)) => Err(BadRecord::Version { found }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_named_and_not_guessed_at() {
+        let mut bytes = encode(&7u32).unwrap();
+        assert_eq!(decode::<u32>(&bytes).unwrap(), 7);
+        bytes[0] = 2;
+        assert!(matches!(decode::<u32>(&bytes), Err(BadRecord::Version { found: 2 })));
+        assert!(matches!(decode::<u32>(&[]), Err(BadRecord::Empty)));
+        assert!(matches!(decode::<u32>(&[VERSION]), Err(BadRecord::Damaged(_))));
+    }
+}

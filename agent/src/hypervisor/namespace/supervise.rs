@@ -1,0 +1,308 @@
+//! A supervisor's life: build the walls, start the tree, watch it, write down how it ended.
+//!
+//! It holds no connection to the agent. The agent may be killed, upgraded or stopped; the command and its outcome
+//! are not touched by that. If the supervisor itself is killed, the kernel kills its tree.
+
+use super::{
+    cgroup::Group,
+    enter::{Baggage, enter_and_run},
+    folder::Folder,
+    ids::IdMap,
+    outcome::{Ending, Evidence},
+    output::Capture,
+    request::Isolated,
+    root,
+    seccomp::Filters,
+    spawn::{Init, Word, into_new_namespaces},
+    step::{Doing, StepError},
+};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{geteuid, pipe2, read},
+};
+use novacron_common::{
+    record::{AttemptEnd, AttemptOutcome},
+    units::UnixMillis,
+};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// Room in the output pipe, so that a chatty command is not held up by each switch to its supervisor.
+const PIPE_BYTES: i32 = 1 << 20;
+
+/// Runs the request of this folder to its end, and returns what is to be written down. Signals have to be held back.
+pub fn supervise(folder: &Folder, isolated: &Isolated) -> AttemptEnd {
+    match try_supervise(folder, isolated) {
+        Ok(end) => end,
+        Err(error) => failed_to_start(error.chain()),
+    }
+}
+
+/// The end of a command that never ran.
+pub fn failed_to_start(reason: String) -> AttemptEnd {
+    never_ran(AttemptOutcome::FailedToStart { reason })
+}
+
+/// An end without a start.
+pub fn never_ran(outcome: AttemptOutcome) -> AttemptEnd {
+    AttemptEnd { outcome, started_at: None, ended_at: now(), output: Default::default() }
+}
+
+fn try_supervise(folder: &Folder, isolated: &Isolated) -> Result<AttemptEnd, StepError> {
+    let signals = receive_signals()?;
+    let group = Group::create(&isolated.cgroup, &isolated.limits)?;
+    let ended = start(isolated, &group).and_then(|tree| {
+        let charge = Charge { folder, isolated, group: &group };
+        Watch::new(charge, tree, signals).until_ended()
+    });
+    // Whatever happened: nothing of the tree may live on, and the group goes with it.
+    let gone = group.kill_all();
+    let end = ended.map(Watch::end);
+    if let Err(error) = gone.and_then(|()| group.remove()) {
+        tracing::warn!(error = error.chain(), group = isolated.cgroup, "left a cgroup behind");
+    }
+    end
+}
+
+/// A running tree, and where its output comes out.
+struct Tree {
+    init: Init,
+    output: OwnedFd,
+}
+
+fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
+    let own_map = std::fs::read_to_string("/proc/self/uid_map").doing("read the own id map")?;
+    let map = IdMap::choose(&own_map, isolated.id_slot, geteuid().as_raw());
+    let filters = Filters::compile()?;
+    let (output, write_end) = output_pipe()?;
+    root::build(&root::Plan {
+        owner: map.root_outside(),
+        scratch_max: isolated.limits.scratch_max,
+        masked: &isolated.masked,
+    })?;
+    let mut write_end = Some(write_end);
+    let init = into_new_namespaces(|channel| match write_end.take() {
+        Some(output) => enter_and_run(Baggage { isolated, filters: &filters, output, channel }),
+        None => 1,
+    })?;
+    drop(write_end);
+    // Dropping the channel on an error lets init end, which waits for the word to go on.
+    map.write(init.pid)?;
+    group.add(init.pid)?;
+    init.channel.say_go()?;
+    Ok(Tree { init, output })
+}
+
+fn output_pipe() -> Result<(OwnedFd, OwnedFd), StepError> {
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).doing("make the output pipe")?;
+    fcntl(&read_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("make the output pipe")?;
+    let _as_it_was = fcntl(&read_end, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+    Ok((read_end, write_end))
+}
+
+fn signals() -> SigSet {
+    [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+}
+
+/// From here on no signal but SIGKILL and SIGSTOP ends or stops the supervisor.
+///
+/// # Errors
+/// [`StepError`].
+pub fn hold_back_signals() -> Result<(), StepError> {
+    signals().thread_block().doing("block signals")
+}
+
+fn receive_signals() -> Result<SignalFd, StepError> {
+    SignalFd::with_flags(&signals(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing("receive signals")
+}
+
+/// What a watch is over.
+#[derive(Clone, Copy)]
+struct Charge<'a> {
+    folder: &'a Folder,
+    isolated: &'a Isolated,
+    group: &'a Group,
+}
+
+/// Watches one tree.
+struct Watch<'a> {
+    charge: Charge<'a>,
+    tree: Tree,
+    signals: SignalFd,
+    capture: Capture,
+    output_open: bool,
+    deadline: Option<Instant>,
+    ending: Option<Ending>,
+    word: Option<Word>,
+    started_at: Option<UnixMillis>,
+    init_status: Option<WaitStatus>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(charge: Charge<'a>, tree: Tree, signals: SignalFd) -> Self {
+        Self {
+            charge,
+            tree,
+            signals,
+            capture: Capture::default(),
+            output_open: true,
+            deadline: charge.isolated.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)),
+            ending: None,
+            word: None,
+            started_at: None,
+            init_status: None,
+        }
+    }
+
+    /// Until init is gone, and with it every process of its pid namespace.
+    fn until_ended(mut self) -> Result<Self, StepError> {
+        // A request to end may have come before signals were received.
+        self.heed_kill_request();
+        while self.init_status.is_none() {
+            self.wait().doing("watch the command")?;
+            self.hear_words();
+            self.heed_signals();
+            self.heed_deadline();
+            self.take_output();
+        }
+        self.hear_words();
+        self.take_output();
+        Ok(self)
+    }
+
+    fn wait(&self) -> nix::Result<()> {
+        let mut sources = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.tree.init.channel.0.as_fd(), PollFlags::POLLIN),
+        ];
+        if self.output_open {
+            sources.push(PollFd::new(self.tree.output.as_fd(), PollFlags::POLLIN));
+        }
+        if self.tree.init.channel.is_closed() {
+            sources.remove(1); // would be ready for ever; SIGCHLD follows
+        }
+        match poll(&mut sources, self.patience()) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    /// Rounded up to the next millisecond, so as not to spin through the last one.
+    fn patience(&self) -> PollTimeout {
+        let Some(deadline) = self.deadline else { return PollTimeout::NONE };
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
+        i32::try_from(left).ok().and_then(|ms| PollTimeout::try_from(ms).ok()).unwrap_or(PollTimeout::MAX)
+    }
+
+    fn hear_words(&mut self) {
+        while let Some(word) = self.tree.init.channel.hear() {
+            if word == Word::Started {
+                self.note_start();
+            }
+            self.word = Some(word);
+        }
+    }
+
+    fn note_start(&mut self) {
+        self.started_at = Some(now());
+        if let Err(error) = self.charge.folder.mark_started() {
+            tracing::warn!(%error, "could not note the start");
+        }
+    }
+
+    fn heed_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo == (Signal::SIGCHLD as i32).cast_unsigned() {
+                self.reap();
+            } else {
+                self.heed_kill_request();
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        match waitpid(self.tree.init.pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(_) => {}
+            Ok(status) => self.init_status = Some(status),
+        }
+    }
+
+    /// A signal alone says nothing: a service manager sends SIGTERM to all and sundry when the agent stops.
+    fn heed_kill_request(&mut self) {
+        let Ok(Some(request)) = self.charge.folder.kill_request() else { return };
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(Ending::Killed);
+        // What is frozen cannot hear the request: waiting for it is of no use.
+        if request.grace_ms == 0 || self.charge.group.is_frozen() {
+            return self.cut();
+        }
+        let _already_ended = kill(self.tree.init.pid, Signal::SIGTERM);
+        self.deadline = Some(Instant::now() + Duration::from_millis(request.grace_ms));
+    }
+
+    fn heed_deadline(&mut self) {
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.ending.get_or_insert(Ending::TimedOut);
+            self.cut();
+        }
+    }
+
+    /// Kills init. The kernel then kills every process of its pid namespace, daemons and all.
+    fn cut(&mut self) {
+        self.deadline = None;
+        let _already_ended = kill(self.tree.init.pid, Signal::SIGKILL);
+        if self.charge.group.is_frozen()
+            && let Err(error) = self.charge.group.thaw()
+        {
+            tracing::warn!(error = error.chain(), "could not thaw what was killed");
+        }
+    }
+
+    fn take_output(&mut self) {
+        let mut buffer = [0; 64 * 1024];
+        while self.output_open {
+            match read(&self.tree.output, &mut buffer) {
+                Ok(0) => self.output_open = false,
+                Ok(length) => self.capture.push(&buffer[..length]),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                Err(_) => self.output_open = false,
+            }
+            if self.init_status.is_none() {
+                return; // one buffer at a time, so that a flood cannot keep the deadline waiting
+            }
+        }
+    }
+
+    fn end(self) -> AttemptEnd {
+        let evidence = Evidence {
+            ending: self.ending,
+            word: self.word,
+            init: self.init_status,
+            oom_kills: self.charge.group.oom_kills(),
+        };
+        AttemptEnd {
+            outcome: evidence.outcome(),
+            started_at: self.started_at,
+            ended_at: now(),
+            output: self.capture.finish(),
+        }
+    }
+}
+
+/// The host's clock.
+pub fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

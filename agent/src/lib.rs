@@ -1,0 +1,21 @@
+//! NovaCron's agent: runs the machines of one host, and moves them.
+
+pub mod attempt;
+pub mod bridge;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod enroll;
+pub mod facts;
+pub mod gossip;
+pub mod hypervisor;
+pub mod image;
+pub mod ledger;
+pub mod metrics;
+pub mod migrate;
+pub mod peers;
+pub mod room;
+pub mod run;
+pub mod text;
+pub mod vm;

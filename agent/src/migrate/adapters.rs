@@ -1,0 +1,155 @@
+//! The real parts behind the ports.
+
+use super::{
+    journal::Record,
+    ports::{Copied, Failure, Journal, Landing, Mover, Residents, Route, Standing},
+};
+use crate::{
+    hypervisor::{
+        Definition, Hypervisor, HvError, MachineFiles,
+        libvirt::{
+            Libvirt,
+            migration::{DiskCopy, MigrateCall, Presence},
+            xml::{self, HostChoices},
+        },
+    },
+    ledger::Shelf,
+    vm::{Files, Machines},
+};
+use async_trait::async_trait;
+use novacron_common::{
+    ids::{MigrationId, VmId},
+    record::VmState,
+    spec::VmSpec,
+    units::Epoch,
+    wire::Denial,
+};
+use std::{sync::Arc, time::Duration};
+
+#[async_trait]
+impl Mover for Libvirt {
+    async fn standing(&self, vm: VmId) -> Result<Standing, HvError> {
+        Ok(match self.presence(vm).await? {
+            Presence::Absent => Standing::Absent,
+            Presence::Here { state, persistent } => match state {
+                VmState::Running | VmState::Stopping => Standing::Running,
+                VmState::Paused => Standing::Paused { persistent },
+                VmState::Stopped => Standing::Stopped,
+                VmState::Missing => Standing::Absent,
+                VmState::Pending | VmState::Preparing | VmState::Failed | VmState::Unknown => Standing::Unclear,
+            },
+        })
+    }
+
+    async fn send(&self, vm: VmId, route: Route) -> Result<(), HvError> {
+        // An overlay's own clusters travel; the image below them is on the target, checked by its content.
+        let disk_copy = if route.disk.is_some() { DiskCopy::Top } else { DiskCopy::None };
+        let call = MigrateCall {
+            dconn_uri: route.control_uri,
+            migrate_uri: route.migrate_uri,
+            disks_uri: route.disk.map(|_| route.disks_uri),
+            disk_copy,
+            disks: route.disk.map(str::to_owned).into_iter().collect(),
+            paused: true,
+            parallel: None,
+            bandwidth_mib: None,
+            target_xml: None,
+        };
+        self.migrate_p2p(vm, call).await
+    }
+
+    async fn abort(&self, vm: VmId) -> Result<(), HvError> {
+        self.abort_job(vm).await
+    }
+
+    async fn copied(&self, vm: VmId) -> Result<Option<Copied>, HvError> {
+        Ok(self.job_progress(vm).await?.map(|job| Copied {
+            processed: job.data.processed,
+            remaining: job.data.remaining,
+            iteration: job.iteration,
+            dirty_pages_per_second: job.dirty_pages_per_second,
+            downtime_ms: job.downtime_ms,
+        }))
+    }
+
+    async fn resume(&self, vm: VmId) -> Result<(), HvError> {
+        Hypervisor::resume(self, vm).await
+    }
+
+    async fn start(&self, vm: VmId) -> Result<(), HvError> {
+        Hypervisor::start(self, vm).await
+    }
+
+    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
+        Hypervisor::stop(self, vm, grace).await
+    }
+
+    async fn define(&self, definition: &Definition) -> Result<(), HvError> {
+        Hypervisor::define(self, definition).await
+    }
+
+    async fn undefine(&self, vm: VmId) -> Result<(), HvError> {
+        Hypervisor::undefine(self, vm).await
+    }
+
+    fn document(&self, definition: &Definition) -> Result<String, HvError> {
+        let host = HostChoices { accel: self.capabilities().accel, direct_io: true };
+        let document = xml::domain_xml(definition, host);
+        Ok(document.map_err(|error| HvError::failed(format!("describe {}", definition.vm), error))?.text)
+    }
+}
+
+/// The agent's files, as a place for arrivals to land.
+#[async_trait]
+impl<F: Files + ?Sized> Landing for Arc<F> {
+    async fn prepare(&self, vm: VmId, spec: &VmSpec) -> Result<MachineFiles, Failure> {
+        Ok(Files::prepare(&**self, vm, spec).await?)
+    }
+
+    async fn remove(&self, vm: VmId) -> Result<(), Failure> {
+        Ok(Files::remove(&**self, vm).await?)
+    }
+}
+
+#[async_trait]
+impl Residents for Machines {
+    async fn lend(&self, vm: VmId, migration: MigrationId, epoch: Epoch) -> Result<(), Denial> {
+        Machines::lend(self, vm, migration, epoch).await.map(drop)
+    }
+
+    async fn give_back(&self, vm: VmId, migration: MigrationId) -> Result<(), Denial> {
+        Machines::give_back(self, vm, migration).await
+    }
+
+    async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch) -> Result<(), Denial> {
+        Machines::arrived(self, vm, spec, epoch).await
+    }
+
+    async fn left(&self, vm: VmId, epoch: Epoch) -> Result<(), Denial> {
+        Machines::left(self, vm, epoch).await
+    }
+
+    async fn holds(&self, vm: VmId) -> bool {
+        self.board().of(vm).is_some_and(|seen| seen.state != VmState::Missing)
+    }
+}
+
+impl Journal for Shelf<Record> {
+    fn put(&self, migration: MigrationId, record: &Record) -> Result<(), Failure> {
+        Ok(Shelf::put(self, &key(migration), record)?)
+    }
+
+    fn remove(&self, migration: MigrationId) -> Result<(), Failure> {
+        Ok(Shelf::remove(self, &key(migration))?)
+    }
+
+    fn list(&self) -> Result<Vec<(MigrationId, Record)>, Failure> {
+        let id = |key: Vec<u8>| key.try_into().map(|key| MigrationId::from_u128(u128::from_be_bytes(key)));
+        let rows = Shelf::list(self)?.into_iter();
+        rows.map(|(key, record)| Ok((id(key).map_err(|_| "a key of the journal is no migration's id")?, record))).collect()
+    }
+}
+
+fn key(migration: MigrationId) -> [u8; 16] {
+    migration.uuid().as_u128().to_be_bytes()
+}

@@ -1,0 +1,96 @@
+//! What is written down of a migration, so that a restarted agent knows where it stood.
+//!
+//! Written before the step that it announces is taken. A record is small: it is kept after the end, so that a
+//! coordinator that asks late gets the true answer, and forgotten when there are too many newer ones.
+
+use novacron_common::{
+    record::{InboundState, MigrationReport, OutboundState, SideState, Ticket},
+    spec::VmSpec,
+    units::Epoch,
+};
+use serde::{Deserialize, Serialize};
+
+/// Ended migrations that are remembered.
+pub const ENDED_MAX: usize = 256;
+
+/// One migration, from this host's side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// This host is the source.
+    Outbound {
+        /// The right to it.
+        ticket: Ticket,
+        /// What moves.
+        spec: VmSpec,
+        /// How far.
+        mark: OutboundMark,
+    },
+    /// This host is the target.
+    Inbound {
+        /// The right to it.
+        ticket: Ticket,
+        /// What moves.
+        spec: VmSpec,
+        /// How far.
+        mark: InboundMark,
+    },
+    /// Nothing more is to be done here. Also written for a migration that was called off before it began.
+    Ended(SideState),
+}
+
+/// How far a source is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutboundMark {
+    /// It may have begun.
+    Begun,
+    /// The machine was observed gone; the hand-over is awaited.
+    Gone(MigrationReport),
+    /// The hand-over is committed with this epoch; leftovers are being removed.
+    Releasing(Epoch),
+}
+
+/// How far a target is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InboundMark {
+    /// Files and sockets may be there, a copy may be arriving.
+    Begun,
+    /// The machine was observed here, complete and held.
+    Arrived {
+        /// Whether it is to run after the hand-over, or was a stopped machine and stays one.
+        run: bool,
+    },
+    /// The hand-over is committed; from here on it only goes forward.
+    Resuming {
+        /// The epoch that the hand-over committed.
+        epoch: Epoch,
+        /// As in `Arrived`.
+        run: bool,
+    },
+    /// What is here is being removed.
+    Discarding {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+impl Record {
+    /// What a coordinator is told on the strength of this record alone.
+    pub fn state(&self) -> SideState {
+        match self {
+            Self::Outbound { mark: OutboundMark::Begun, .. } => SideState::Outbound(OutboundState::Connecting),
+            Self::Outbound { mark: OutboundMark::Gone(report), .. } => {
+                SideState::Outbound(OutboundState::Gone(report.clone()))
+            }
+            Self::Outbound { mark: OutboundMark::Releasing(_), .. } => {
+                SideState::Outbound(OutboundState::Gone(MigrationReport::default()))
+            }
+            Self::Inbound { mark: InboundMark::Begun | InboundMark::Discarding { .. }, .. } => {
+                SideState::Inbound(InboundState::Preparing)
+            }
+            Self::Inbound { mark: InboundMark::Arrived { .. } | InboundMark::Resuming { .. }, .. } => {
+                SideState::Inbound(InboundState::Arrived)
+            }
+            Self::Ended(state) => state.clone(),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Moving machines to and from this host.
+//!
+//! libvirt carries the VM, the agents carry the bytes. libvirt migrates peer to peer over UNIX sockets that lead no
+//! further than the agents; what comes in there crosses to the other agent as lanes of one QUIC link.
+//!
+//! * [`Migrations`] owns all of it: one task a migration ([`source`], [`target`]), written down in a [`journal`];
+//! * [`lane`] carries bytes, [`filter`] judges what reaches the target's libvirtd;
+//! * [`outcome`] and [`progress`] are pure: how it ended, how far it is;
+//! * [`ports`] is what all this needs of the rest of the agent; `adapters` ties it to the real thing.
+//!
+//! A migration ends fully there or fully back. The source says *gone* only when it has seen that its machine is gone;
+//! the target holds what arrived until the hand-over is committed. No time-out on either side lets a guest run.
+
+mod adapters;
+pub mod filter;
+pub mod journal;
+pub mod lane;
+mod migrations;
+pub mod outcome;
+mod parts;
+pub mod ports;
+pub mod progress;
+mod source;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use lane::sockets::{SocketError, SocketRoom};
+pub use migrations::Migrations;
+pub use parts::MigrationsParts;

@@ -1,0 +1,100 @@
+//! What a source makes of what it sees once a copy is over. Pure: a migration's outcome is a matter of fact, and
+//! no return code or time-out decides it.
+
+use super::ports::Standing;
+
+/// What a source looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sight {
+    /// What the hypervisor holds.
+    pub standing: Standing,
+    /// Whether a copy is under way.
+    pub copying: bool,
+    /// Whether the copy was reported to have succeeded.
+    pub sent: bool,
+    /// Whether the guest ran when it began.
+    pub live: bool,
+}
+
+/// What follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is not here any more.
+    Gone,
+    /// It is here as before.
+    Back,
+    /// The copy goes on without us: end it.
+    Abort,
+    /// The guest is held and nobody copies it: let it run. It was never reported gone, so no hand-over can have
+    /// been committed, and its copy elsewhere is held.
+    Resume,
+    /// Look again.
+    Wait,
+}
+
+/// Judges.
+pub fn judge(sight: Sight) -> Verdict {
+    let Sight { standing, copying, sent, live } = sight;
+    match standing {
+        Standing::Unclear => Verdict::Wait,
+        Standing::Running | Standing::Paused { .. } if copying => Verdict::Abort,
+        Standing::Running => Verdict::Back,
+        Standing::Paused { .. } if live => Verdict::Resume,
+        // Somebody held a machine that we were about to stop.
+        Standing::Paused { .. } => Verdict::Back,
+        // With a live copy libvirt forgets the machine only when the target has confirmed that it is complete.
+        Standing::Absent if live => Verdict::Gone,
+        Standing::Absent | Standing::Stopped if sent => Verdict::Gone,
+        Standing::Absent | Standing::Stopped => Verdict::Back,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STANDINGS: [Standing; 6] = [
+        Standing::Absent,
+        Standing::Running,
+        Standing::Paused { persistent: false },
+        Standing::Paused { persistent: true },
+        Standing::Stopped,
+        Standing::Unclear,
+    ];
+
+    fn sights() -> impl Iterator<Item = Sight> {
+        let flags = (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0));
+        flags.flat_map(|(copying, sent, live)| {
+            STANDINGS.map(|standing| Sight { standing, copying, sent, live })
+        })
+    }
+
+    #[test]
+    fn a_machine_whose_processors_exist_here_is_never_gone() {
+        for sight in sights() {
+            let here = matches!(sight.standing, Standing::Running | Standing::Paused { .. } | Standing::Unclear);
+            assert!(!here || judge(sight) != Verdict::Gone, "{sight:?}");
+        }
+    }
+
+    #[test]
+    fn the_word_of_the_call_alone_decides_nothing_about_a_live_machine_that_is_known() {
+        for sight in sights().filter(|s| s.live && s.standing != Standing::Stopped) {
+            assert_eq!(judge(sight), judge(Sight { sent: !sight.sent, ..sight }), "{sight:?}");
+        }
+    }
+
+    #[test]
+    fn a_held_guest_runs_on_only_when_nobody_copies_it() {
+        let held = Sight { standing: Standing::Paused { persistent: true }, copying: true, sent: false, live: true };
+        assert_eq!(judge(held), Verdict::Abort);
+        assert_eq!(judge(Sight { copying: false, ..held }), Verdict::Resume);
+    }
+
+    #[test]
+    fn a_stopped_disk_that_did_not_cross_is_still_here() {
+        let stopped = Sight { standing: Standing::Stopped, copying: false, sent: false, live: false };
+        assert_eq!(judge(stopped), Verdict::Back);
+        assert_eq!(judge(Sight { sent: true, ..stopped }), Verdict::Gone);
+    }
+}

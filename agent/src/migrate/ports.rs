@@ -1,0 +1,122 @@
+//! What a migration needs of the rest of the agent, as traits: the hypervisor, the machine's files, the machine's
+//! owner, and the journal. The real ones are in `adapters`; tests bring their own.
+
+use super::journal::Record;
+use crate::hypervisor::{Definition, HvError, MachineFiles};
+use async_trait::async_trait;
+use novacron_common::{
+    ids::{MigrationId, VmId},
+    spec::VmSpec,
+    units::Epoch,
+    wire::Denial,
+};
+use std::time::Duration;
+
+/// An error with its causes, from behind a port.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a hypervisor holds of a machine: the fact on which a migration's outcome is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    Absent,
+    /// Its processors run.
+    Running,
+    /// Its processors are held.
+    Paused {
+        /// Whether it stays defined when it stops. An arriving machine becomes so when it is complete.
+        persistent: bool,
+    },
+    /// Defined, not running.
+    Stopped,
+    /// The hypervisor does not say just now: ask again.
+    Unclear,
+}
+
+/// Where the source's libvirtd and QEMU find their ways out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// For the source's libvirtd, to the target's.
+    pub control_uri: String,
+    /// For memory; the same string on both hosts.
+    pub migrate_uri: String,
+    /// For disks; the same string on both hosts.
+    pub disks_uri: String,
+    /// The disk that travels, by its name in the domain; `None` if the machine has none.
+    pub disk: Option<&'static str>,
+}
+
+/// How far the hypervisor is with a copy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Bytes sent, memory and disks.
+    pub processed: u64,
+    /// Bytes yet to be sent, as far as is known now.
+    pub remaining: u64,
+    /// Passes over memory.
+    pub iteration: u64,
+    /// Pages that the guest dirties each second.
+    pub dirty_pages_per_second: u64,
+    /// The hypervisor's figure for the pause, milliseconds.
+    pub downtime_ms: Option<u64>,
+}
+
+/// The hypervisor, as a migration uses it. Every method is idempotent.
+#[async_trait]
+pub trait Mover: Send + Sync {
+    /// What it holds of the machine, now.
+    async fn standing(&self, vm: VmId) -> Result<Standing, HvError>;
+    /// Copies the running machine to the other end of `route`; there it stays paused. Returns when the hypervisor
+    /// says that it is over; whether it is there or here is for [`Mover::standing`] to say.
+    async fn send(&self, vm: VmId, route: Route) -> Result<(), HvError>;
+    /// Ends a copy that is under way. Nothing to end is no error.
+    async fn abort(&self, vm: VmId) -> Result<(), HvError>;
+    /// How far the copy is; `None` if none is under way.
+    async fn copied(&self, vm: VmId) -> Result<Option<Copied>, HvError>;
+    /// Lets a paused machine run on.
+    async fn resume(&self, vm: VmId) -> Result<(), HvError>;
+    /// Starts a stopped one.
+    async fn start(&self, vm: VmId) -> Result<(), HvError>;
+    /// Asks the guest to shut down, waits, then cuts its power.
+    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError>;
+    /// Makes it known, stopped.
+    async fn define(&self, definition: &Definition) -> Result<(), HvError>;
+    /// Cuts its power and forgets it. Unknown is no error.
+    async fn undefine(&self, vm: VmId) -> Result<(), HvError>;
+    /// The domain document that this host would define.
+    fn document(&self, definition: &Definition) -> Result<String, HvError>;
+}
+
+/// Makes and removes a machine's files. Both are idempotent.
+#[async_trait]
+pub trait Landing: Send + Sync {
+    /// Fetches missing images, makes an overlay over them and a seed, unless they are there.
+    async fn prepare(&self, vm: VmId, spec: &VmSpec) -> Result<MachineFiles, Failure>;
+    /// Removes the machine's folder; images stay.
+    async fn remove(&self, vm: VmId) -> Result<(), Failure>;
+}
+
+/// Who owns the machines of this host.
+#[async_trait]
+pub trait Residents: Send + Sync {
+    /// Puts the machine in this migration's hands, if it is here under `epoch`. The same may borrow again.
+    async fn lend(&self, vm: VmId, migration: MigrationId, epoch: Epoch) -> Result<(), Denial>;
+    /// It ended here: the machine is its owner's again.
+    async fn give_back(&self, vm: VmId, migration: MigrationId) -> Result<(), Denial>;
+    /// The machine is here and may run under `epoch`.
+    async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch) -> Result<(), Denial>;
+    /// The machine runs elsewhere under `epoch`.
+    async fn left(&self, vm: VmId, epoch: Epoch) -> Result<(), Denial>;
+    /// Whether the machine belongs here.
+    async fn holds(&self, vm: VmId) -> bool;
+}
+
+/// Keeps what a restarted agent must know. A record is on stable storage when `put` returns. Blocking.
+pub trait Journal: Send + Sync {
+    /// Writes a migration's record in place of the one before.
+    fn put(&self, migration: MigrationId, record: &Record) -> Result<(), Failure>;
+    /// Forgets one.
+    fn remove(&self, migration: MigrationId) -> Result<(), Failure>;
+    /// All of them.
+    fn list(&self) -> Result<Vec<(MigrationId, Record)>, Failure>;
+}

@@ -1,0 +1,377 @@
+//! The target's side of one migration: one task, one sequence.
+//!
+//! ```text
+//!  Prepare ─▶ Receive ─▶ Settle ─▶ Arrived ─▶ Resume ─▶ (Running)
+//!     └──────────┴─────────┴──────────┴─▶ Discard ─▶ (Discarded)
+//! ```
+//!
+//! Settle looks at what the hypervisor holds. An arrived guest is held: nothing but a Resume that carries a higher
+//! epoch than the ticket lets it run, and from that moment on nothing discards it.
+
+use super::{
+    filter::{Expectation, element::Element},
+    journal::{InboundMark, Record},
+    lane::{
+        cold,
+        sockets::Sockets,
+        target::{Door, LaneEvent, Onward, SharedDoor},
+    },
+    parts::{MigrationsParts, Post},
+    ports::{Failure, Mover, Standing},
+    source::until_done,
+};
+use crate::{
+    hypervisor::{MachineFiles, libvirt::xml::DISK_TARGET},
+    text::describe,
+};
+use novacron_common::{
+    ids::VmId,
+    record::{InboundState, SideState, Ticket},
+    spec::VmSpec,
+    units::Epoch,
+    wire::{Denial, DenialCode, LaneKind},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep},
+};
+
+/// Lane events that may wait.
+const EVENTS: usize = 16;
+/// How often an unused ticket's end is looked for.
+const EXPIRY_EVERY: Duration = Duration::from_secs(1);
+/// How long libvirt may take to show what it has said, or to remove a copy whose source went away.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(20);
+const SETTLE_POLL: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What a coordinator decides about an arrival.
+pub(super) enum Order {
+    /// The hand-over is committed: run it.
+    Resume { epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
+    /// Remove it.
+    Discard { reason: String, reply: oneshot::Sender<Result<(), Denial>> },
+}
+
+/// What is served while a copy arrives.
+pub(super) struct Stage {
+    door: SharedDoor,
+    events: mpsc::Receiver<LaneEvent>,
+    files: MachineFiles,
+    _sockets: Option<Sockets>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.door.shut();
+    }
+}
+
+/// A machine that has arrived.
+pub(super) struct Landed {
+    /// Whether it is to run after the hand-over.
+    pub run: bool,
+    /// Still served: libvirt's last words to the source go through it.
+    pub stage: Option<Box<Stage>>,
+}
+
+/// Where an arrival is.
+pub(super) enum TargetPhase {
+    Prepare,
+    Receive(Box<Stage>),
+    /// A copy may be here: look. The text says why, if it is not.
+    Settle(Option<Box<Stage>>, String),
+    Arrived(Landed),
+    Resume(Landed, Epoch),
+    Discard(String),
+    Ended,
+}
+
+/// One migration to this host.
+pub(super) struct Arrival {
+    pub parts: Arc<MigrationsParts>,
+    pub mover: Arc<dyn Mover>,
+    pub ticket: Ticket,
+    pub spec: VmSpec,
+    pub post: Post,
+    pub orders: mpsc::Receiver<Order>,
+    /// Where the registry finds the door for lanes.
+    pub door: watch::Sender<Option<SharedDoor>>,
+}
+
+impl Arrival {
+    /// Runs to the end.
+    pub(super) async fn run(mut self, from: TargetPhase) {
+        let mut phase = from;
+        loop {
+            phase = match phase {
+                TargetPhase::Prepare => self.prepare().await,
+                TargetPhase::Receive(stage) => self.receive(stage).await,
+                TargetPhase::Settle(stage, reason) => self.settle(stage, reason).await,
+                TargetPhase::Arrived(landed) => self.arrived(landed).await,
+                TargetPhase::Resume(landed, epoch) => self.resume(landed, epoch).await,
+                TargetPhase::Discard(reason) => self.discard(reason).await,
+                TargetPhase::Ended => return,
+            };
+        }
+    }
+
+    fn vm(&self) -> VmId {
+        self.ticket.vm
+    }
+
+    fn show(&self, state: InboundState) {
+        self.post.show(SideState::Inbound(state));
+    }
+
+    async fn note(&self, mark: InboundMark) {
+        let record = Record::Inbound { ticket: self.ticket.clone(), spec: self.spec.clone(), mark };
+        self.parts.note(self.ticket.migration, record).await;
+    }
+
+    async fn prepare(&mut self) -> TargetPhase {
+        self.show(InboundState::Preparing);
+        let made = {
+            let orders = &mut self.orders;
+            let (parts, mover) = (self.parts.clone(), self.mover.clone());
+            let making = make_stage(&parts, &*mover, &self.ticket, &self.spec);
+            tokio::pin!(making);
+            loop {
+                tokio::select! {
+                    made = &mut making => break made.map_err(|error| describe(&*error)),
+                    order = orders.recv() => match refuse_resume(order) {
+                        Some(reason) => break Err(reason),
+                        None => continue,
+                    },
+                }
+            }
+        };
+        match made {
+            Ok(stage) => {
+                self.door.send_replace(Some(stage.door.clone()));
+                self.show(InboundState::Ready);
+                TargetPhase::Receive(Box::new(stage))
+            }
+            Err(reason) => TargetPhase::Discard(reason),
+        }
+    }
+
+    async fn receive(&mut self, mut stage: Box<Stage>) -> TargetPhase {
+        let mut begun = false;
+        loop {
+            tokio::select! {
+                Some(event) = stage.events.recv() => match event {
+                    LaneEvent::Begun => {
+                        begun = true;
+                        self.show(InboundState::Receiving);
+                    }
+                    LaneEvent::Finished => return TargetPhase::Settle(Some(stage), "the copy is not complete".into()),
+                    LaneEvent::Over { refused: Some(refused) } => {
+                        return TargetPhase::Settle(Some(stage), format!("the control lane was refused: {refused}"));
+                    }
+                    LaneEvent::Over { refused: None } => {
+                        return TargetPhase::Settle(Some(stage), "the source ended the copy".into());
+                    }
+                    LaneEvent::Landed(landed) => return self.landed(stage, landed).await,
+                },
+                order = self.orders.recv() => if let Some(reason) = refuse_resume(order) {
+                    return TargetPhase::Discard(reason);
+                },
+                () = sleep(EXPIRY_EVERY), if !begun => if (self.parts.now)() > self.ticket.expires_at {
+                    return TargetPhase::Discard("the ticket expired before the copy began".into());
+                },
+            }
+        }
+    }
+
+    async fn landed(&self, stage: Box<Stage>, landed: Result<bool, String>) -> TargetPhase {
+        let run = match landed {
+            Ok(run) => run,
+            Err(reason) => return TargetPhase::Discard(reason),
+        };
+        let definition = self.parts.definition(self.vm(), &self.spec, stage.files.clone());
+        match self.mover.define(&definition).await {
+            Ok(()) => TargetPhase::Arrived(Landed { run, stage: Some(stage) }),
+            Err(error) => TargetPhase::Discard(describe(&error)),
+        }
+    }
+
+    async fn settle(&mut self, stage: Option<Box<Stage>>, reason: String) -> TargetPhase {
+        let deadline = Instant::now() + SETTLE_DEADLINE;
+        loop {
+            match self.mover.standing(self.vm()).await {
+                Ok(standing) if is_complete(standing) => return TargetPhase::Arrived(Landed { run: true, stage }),
+                Ok(Standing::Absent) => return TargetPhase::Discard(reason),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(vm = %self.vm(), reason = describe(&error), "arrival not seen yet"),
+            }
+            if Instant::now() > deadline {
+                return TargetPhase::Discard(reason);
+            }
+            sleep(SETTLE_POLL).await;
+        }
+    }
+
+    async fn arrived(&mut self, mut landed: Landed) -> TargetPhase {
+        self.show(InboundState::Arrived);
+        self.note(InboundMark::Arrived { run: landed.run }).await;
+        loop {
+            tokio::select! {
+                Some(_) = next_event(&mut landed.stage) => {} // the lanes end; nobody has to wait to say so
+                order = self.orders.recv() => match order {
+                    Some(Order::Resume { epoch, reply }) => {
+                        let verdict = self.may_run(epoch);
+                        let may = verdict.is_ok();
+                        let _ = reply.send(verdict);
+                        if may {
+                            return TargetPhase::Resume(landed, epoch);
+                        }
+                    }
+                    Some(Order::Discard { reason, reply }) => {
+                        let _ = reply.send(Ok(()));
+                        return TargetPhase::Discard(reason);
+                    }
+                    None => return TargetPhase::Ended,
+                },
+            }
+        }
+    }
+
+    fn may_run(&self, epoch: Epoch) -> Result<(), Denial> {
+        if epoch > self.ticket.epoch {
+            return Ok(());
+        }
+        let text = format!("the hand-over's {epoch} does not supersede the ticket's {}", self.ticket.epoch);
+        Err(Denial { code: DenialCode::StaleEpoch, text })
+    }
+
+    async fn resume(&mut self, landed: Landed, epoch: Epoch) -> TargetPhase {
+        // Every millisecond of this is blackout: the guest first, the ledger after. A crash in between is put right
+        // by the coordinator, who asks again until it sees the guest run.
+        let run = landed.run;
+        let step = self.try_run(epoch, run);
+        tokio::pin!(step);
+        let mut noted = false;
+        loop {
+            tokio::select! {
+                () = &mut step => break,
+                () = sleep(RETRY), if !noted => {
+                    noted = true;
+                    self.note(InboundMark::Resuming { epoch, run }).await;
+                }
+            }
+        }
+        drop(landed);
+        self.show(InboundState::Running);
+        let ended = Record::Ended(SideState::Inbound(InboundState::Running));
+        self.parts.note(self.ticket.migration, ended).await;
+        TargetPhase::Ended
+    }
+
+    async fn try_run(&self, epoch: Epoch, run: bool) {
+        while let Err(error) = self.run_once(epoch, run).await {
+            tracing::warn!(vm = %self.vm(), reason = describe(&*error), "the hand-over is committed, but the guest does not run yet");
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn run_once(&self, epoch: Epoch, run: bool) -> Result<(), Failure> {
+        if run {
+            match self.mover.standing(self.vm()).await? {
+                Standing::Running => {}
+                Standing::Stopped => self.mover.start(self.vm()).await?,
+                _ => self.mover.resume(self.vm()).await?,
+            }
+        }
+        Ok(self.parts.residents.arrived(self.vm(), self.spec.clone(), epoch).await?)
+    }
+
+    async fn discard(&mut self, reason: String) -> TargetPhase {
+        tracing::info!(migration = %self.ticket.migration, reason, "the arrival is discarded");
+        self.door.send_replace(None);
+        self.note(InboundMark::Discarding { reason: reason.clone() }).await;
+        {
+            let remove = until_done("discard", || async {
+                self.mover.undefine(self.ticket.vm).await?;
+                self.parts.files.remove(self.ticket.vm).await
+            });
+            remove.await;
+        }
+        let state = SideState::Inbound(InboundState::Discarded { reason });
+        self.parts.note(self.ticket.migration, Record::Ended(state.clone())).await;
+        self.post.show(state);
+        TargetPhase::Ended
+    }
+}
+
+/// A copy is complete when libvirt keeps it: it becomes persistent in Finish. Running is not what we asked for, but
+/// then it is somebody's guest, and not ours to cut.
+fn is_complete(standing: Standing) -> bool {
+    matches!(standing, Standing::Paused { persistent: true } | Standing::Stopped | Standing::Running)
+}
+
+/// Before a guest has arrived it can only be discarded: says why, if so.
+fn refuse_resume(order: Option<Order>) -> Option<String> {
+    match order {
+        Some(Order::Resume { reply, .. }) => {
+            let text = "the guest has not arrived".to_owned();
+            let _ = reply.send(Err(Denial { code: DenialCode::Conflict, text }));
+            None
+        }
+        Some(Order::Discard { reason, reply }) => {
+            let _ = reply.send(Ok(()));
+            Some(reason)
+        }
+        None => Some("the agent stops".into()),
+    }
+}
+
+async fn next_event(stage: &mut Option<Box<Stage>>) -> Option<LaneEvent> {
+    match stage {
+        Some(stage) => stage.events.recv().await,
+        None => None,
+    }
+}
+
+async fn make_stage(
+    parts: &MigrationsParts,
+    mover: &dyn Mover,
+    ticket: &Ticket,
+    spec: &VmSpec,
+) -> Result<Stage, Failure> {
+    // What an earlier try left would be taken for a part of this one.
+    parts.files.remove(ticket.vm).await?;
+    let files = parts.files.prepare(ticket.vm, spec).await?;
+    let (events_in, events) = mpsc::channel(EVENTS);
+    let (onward, sockets) = if ticket.live {
+        let sockets = parts.sockets.make(ticket.migration)?;
+        (live(parts, mover, (ticket, spec), (&files, &sockets))?, Some(sockets))
+    } else {
+        (Onward::Cold(cold::Landing::new(&files, spec)), None)
+    };
+    let door = Arc::new(Door::new(ticket.clone(), onward, events_in));
+    Ok(Stage { door, events, files, _sockets: sockets })
+}
+
+fn live(
+    parts: &MigrationsParts,
+    mover: &dyn Mover,
+    (ticket, spec): (&Ticket, &VmSpec),
+    (files, sockets): (&MachineFiles, &Sockets),
+) -> Result<Onward, Failure> {
+    let route = sockets.route(Some(DISK_TARGET));
+    let document = mover.document(&parts.definition(ticket.vm, spec, files.clone()))?;
+    let expectation = Expectation {
+        domain: Element::parse(&document)?,
+        migrate_uri: route.migrate_uri,
+        disks_uri: route.disks_uri,
+        disk: DISK_TARGET.to_owned(),
+    };
+    Ok(Onward::Live {
+        libvirt: parts.libvirt_socket.clone(),
+        memory: sockets.path(LaneKind::Memory),
+        disk: sockets.path(LaneKind::Disk),
+        expectation: Box::new(expectation),
+    })
+}

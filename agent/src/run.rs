@@ -1,0 +1,278 @@
+//! Puts the agent together and keeps it running. Read this to see what there is and who knows whom.
+
+use crate::{
+    attempt::{AttemptRunner, OpenError},
+    bridge::{self, BridgeError},
+    clock,
+    config::Config,
+    control::{Dispatch, Introduction, PeerFetch, Reports, Session, SessionParts, StreamOwners, serve_endpoint},
+    enroll,
+    facts::HostFacts,
+    gossip,
+    hypervisor::{Hypervisor, HvError, libvirt::Libvirt, namespace::{Namespace, home::HomeError}},
+    image::{DiskError, Disks, ImageStore, StoreOptions},
+    ledger::{AgentLedger, LedgerError},
+    metrics,
+    migrate::{Migrations, MigrationsParts, SocketError, SocketRoom, ports::Mover},
+    peers::Peers,
+    room::Room,
+    text::describe,
+    vm::{Board, Hypervisors, Machines, MachinesError, MachinesParts},
+};
+use novacron_common::{record::Accel, units::Incarnation};
+use novacron_transport::{Endpoint, Gossip, GossipSettings, Identity, IdentityCell, IdentityError, LinkError, Role};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+/// How often agents gossip.
+const GOSSIP_EVERY: Duration = Duration::from_secs(1);
+/// Changes of migrations that may wait to be sent; the coordinator asks for what is left out.
+const CHANGES: usize = 256;
+/// How long libvirt is waited for at start: after a boot it may come up beside us.
+const LIBVIRT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No identity yet.
+    #[error("this host has not joined a cluster: run `novacron-agent join --token …` first")]
+    NotJoined(#[source] IdentityError),
+    /// The certificate is a coordinator's.
+    #[error("the certificate in {} is no agent's", .0.display())]
+    NotAnAgent(PathBuf),
+    /// The ledger.
+    #[error("could not open the agent's ledger")]
+    Ledger(#[from] LedgerError),
+    /// The network.
+    #[error("could not open the network")]
+    Network(#[from] LinkError),
+    /// The bridge.
+    #[error("could not make the bridge for machines")]
+    Bridge(#[from] BridgeError),
+    /// A hypervisor.
+    #[error("could not start a hypervisor (switch it off in agent.toml if this host is not to have it)")]
+    Hypervisor(#[from] HvError),
+    /// Namespace machines.
+    #[error("could not open the namespace machines")]
+    Namespaces(#[from] HomeError),
+    /// Attempts.
+    #[error("could not take up the attempts of jobs")]
+    Attempts(#[from] OpenError),
+    /// Images.
+    #[error("could not open the images")]
+    Images(#[source] io::Error),
+    /// Disks.
+    #[error("could not open the machines' disks")]
+    Disks(#[from] DiskError),
+    /// Machines.
+    #[error("could not take up the machines")]
+    Machines(#[from] MachinesError),
+    /// Migrations.
+    #[error("could not take up the migrations: {0}")]
+    Migrations(String),
+    /// The sockets of migrations.
+    #[error("could not make the folder for migrations' sockets")]
+    Sockets(#[from] SocketError),
+    /// Gossip.
+    #[error("could not start gossiping: {0}")]
+    Gossip(String),
+    /// Anything of the system's.
+    #[error("could not {doing}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// The system's reason.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// Runs until SIGTERM or SIGINT. Machines and attempts run on.
+///
+/// # Errors
+/// [`RunError`] if it cannot start.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    init_log(&config);
+    let identity = Identity::load(&config.identity_dir()).map_err(RunError::NotJoined)?;
+    let Role::Agent { host } = identity.role else { return Err(RunError::NotAnAgent(config.identity_dir())) };
+    let ledger = AgentLedger::open(&config.data_dir)?;
+    let incarnation = ledger.raise_incarnation()?;
+    let booted = ledger.notice_boot(&HostFacts::boot_id())?;
+    tracing::info!(%host, name = %config.name, incarnation = incarnation.0, booted, "the agent starts");
+
+    let peers = Peers::load(ledger.shelf("directory")?, &enroll::known_coordinators(&config))?;
+    let cluster = identity.cluster;
+    let endpoint = Endpoint::bind(config.quic_listen, Arc::new(IdentityCell::new(identity)))?;
+    let gate = peers.clone();
+    endpoint.set_gate(Arc::new(move |role| gate.is_member(role)));
+
+    let (hypervisors, libvirt) = start_hypervisors(&config).await?;
+    let accel = libvirt.as_ref().map_or(Accel::Tcg, |l| l.capabilities().accel);
+    let room = open_room(&config, &endpoint, &peers)?;
+    let machines = Machines::adopt(MachinesParts {
+        shelf: ledger.shelf("machines")?,
+        hypervisors,
+        files: Arc::new(room.clone()),
+        board: Arc::new(Board::default()),
+        bridge: config.bridge.clone(),
+    })?;
+    let (changes, changed) = mpsc::channel(CHANGES);
+    let migrations = Migrations::restore(MigrationsParts {
+        host,
+        endpoint: endpoint.clone(),
+        mover: libvirt.map(|l| l as Arc<dyn Mover>),
+        files: Arc::new(Arc::new(room.clone())),
+        residents: Arc::new(machines.clone()),
+        journal: Arc::new(ledger.shelf("migrations")?),
+        sockets: open_sockets(&config)?,
+        libvirt_socket: config.hypervisor.as_ref().map(|h| h.socket.clone()).unwrap_or_default(),
+        bridge: config.bridge.clone(),
+        now: clock::now,
+        changes,
+    })
+    .map_err(|cause| RunError::Migrations(cause.to_string()))?;
+    let supervisor =
+        std::env::current_exe().map_err(|cause| RunError::System { doing: "find this program", cause })?;
+    let attempts = Arc::new(AttemptRunner::open(&config.data_dir, supervisor).await?);
+    let settings = GossipSettings {
+        cluster,
+        id: host.to_string(),
+        incarnation,
+        advertise: config.quic_advertise,
+        interval: GOSSIP_EVERY,
+    };
+    let gossip = Gossip::start(endpoint.clone(), settings).await.map_err(|e| RunError::Gossip(e.to_string()))?;
+
+    let owners = Arc::new(StreamOwners {
+        dispatch: Dispatch {
+            machines: machines.clone(),
+            attempts: attempts.clone(),
+            migrations: migrations.clone(),
+            room: room.clone(),
+            peers: peers.clone(),
+        },
+        machines: machines.clone(),
+        migrations,
+        images: room.images.clone(),
+        gossip,
+    });
+    let facts = HostFacts { data_dir: config.data_dir.clone(), memory_reserve: config.memory_reserve };
+    let session = Session::new(SessionParts {
+        introduction: introduction(&config, incarnation, accel),
+        endpoint: endpoint.clone(),
+        peers: peers.clone(),
+        machines: machines.clone(),
+        facts: facts.clone(),
+        owners: owners.clone(),
+    });
+    let reports = Reports::new(session.link());
+
+    tokio::spawn(reports.clone().deliver_attempts(attempts));
+    tokio::spawn(reports.send_migrations(changed));
+    tokio::spawn(gossip::speak(owners.clone(), peers.clone(), facts));
+    tokio::spawn(serve_endpoint(endpoint.clone(), owners));
+    let coordinators = peers.clone();
+    let addresses = move || coordinators.coordinators().into_iter().map(|c| c.quic).collect();
+    tokio::spawn(enroll::keep_renewed(config.clone(), endpoint.clone(), addresses));
+    if let Some(address) = config.metrics_listen {
+        tokio::spawn(metrics::serve(address, machines));
+    }
+    tokio::spawn(session.run());
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::spawn(keep_watchdog());
+
+    wait_for_the_end().await?;
+    tracing::info!("the agent stops; machines and attempts run on");
+    let _ = tokio::time::timeout(Duration::from_secs(3), endpoint.close()).await;
+    Ok(())
+}
+
+fn introduction(config: &Config, incarnation: Incarnation, accel: Accel) -> Introduction {
+    Introduction { name: config.name.clone(), incarnation, quic: config.quic_advertise, accel }
+}
+
+async fn start_hypervisors(config: &Config) -> Result<(Hypervisors, Option<Arc<Libvirt>>), RunError> {
+    let mut hypervisors = Hypervisors::default();
+    let mut libvirt = None;
+    if let Some(hypervisor) = &config.hypervisor {
+        bridge::ensure(&config.bridge, config.uplink.as_deref()).await?;
+        let connected = Arc::new(connect(hypervisor).await?);
+        hypervisors.kvm = Some(connected.clone());
+        libvirt = Some(connected);
+    }
+    if config.namespace {
+        let supervisor =
+            std::env::current_exe().map_err(|cause| RunError::System { doing: "find this program", cause })?;
+        hypervisors.namespace = Some(Arc::new(Namespace::open(&config.data_dir, supervisor).await?));
+    }
+    Ok((hypervisors, libvirt))
+}
+
+async fn connect(hypervisor: &crate::config::HypervisorConfig) -> Result<Libvirt, HvError> {
+    let until = tokio::time::Instant::now() + LIBVIRT_PATIENCE;
+    loop {
+        match Libvirt::connect(&hypervisor.uri, hypervisor.accel).await {
+            Err(error) if tokio::time::Instant::now() < until => {
+                tracing::warn!(uri = hypervisor.uri, reason = describe(&error), "libvirt does not answer yet");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn open_room(config: &Config, endpoint: &Endpoint, peers: &Peers) -> Result<Room, RunError> {
+    let url_allow = config.images.url_allow.iter().filter_map(|text| text.parse().ok()).collect();
+    let options = StoreOptions {
+        folder: config.data_dir.join("images"),
+        folders: config.images.folders.clone(),
+        url_allow,
+        size_max: config.images.size_max,
+        timeout: config.images.timeout,
+    };
+    let peers = Arc::new(PeerFetch::new(endpoint.clone(), peers.clone()));
+    let qemu_user = config.hypervisor.as_ref().and_then(|h| h.qemu_user.as_deref());
+    Ok(Room {
+        images: Arc::new(ImageStore::open(options, peers).map_err(RunError::Images)?),
+        disks: Disks::open(config.data_dir.join("vms"), qemu_user)?,
+    })
+}
+
+fn open_sockets(config: &Config) -> Result<SocketRoom, SocketError> {
+    let qemu_user = config.hypervisor.as_ref().and_then(|h| h.qemu_user.as_deref());
+    SocketRoom::open(&config.run_dir, qemu_user)
+}
+
+fn init_log(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if config.log_json {
+        builder.json().init();
+    } else {
+        builder.with_ansi(false).init();
+    }
+}
+
+async fn wait_for_the_end() -> Result<(), RunError> {
+    let failed = |cause| RunError::System { doing: "wait for signals", cause };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        result = tokio::signal::ctrl_c() => result.map_err(failed)?,
+    }
+    Ok(())
+}
+
+/// Tells systemd that the agent lives, as often as its unit asks for (sd_watchdog_enabled(3)).
+async fn keep_watchdog() {
+    let Some(every) = sd_notify::watchdog_enabled() else { return };
+    let mut tick = tokio::time::interval(every / 2);
+    loop {
+        tick.tick().await;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+    }
+}

@@ -1,0 +1,84 @@
+//! Whether an assignment is taken. Pure: three answers make repeats harmless.
+
+use super::record::Entry;
+use novacron_common::{
+    record::{VmAction, VmAssignment},
+    wire::{Denial, DenialCode},
+};
+
+/// The answer to an assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is written down, and its task will see to it.
+    Queue,
+    /// It is what this host holds already.
+    AlreadySo,
+    /// No.
+    Deny(Denial),
+}
+
+pub(super) fn judge(held: Option<&Entry>, ask: &VmAssignment) -> Verdict {
+    match held {
+        None => Verdict::Queue,
+        Some(entry) if ask.epoch < entry.epoch() => stale(entry, ask),
+        Some(Entry::Left { .. }) if ask.action == VmAction::Delete => Verdict::Queue,
+        Some(entry @ Entry::Left { epoch }) if ask.epoch <= *epoch => stale(entry, ask),
+        Some(Entry::Left { .. }) => Verdict::Queue,
+        Some(Entry::Held(record)) if record.assignment == *ask => Verdict::AlreadySo,
+        Some(Entry::Held(record)) => match record.lent {
+            Some(migration) => deny(DenialCode::Conflict, format!("{} is in the hands of {migration}", ask.vm)),
+            None => Verdict::Queue,
+        },
+    }
+}
+
+fn stale(entry: &Entry, ask: &VmAssignment) -> Verdict {
+    let text = format!("{} was asked for under {}, but this host has seen {}", ask.vm, ask.epoch, entry.epoch());
+    deny(DenialCode::StaleEpoch, text)
+}
+
+fn deny(code: DenialCode, text: String) -> Verdict {
+    Verdict::Deny(Denial { code, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::record::VmRecord;
+    use novacron_common::{ids::MigrationId, units::Epoch};
+
+    fn ask(epoch: u64, action: VmAction) -> VmAssignment {
+        VmAssignment { epoch: Epoch(epoch), action, ..crate::vm::decide::tests::assignment(VmAction::Run) }
+    }
+
+    fn code(verdict: Verdict) -> Option<DenialCode> {
+        match verdict {
+            Verdict::Deny(denial) => Some(denial.code),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn an_older_epoch_is_refused() {
+        let held = Entry::Held(VmRecord::new(ask(3, VmAction::Run)));
+        assert_eq!(code(judge(Some(&held), &ask(2, VmAction::Run))), Some(DenialCode::StaleEpoch));
+        assert_eq!(judge(Some(&held), &ask(3, VmAction::Run)), Verdict::AlreadySo);
+        assert_eq!(judge(Some(&held), &ask(4, VmAction::Run)), Verdict::Queue);
+    }
+
+    #[test]
+    fn a_machine_that_left_comes_back_only_under_a_newer_epoch() {
+        let left = Entry::Left { epoch: Epoch(5) };
+        assert_eq!(code(judge(Some(&left), &ask(5, VmAction::Run))), Some(DenialCode::StaleEpoch));
+        assert_eq!(judge(Some(&left), &ask(6, VmAction::Run)), Verdict::Queue);
+        assert_eq!(judge(Some(&left), &ask(5, VmAction::Delete)), Verdict::Queue);
+    }
+
+    #[test]
+    fn a_machine_in_the_hands_of_a_migration_is_left_alone() {
+        let mut record = VmRecord::new(ask(3, VmAction::Run));
+        record.lent = Some(MigrationId::from_u128(1));
+        let stop = ask(3, VmAction::Stop { grace_ms: 0 });
+        assert_eq!(code(judge(Some(&Entry::Held(record)), &stop)), Some(DenialCode::Conflict));
+    }
+}

@@ -1,0 +1,59 @@
+//! What is seen of every machine, for the status report. Written by the machines' tasks, read by the session.
+
+use novacron_common::{ids::VmId, record::VmObservation};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+use tokio::sync::watch;
+
+/// The latest observation of each machine, and a signal when one changes.
+#[derive(Debug)]
+pub struct Board {
+    seen: Mutex<BTreeMap<VmId, VmObservation>>,
+    version: watch::Sender<u64>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self { seen: Mutex::default(), version: watch::Sender::new(0) }
+    }
+}
+
+impl Board {
+    /// Writes an observation; readers are woken if it says something new.
+    pub fn post(&self, new: VmObservation) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = seen.insert(new.vm, new.clone());
+        drop(seen);
+        if before.is_none_or(|old| is_news(&old, &new)) {
+            self.version.send_modify(|v| *v += 1);
+        }
+    }
+
+    /// Forgets a machine that went elsewhere.
+    pub fn forget(&self, vm: VmId) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&vm);
+    }
+
+    /// The latest of one.
+    pub fn of(&self, vm: VmId) -> Option<VmObservation> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&vm).cloned()
+    }
+
+    /// The latest of all.
+    pub fn all(&self) -> Vec<VmObservation> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Changes whenever an observation says something new.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+}
+
+/// Counters alone are no news: they go with the next periodic report.
+fn is_news(old: &VmObservation, new: &VmObservation) -> bool {
+    let still = |o: &VmObservation| VmObservation { cpu_ms: 0, memory: Default::default(), ..o.clone() };
+    still(old) != still(new)
+}

@@ -1,0 +1,139 @@
+//! What a machine's task does next. Pure: from what is wanted and what is seen.
+
+use super::record::VmRecord;
+use novacron_common::{
+    record::{VmAction, VmState},
+    spec::RestartPolicy,
+};
+use std::time::Duration;
+
+/// The next thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// All is as it should be, or not ours to change.
+    Rest,
+    /// Make its files and define it.
+    Define,
+    /// Start it.
+    Start,
+    /// Stop it.
+    Stop {
+        /// Between the request and the cut.
+        grace: Duration,
+    },
+    /// Write down that this restart request was carried out.
+    MarkRestarted(u64),
+    /// Stop it and remove all of it.
+    Remove,
+}
+
+pub(super) fn next(record: &VmRecord, seen: VmState) -> Step {
+    if record.lent.is_some() {
+        return Step::Rest;
+    }
+    match record.assignment.action {
+        VmAction::Delete => Step::Remove,
+        VmAction::Stop { grace_ms } => stop(seen, grace_ms),
+        VmAction::Restart { request, grace_ms } if request > record.restarted => restart(seen, request, grace_ms),
+        VmAction::Restart { .. } | VmAction::Run => run(record, seen),
+    }
+}
+
+fn run(record: &VmRecord, seen: VmState) -> Step {
+    match seen {
+        VmState::Missing => Step::Define,
+        VmState::Stopped if !record.ran || record.assignment.spec.restart == RestartPolicy::Always => Step::Start,
+        // A paused guest may be the unfinished end of a migration: whether it runs on is the coordinator's word.
+        _ => Step::Rest,
+    }
+}
+
+fn stop(seen: VmState, grace_ms: u64) -> Step {
+    match seen {
+        VmState::Missing => Step::Define,
+        VmState::Running | VmState::Paused | VmState::Stopping => {
+            Step::Stop { grace: Duration::from_millis(grace_ms) }
+        }
+        _ => Step::Rest,
+    }
+}
+
+/// A restart is a stop, the note that it was done, and then a run like any other.
+fn restart(seen: VmState, request: u64, grace_ms: u64) -> Step {
+    match seen {
+        VmState::Running | VmState::Paused | VmState::Stopping => {
+            Step::Stop { grace: Duration::from_millis(grace_ms) }
+        }
+        _ => Step::MarkRestarted(request),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use novacron_common::{
+        ids::{MigrationId, VmId},
+        record::VmAssignment,
+        spec::{BootSource, MachineKind, NetworkSpec, TemplateSpec, VmSpec},
+        units::{ByteCount, Epoch},
+    };
+
+    pub(in crate::vm) fn assignment(action: VmAction) -> VmAssignment {
+        let template = TemplateSpec { name: "t".parse().unwrap(), boot: BootSource::Disk, disk: None };
+        let spec = VmSpec {
+            name: "vm".parse().unwrap(),
+            kind: MachineKind::Kvm,
+            cpus: 1,
+            memory: ByteCount::mib(64),
+            storage: ByteCount(0),
+            template,
+            cmdline: None,
+            network: NetworkSpec { bridge: None, address: None, gateway: None, dns: vec![] },
+            cloud_init: None,
+            restart: RestartPolicy::Never,
+        };
+        VmAssignment { vm: VmId::from_u128(1), epoch: Epoch(1), spec, action }
+    }
+
+    fn record(action: VmAction) -> VmRecord {
+        VmRecord::new(assignment(action))
+    }
+
+    #[test]
+    fn a_guest_that_powered_itself_off_starts_again_only_if_its_policy_says_so() {
+        let mut record = record(VmAction::Run);
+        assert_eq!(next(&record, VmState::Stopped), Step::Start);
+        record.ran = true;
+        assert_eq!(next(&record, VmState::Stopped), Step::Rest);
+        record.assignment.spec.restart = RestartPolicy::Always;
+        assert_eq!(next(&record, VmState::Stopped), Step::Start);
+    }
+
+    #[test]
+    fn a_restart_is_carried_out_once() {
+        let mut record = record(VmAction::Restart { request: 4, grace_ms: 10 });
+        record.ran = true;
+        assert_eq!(next(&record, VmState::Running), Step::Stop { grace: Duration::from_millis(10) });
+        assert_eq!(next(&record, VmState::Stopped), Step::MarkRestarted(4));
+        (record.restarted, record.ran) = (4, false);
+        assert_eq!(next(&record, VmState::Stopped), Step::Start);
+        record.ran = true;
+        assert_eq!(next(&record, VmState::Running), Step::Rest);
+    }
+
+    #[test]
+    fn what_a_migration_has_in_hand_is_not_touched() {
+        for action in [VmAction::Run, VmAction::Delete, VmAction::Stop { grace_ms: 0 }] {
+            let mut record = record(action);
+            record.lent = Some(MigrationId::from_u128(9));
+            for seen in [VmState::Missing, VmState::Stopped, VmState::Paused, VmState::Running] {
+                assert_eq!(next(&record, seen), Step::Rest);
+            }
+        }
+    }
+
+    #[test]
+    fn a_paused_guest_is_never_resumed_here() {
+        assert_eq!(next(&record(VmAction::Run), VmState::Paused), Step::Rest);
+    }
+}

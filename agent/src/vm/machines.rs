@@ -1,0 +1,205 @@
+//! The handle to this host's machines: finds a machine's task, or starts one.
+
+use super::{
+    board::Board,
+    files::Files,
+    record::Entry,
+    task::{Message, VmTask},
+};
+use crate::{
+    hypervisor::{Hypervisor, HypervisorEvent, Listed},
+    ledger::{LedgerError, Shelf},
+};
+use novacron_common::{
+    ids::{MigrationId, VmId},
+    record::VmAssignment,
+    spec::{MachineKind, VmSpec},
+    units::Epoch,
+    wire::{AgentReply, Denial, DenialCode},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
+
+/// Messages that may wait for one machine's task.
+const INBOX: usize = 32;
+
+/// What runs machines on this host.
+#[derive(Clone, Default)]
+pub struct Hypervisors {
+    /// Through libvirt.
+    pub kvm: Option<Arc<dyn Hypervisor>>,
+    /// In namespaces.
+    pub namespace: Option<Arc<dyn Hypervisor>>,
+}
+
+impl Hypervisors {
+    /// What runs machines of `kind`.
+    pub fn of(&self, kind: MachineKind) -> Option<&Arc<dyn Hypervisor>> {
+        match kind {
+            MachineKind::Kvm => self.kvm.as_ref(),
+            MachineKind::Namespace => self.namespace.as_ref(),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<dyn Hypervisor>> {
+        self.kvm.iter().chain(&self.namespace)
+    }
+}
+
+/// What machines are made with.
+pub struct MachinesParts {
+    /// Where records are kept.
+    pub shelf: Shelf<Entry>,
+    /// What runs them.
+    pub hypervisors: Hypervisors,
+    /// Who makes their files.
+    pub files: Arc<dyn Files>,
+    /// Where what is seen is written.
+    pub board: Arc<Board>,
+    /// The bridge for machines that name none.
+    pub bridge: String,
+}
+
+/// The machines could not be taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum MachinesError {
+    /// The ledger cannot be read.
+    #[error("could not read the machines from the ledger")]
+    Ledger(#[from] LedgerError),
+    /// The agent is stopping.
+    #[error("the machine's task has ended")]
+    Ended,
+}
+
+/// A handle to all machines. Cheap to clone.
+#[derive(Clone)]
+pub struct Machines {
+    parts: Arc<MachinesParts>,
+    tasks: Arc<Mutex<HashMap<VmId, mpsc::Sender<Message>>>>,
+}
+
+impl Machines {
+    /// Takes up what the ledger holds: a restarted agent adopts what runs.
+    ///
+    /// # Errors
+    /// [`MachinesError`] if the ledger cannot be read.
+    pub fn adopt(parts: MachinesParts) -> Result<Self, MachinesError> {
+        let machines = Self { parts: Arc::new(parts), tasks: Arc::default() };
+        let records = machines.parts.shelf.list()?;
+        for (key, entry) in records {
+            let key: [u8; 16] = key.try_into().unwrap_or_default();
+            if let Entry::Held(_) = entry {
+                machines.task(VmId::from_u128(u128::from_be_bytes(key)), Some(entry));
+            }
+        }
+        for hypervisor in machines.parts.hypervisors.all() {
+            tokio::spawn(machines.clone().follow(hypervisor.events()));
+        }
+        Ok(machines)
+    }
+
+    /// What is seen of them.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.parts.board
+    }
+
+    /// What runs them.
+    pub fn hypervisors(&self) -> &Hypervisors {
+        &self.parts.hypervisors
+    }
+
+    /// Takes an assignment, or says why not.
+    pub async fn assign(&self, assignment: VmAssignment) -> AgentReply {
+        let vm = assignment.vm;
+        self.ask(vm, |reply| Message::Assign(assignment, reply)).await.unwrap_or_else(AgentReply::Denied)
+    }
+
+    /// Puts a machine in the hands of a migration: its task keeps its hands off until it is given back or has
+    /// left. Durable. The same migration may borrow again.
+    ///
+    /// # Errors
+    /// [`Denial`] if it is not here under `epoch`, or another migration has it.
+    pub async fn lend(&self, vm: VmId, migration: MigrationId, epoch: Epoch) -> Result<VmSpec, Denial> {
+        self.ask(vm, |reply| Message::Lend { migration, epoch, reply }).await?
+    }
+
+    /// The migration ended here; the machine is as before.
+    ///
+    /// # Errors
+    /// [`Denial`] if the agent is stopping.
+    pub async fn give_back(&self, vm: VmId, migration: MigrationId) -> Result<(), Denial> {
+        self.ask(vm, |reply| Message::GiveBack { migration, reply }).await
+    }
+
+    /// The machine is here and may run under `epoch`.
+    ///
+    /// # Errors
+    /// [`Denial`] if the agent is stopping or cannot write its ledger.
+    pub async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch) -> Result<(), Denial> {
+        self.ask(vm, |reply| Message::Arrived { spec: Box::new(spec), epoch, reply }).await?
+    }
+
+    /// The machine runs elsewhere under `epoch`.
+    ///
+    /// # Errors
+    /// [`Denial`] if the agent is stopping or cannot write its ledger.
+    pub async fn left(&self, vm: VmId, epoch: Epoch) -> Result<(), Denial> {
+        self.ask(vm, |reply| Message::Left { epoch, reply }).await?
+    }
+
+    /// Names of domains that are none of ours.
+    pub async fn foreign(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for hypervisor in self.parts.hypervisors.all() {
+            let listed = hypervisor.list().await.unwrap_or_default();
+            names.extend(listed.into_iter().filter_map(|l| match l {
+                Listed::Foreign(name) => Some(name),
+                Listed::Ours(..) => None,
+            }));
+        }
+        names
+    }
+
+    async fn ask<T>(&self, vm: VmId, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Denial> {
+        let ended = |_| Denial { code: DenialCode::Failed, text: MachinesError::Ended.to_string() };
+        let (reply, answer) = oneshot::channel();
+        let inbox = self.task(vm, None);
+        inbox.send(message(reply)).await.map_err(|_| ended(()))?;
+        answer.await.map_err(|_| ended(()))
+    }
+
+    /// The inbox of the machine's task; one is started if there is none.
+    fn task(&self, vm: VmId, known: Option<Entry>) -> mpsc::Sender<Message> {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inbox) = tasks.get(&vm).filter(|inbox| !inbox.is_closed()) {
+            return inbox.clone();
+        }
+        tasks.retain(|_, inbox| !inbox.is_closed());
+        let (sender, inbox) = mpsc::channel(INBOX);
+        tokio::spawn(VmTask::new(vm, self.parts.clone(), inbox, known).run());
+        tasks.insert(vm, sender.clone());
+        sender
+    }
+
+    /// Wakes tasks when the hypervisor says that something changed.
+    async fn follow(self, mut events: tokio::sync::broadcast::Receiver<HypervisorEvent>) {
+        loop {
+            match events.recv().await {
+                Ok(HypervisorEvent::Changed(vm)) => self.wake(|id| id == vm),
+                Ok(HypervisorEvent::Resync) | Err(RecvError::Lagged(_)) => self.wake(|_| true),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn wake(&self, which: impl Fn(VmId) -> bool) {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, inbox) in tasks.iter().filter(|(vm, _)| which(**vm)) {
+            // A full inbox means that the task is about to look anyway.
+            let _ = inbox.try_send(Message::Look);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The machines of this host. One task owns one machine; everybody else holds a [`Machines`] handle.
+//!
+//! * `admission` and `decide` are pure: what is taken, and what is done next;
+//! * `record` is what the ledger keeps of a machine;
+//! * `task` drives one machine towards what is wanted of it;
+//! * `board` is what is seen of all of them.
+
+mod admission;
+mod board;
+mod decide;
+mod files;
+mod machines;
+mod record;
+mod task;
+
+pub use board::Board;
+pub use files::{Files, FilesError};
+pub use machines::{Hypervisors, Machines, MachinesError, MachinesParts};
+pub use record::{Entry, VmRecord};

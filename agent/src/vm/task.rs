@@ -1,0 +1,338 @@
+//! The task that owns one machine: takes what is wanted, looks at what is, and does one step at a time.
+//!
+//! A step is a future beside the inbox, so that a new assignment is taken while an image is fetched or a guest
+//! is given time to shut down; what it makes obsolete is dropped. Every step is idempotent, so dropping one in
+//! the middle leaves nothing that looking again would not put right.
+
+use super::{
+    admission::{self, Verdict},
+    decide::{self, Step},
+    machines::MachinesParts,
+    record::{Entry, VmRecord},
+};
+use crate::{
+    hypervisor::{Definition, Hypervisor},
+    text::describe,
+};
+use novacron_common::{
+    ids::{MigrationId, VmId},
+    record::{VmAction, VmAssignment, VmObservation, VmState},
+    spec::VmSpec,
+    units::{Epoch, UnixMillis},
+    wire::{AgentReply, Denial, DenialCode},
+};
+use std::{error::Error, future::Future, pin::Pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+/// How often a machine is looked at when nothing says that it changed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Longest pause between tries of a step that fails.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Longest message that is reported.
+const MESSAGE_MAX: usize = 512;
+
+/// What a task is asked.
+pub(super) enum Message {
+    Assign(VmAssignment, oneshot::Sender<AgentReply>),
+    Lend { migration: MigrationId, epoch: Epoch, reply: oneshot::Sender<Result<VmSpec, Denial>> },
+    GiveBack { migration: MigrationId, reply: oneshot::Sender<()> },
+    Arrived { spec: Box<VmSpec>, epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
+    Left { epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
+    Look,
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+type Work = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
+/// A step that failed, and when it is tried again.
+struct Trouble {
+    message: String,
+    failures: u32,
+    retry_at: Instant,
+}
+
+pub(super) struct VmTask {
+    vm: VmId,
+    parts: Arc<MachinesParts>,
+    inbox: mpsc::Receiver<Message>,
+    entry: Option<Entry>,
+    working: Option<(Step, Work)>,
+    trouble: Option<Trouble>,
+}
+
+impl VmTask {
+    pub(super) fn new(
+        vm: VmId,
+        parts: Arc<MachinesParts>,
+        inbox: mpsc::Receiver<Message>,
+        known: Option<Entry>,
+    ) -> Self {
+        let entry = known.or_else(|| parts.shelf.get(&key(vm)).unwrap_or_default());
+        Self { vm, parts, inbox, entry, working: None, trouble: None }
+    }
+
+    /// Runs until nobody can ask any more, or the machine has left and nobody asks.
+    pub(super) async fn run(mut self) {
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.handle(message),
+                    None => return,
+                },
+                outcome = work(&mut self.working) => self.finished(outcome),
+                _ = tick.tick() => {}
+            }
+            self.advance().await;
+            if !matches!(self.entry, Some(Entry::Held(_))) && self.inbox.is_empty() {
+                self.inbox.close();
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Assign(assignment, reply) => drop(reply.send(self.assign(assignment))),
+            Message::Lend { migration, epoch, reply } => drop(reply.send(self.lend(migration, epoch))),
+            Message::GiveBack { migration, reply } => {
+                self.give_back(migration);
+                let _ = reply.send(());
+            }
+            Message::Arrived { spec, epoch, reply } => drop(reply.send(self.arrived(*spec, epoch))),
+            Message::Left { epoch, reply } => {
+                self.parts.board.forget(self.vm);
+                drop(reply.send(self.write(Entry::Left { epoch })));
+            }
+            Message::Look => {}
+        }
+    }
+
+    fn assign(&mut self, assignment: VmAssignment) -> AgentReply {
+        match admission::judge(self.entry.as_ref(), &assignment) {
+            Verdict::AlreadySo => AgentReply::AlreadySo,
+            Verdict::Deny(denial) => AgentReply::Denied(denial),
+            Verdict::Queue => {
+                let record = match self.entry.take() {
+                    Some(Entry::Held(old)) => VmRecord {
+                        // Stopped and now wanted running: a new run. Otherwise the old one goes on.
+                        ran: old.ran && (was_to_run(&old) || assignment.action != VmAction::Run),
+                        assignment,
+                        ..old
+                    },
+                    _ => VmRecord::new(assignment),
+                };
+                self.working = None;
+                self.trouble = None;
+                match self.write(Entry::Held(record)) {
+                    Ok(()) => AgentReply::Accepted,
+                    Err(denial) => AgentReply::Denied(denial),
+                }
+            }
+        }
+    }
+
+    fn lend(&mut self, migration: MigrationId, epoch: Epoch) -> Result<VmSpec, Denial> {
+        let deny = |code, text: String| Err(Denial { code, text });
+        let Some(Entry::Held(record)) = &self.entry else {
+            return deny(DenialCode::Unknown, format!("{} is not on this host", self.vm));
+        };
+        if record.assignment.epoch != epoch {
+            return deny(DenialCode::StaleEpoch, format!("{} is here under {}", self.vm, record.assignment.epoch));
+        }
+        match record.lent {
+            Some(other) if other != migration => {
+                return deny(DenialCode::Conflict, format!("{} is in the hands of {other}", self.vm));
+            }
+            _ if self.working.is_some() => {
+                return deny(DenialCode::Conflict, format!("{} is being changed: try again", self.vm));
+            }
+            _ => {}
+        }
+        let record = VmRecord { lent: Some(migration), ..record.clone() };
+        let spec = record.assignment.spec.clone();
+        self.write(Entry::Held(record)).map(|()| spec)
+    }
+
+    fn give_back(&mut self, migration: MigrationId) {
+        if let Some(Entry::Held(record)) = &self.entry
+            && record.lent == Some(migration)
+        {
+            let record = VmRecord { lent: None, ..record.clone() };
+            if let Err(denial) = self.write(Entry::Held(record)) {
+                tracing::error!(vm = %self.vm, %denial, "the end of a migration could not be written down");
+            }
+        }
+    }
+
+    fn arrived(&mut self, spec: VmSpec, epoch: Epoch) -> Result<(), Denial> {
+        let assignment = VmAssignment { vm: self.vm, epoch, spec, action: VmAction::Run };
+        let record = VmRecord { ran: true, ..VmRecord::new(assignment) };
+        self.write(Entry::Held(record))
+    }
+
+    fn write(&mut self, entry: Entry) -> Result<(), Denial> {
+        let written = tokio::task::block_in_place(|| self.parts.shelf.put(&key(self.vm), &entry));
+        self.entry = Some(entry);
+        written.map_err(|error| Denial { code: DenialCode::Failed, text: describe(&error) })
+    }
+
+    fn update(&mut self, change: impl FnOnce(&mut VmRecord)) {
+        if let Some(Entry::Held(record)) = &self.entry {
+            let mut record = record.clone();
+            change(&mut record);
+            if let Err(denial) = self.write(Entry::Held(record)) {
+                tracing::error!(vm = %self.vm, %denial, "what was done could not be written down");
+            }
+        }
+    }
+
+    fn finished(&mut self, (step, outcome): (Step, Result<(), Failure>)) {
+        if let Err(error) = outcome {
+            let failures = self.trouble.as_ref().map_or(0, |t| t.failures) + 1;
+            let pause = Duration::from_secs(1 << failures.min(6)).min(RETRY_MAX);
+            let message = describe(error.as_ref());
+            tracing::warn!(vm = %self.vm, ?step, message, failures, "a step failed");
+            self.trouble = Some(Trouble { message, failures, retry_at: Instant::now() + pause });
+            return;
+        }
+        self.trouble = None;
+        match step {
+            Step::Start => self.update(|record| record.ran = true),
+            Step::Stop { .. } => self.update(|record| record.ran = false),
+            Step::Remove => {
+                let epoch = self.entry.as_ref().map_or(Epoch(0), Entry::epoch);
+                let _ = self.write(Entry::Left { epoch });
+            }
+            Step::Define | Step::Rest | Step::MarkRestarted(_) => {}
+        }
+    }
+
+    /// Looks, says what is seen, and begins the next step if none is under way.
+    async fn advance(&mut self) {
+        let record = match &self.entry {
+            Some(Entry::Held(record)) => record.clone(),
+            Some(Entry::Left { epoch }) if self.parts.board.of(self.vm).is_some() => {
+                return self.post_missing(*epoch);
+            }
+            _ => return,
+        };
+        let Some(hypervisor) = self.parts.hypervisors.of(record.assignment.spec.kind).cloned() else {
+            let message = "this host does not run machines of this kind".to_owned();
+            return self.post(&record, VmState::Failed, Some(message));
+        };
+        let seen = match hypervisor.state(self.vm).await {
+            Ok(seen) => seen,
+            Err(error) => return self.post(&record, VmState::Unknown, Some(describe(&error))),
+        };
+        self.report(&record, seen, hypervisor.as_ref()).await;
+        if self.working.is_none() && self.trouble.as_ref().is_none_or(|t| t.retry_at <= Instant::now()) {
+            self.begin(decide::next(&record, seen), &record, hypervisor);
+        }
+    }
+
+    fn begin(&mut self, step: Step, record: &VmRecord, hypervisor: Arc<dyn Hypervisor>) {
+        let vm = self.vm;
+        let work: Work = match step {
+            Step::Rest => return,
+            Step::MarkRestarted(request) => {
+                return self.update(|record| (record.restarted, record.ran) = (request, false));
+            }
+            Step::Define => Box::pin(define(vm, record.assignment.spec.clone(), self.parts.clone(), hypervisor)),
+            Step::Start => Box::pin(async move { Ok(hypervisor.start(vm).await?) }),
+            Step::Stop { grace } => Box::pin(async move { Ok(hypervisor.stop(vm, grace).await?) }),
+            Step::Remove => Box::pin(remove(vm, self.parts.clone(), hypervisor)),
+        };
+        tracing::info!(%vm, ?step, "begins");
+        self.working = Some((step, work));
+    }
+
+    async fn report(&mut self, record: &VmRecord, seen: VmState, hypervisor: &dyn Hypervisor) {
+        let (state, message) = match (&self.working, &self.trouble) {
+            (Some((Step::Define, _)), _) => (VmState::Preparing, None),
+            (Some((Step::Stop { .. }, _)), _) if seen == VmState::Running => (VmState::Stopping, None),
+            (_, Some(trouble)) if seen != VmState::Running => (VmState::Failed, Some(trouble.message.clone())),
+            // Between the assignment and its first step there is nothing to be missed.
+            _ if seen == VmState::Missing && record.assignment.action != VmAction::Delete => (VmState::Preparing, None),
+            _ => (seen, None),
+        };
+        self.post(record, state, message);
+        if state == VmState::Running {
+            let usage = hypervisor.usage(self.vm).await.unwrap_or_default();
+            let addresses = hypervisor.addresses(self.vm).await.unwrap_or_default();
+            if let Some(mut seen) = self.parts.board.of(self.vm) {
+                seen.cpu_ms = u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX);
+                seen.memory = usage.memory;
+                seen.addresses = addresses;
+                self.parts.board.post(seen);
+            }
+        }
+    }
+
+    fn post(&self, record: &VmRecord, state: VmState, message: Option<String>) {
+        let before = self.parts.board.of(self.vm);
+        let since = before.as_ref().filter(|b| b.state == state).map_or_else(crate::clock::now, |b| b.since);
+        let (cpu_ms, memory, addresses) =
+            before.map(|b| (b.cpu_ms, b.memory, b.addresses)).unwrap_or_default();
+        self.parts.board.post(VmObservation {
+            vm: self.vm,
+            epoch: record.assignment.epoch,
+            state,
+            message: message.map(|m| m.chars().take(MESSAGE_MAX / 4).collect()),
+            addresses: if state == VmState::Running { addresses } else { Vec::new() },
+            restarted: record.restarted,
+            cpu_ms,
+            memory,
+            since,
+        });
+    }
+
+    /// A deleted machine is reported missing until the coordinator has forgotten it.
+    fn post_missing(&self, epoch: Epoch) {
+        if let Some(before) = self.parts.board.of(self.vm)
+            && before.state != VmState::Missing
+        {
+            let since: UnixMillis = crate::clock::now();
+            self.parts.board.post(VmObservation { epoch, state: VmState::Missing, message: None, since, ..before });
+        }
+    }
+}
+
+fn was_to_run(record: &VmRecord) -> bool {
+    !matches!(record.assignment.action, VmAction::Stop { .. })
+}
+
+fn key(vm: VmId) -> [u8; 16] {
+    vm.uuid().as_u128().to_be_bytes()
+}
+
+/// The step under way, or for ever.
+async fn work(working: &mut Option<(Step, Work)>) -> (Step, Result<(), Failure>) {
+    match working {
+        Some((_, future)) => {
+            let outcome = future.await;
+            let step = working.take().map_or(Step::Rest, |(step, _)| step);
+            (step, outcome)
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn define(
+    vm: VmId,
+    spec: VmSpec,
+    parts: Arc<MachinesParts>,
+    hypervisor: Arc<dyn Hypervisor>,
+) -> Result<(), Failure> {
+    let files = parts.files.prepare(vm, &spec).await?;
+    let bridge = spec.network.bridge.as_ref().map_or_else(|| parts.bridge.clone(), ToString::to_string);
+    Ok(hypervisor.define(&Definition { vm, spec, files, bridge: Some(bridge) }).await?)
+}
+
+async fn remove(vm: VmId, parts: Arc<MachinesParts>, hypervisor: Arc<dyn Hypervisor>) -> Result<(), Failure> {
+    hypervisor.undefine(vm).await?;
+    Ok(parts.files.remove(vm).await?)
+}
