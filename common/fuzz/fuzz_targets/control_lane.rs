@@ -5,6 +5,8 @@
 
 #![no_main]
 
+use std::sync::LazyLock;
+
 use filter::{Expectation, Gate, Passed, element::Element, parse_frame};
 use libfuzzer_sys::fuzz_target;
 
@@ -17,14 +19,12 @@ const KEEPALIVE_PROGRAM: u32 = 0x6b65_6570;
 /// Authentication list, feature query, open, close callbacks, prepare, finish, close: what one migration needs.
 const NEEDED: &[i32] = &[66, 60, 1, 360, 361, 303, 306, 2];
 
-fn gate() -> Gate {
-    Gate::new(Expectation {
-        domain: Element::parse(EXPECTED).expect("the recorded domain is XML"),
-        migrate_uri: "unix:///run/novacron/m/x1/r".into(),
-        disks_uri: "unix:///run/novacron/m/x1/d".into(),
-        disk: "vda".into(),
-    })
-}
+static EXPECTATION: LazyLock<Expectation> = LazyLock::new(|| Expectation {
+    domain: Element::parse(EXPECTED).expect("the recorded domain is XML"),
+    migrate_uri: "unix:///run/novacron/m/x1/r".into(),
+    disks_uri: "unix:///run/novacron/m/x1/d".into(),
+    disk: "vda".into(),
+});
 
 /// Every file or device that a domain in these bytes names is one that the expected domain names too.
 fn names_only_known_files(bytes: &[u8]) -> bool {
@@ -35,7 +35,7 @@ fn names_only_known_files(bytes: &[u8]) -> bool {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let (mut gate, mut rest) = (gate(), data);
+    let (mut gate, mut rest) = (Gate::new(EXPECTATION.clone()), data);
     let (mut prepared, mut finished) = (0, 0);
     while let Ok(Some(frame)) = parse_frame(rest) {
         let length = u32::from_be_bytes(rest[..4].try_into().expect("four bytes")) as usize;

@@ -6,8 +6,8 @@
 use libfuzzer_sys::fuzz_target;
 use novacron_common::record::{HostHello, HostStatus};
 use novacron_common::wire::{
-    AgentCommand, AgentReply, ConsoleOpen, ControlRequest, Directory, Enrolled, GossipFrame, ImageRequest, ImageResponse,
-    JoinDenied, JoinRequest, LaneOpen, LaneVerdict, RenewRequest, SessionOpened, codec,
+    AgentCommand, AgentReply, ConsoleOpen, ControlRequest, Directory, Enrolled, GossipFrame, ImageRequest,
+    ImageResponse, JoinDenied, JoinRequest, LaneOpen, LaneVerdict, RenewRequest, SessionOpened, codec,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
