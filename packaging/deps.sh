@@ -7,7 +7,8 @@
 #
 # Package sources are derived from the machine's own apt configuration; nothing else is contacted. On a terminal it
 # asks before it changes anything, unless YES=1; without one it says so and goes on. An installed QEMU or libvirt is
-# never replaced unless YES=1 and the list has been printed.
+# never replaced unless YES=1 and the list has been printed. Without root it installs cargo tools only, and is content
+# if what is missing is needed by the real-hypervisor tests alone.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,6 +18,8 @@ readonly SOURCE_FILE=/etc/apt/sources.list.d/novacron-backports.sources
 # Tools at pinned versions. They run for seconds and are built without optimisation: that is minutes less.
 declare -A TOOL_VERSION=([cargo-nextest]=0.9.143 [cargo-deny]=0.20.2 [cargo-fuzz]=0.13.2)
 
+# Without these nothing builds; the others are for tests, lint and packages.
+BUILD=(build-essential pkg-config libvirt-dev)
 BASE=(build-essential pkg-config git make cmake ca-certificates iproute2 bridge-utils procps util-linux
       cpio dpkg-dev tcpdump openssl systemd shellcheck)
 # Debian 12's own QEMU (7.2) is too old; there these come from backports.
@@ -92,39 +95,50 @@ if ((${#missing_base[@]} + ${#missing_hypervisor[@]} + ${#missing_tools[@]} == 0
   say "nothing to install"; exit 0
 fi
 
-codename=$(sed -n "s/^VERSION_CODENAME=//p" /etc/os-release)
-suite=() add_source=0
+# From backports only QEMU, libvirt and QEMU's firmware: `apt-get -t` would bring a newer systemd and curl along.
+narrow_pin() {
+  printf 'Package: src:qemu src:libvirt src:seabios\nPin: release n=%s\nPin-Priority: 990\n' "$1"
+}
+
+codename=$(sed -n "s/^VERSION_CODENAME=//p" /etc/os-release 2>/dev/null || true)
+suite='' add_source=0
 if ((${#missing_hypervisor[@]})); then
   refuse_old_qemu
   if [ "$codename" = bookworm ]; then
-    suite=(-t bookworm-backports)
+    suite=bookworm-backports
     apt-cache policy | grep -q 'n=bookworm-backports' || add_source=1
   fi
 fi
 
 ((${#missing_base[@]} == 0)) || say "Debian packages to install: ${missing_base[*]}"
-((${#missing_hypervisor[@]} == 0)) || say "Debian packages to install${suite[1]:+ from ${suite[1]}}: ${missing_hypervisor[*]}"
+((${#missing_hypervisor[@]} == 0)) || say "Debian packages to install${suite:+ from $suite}: ${missing_hypervisor[*]}"
 if ((add_source)); then
   say "package source to add, as $SOURCE_FILE:"
-  derive_source "${suite[1]}" | sed 's/^/deps:   /'
+  derive_source "$suite" | sed 's/^/deps:   /'
 fi
 ((${#missing_tools[@]} == 0)) || say "cargo tools to build: ${missing_tools[*]}"
 [ "${1:-}" = --dry-run ] && exit 0
 
 if ((${#missing_base[@]} + ${#missing_hypervisor[@]})) && [ "$(id -u)" != 0 ]; then
-  die "installing Debian packages needs root"
+  for p in "${BUILD[@]}"; do installed "$p" || die "installing $p, without which nothing builds, needs root"; done
+  say "not root: going on without ${missing_base[*]} ${missing_hypervisor[*]}; tests that need them are skipped"
+  missing_base=() missing_hypervisor=() add_source=0
 fi
 consent
 
 if ((${#missing_base[@]} + ${#missing_hypervisor[@]})); then
   export DEBIAN_FRONTEND=noninteractive
-  if ((add_source)); then derive_source "${suite[1]}" >"$SOURCE_FILE"; fi
+  if ((add_source)); then derive_source "$suite" >"$SOURCE_FILE"; fi
   apt-get update -qq
 fi
 if ((${#missing_base[@]})); then apt-get install -y -qq --no-install-recommends "${missing_base[@]}"; fi
 if ((${#missing_hypervisor[@]})); then
-  refuse_replacement "${suite[@]}" "${missing_hypervisor[@]}"
-  apt-get install -y -qq --no-install-recommends "${suite[@]}" "${missing_hypervisor[@]}"
+  pin=$(mktemp)
+  trap 'rm -f "$pin"' EXIT
+  [ -z "$suite" ] || narrow_pin "$suite" >"$pin"
+  chosen=(-o "Dir::Etc::Preferences=$pin" "${missing_hypervisor[@]}")
+  refuse_replacement "${chosen[@]}"
+  apt-get install -y -qq --no-install-recommends "${chosen[@]}"
 fi
 for tool in "${missing_tools[@]}"; do install_tool "$tool"; done
 say "done"

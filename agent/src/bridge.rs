@@ -86,7 +86,12 @@ async fn attach(handle: &Handle, uplink: &str, bridge: u32) -> Result<(), Bridge
     }
 }
 
-async fn set_up(handle: &Handle, device: &str, index: u32, controller: Option<u32>) -> Result<(), BridgeError> {
+async fn set_up(
+    handle: &Handle,
+    device: &str,
+    index: u32,
+    controller: Option<u32>,
+) -> Result<(), BridgeError> {
     let message = LinkUnspec::new_with_index(index).up();
     let message = match controller {
         Some(bridge) => message.controller(bridge),

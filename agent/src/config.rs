@@ -239,8 +239,8 @@ impl Config {
     /// # Errors
     /// [`LoadError`] names every fault.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|cause| LoadError::Read { path: path.to_owned(), cause })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| LoadError::Read { path: path.to_owned(), cause })?;
         let raw = config::parse::<RawConfig>(&text, std::env::vars())
             .map_err(|cause| LoadError::Parse { path: path.to_owned(), cause })?;
         Self::check(raw, &hostname()).map_err(|faults| LoadError::Check { path: path.to_owned(), faults })
@@ -251,12 +251,17 @@ impl Config {
         let name = faults.take("agent.name", raw.agent.name.as_deref().unwrap_or(hostname).parse::<Name>());
         let advertise = raw.agent.quic_advertise.unwrap_or(raw.agent.quic_listen);
         if advertise.ip().is_unspecified() {
-            faults.add("agent.quic_advertise", "is needed where quic_listen is not one address: give this host's own");
+            faults.add(
+                "agent.quic_advertise",
+                "is needed where quic_listen is not one address: give this host's own",
+            );
         }
         if raw.agent.metrics_listen.is_some_and(|a| !a.ip().is_loopback()) {
             faults.add("agent.metrics_listen", "must be a loopback address: it serves without a token");
         }
-        for (field, name) in [("network.bridge", Some(&raw.network.bridge)), ("network.uplink", raw.network.uplink.as_ref())] {
+        for (field, name) in
+            [("network.bridge", Some(&raw.network.bridge)), ("network.uplink", raw.network.uplink.as_ref())]
+        {
             if name.is_some_and(|n| n.is_empty() || n.len() > 15 || n.parse::<Name>().is_err()) {
                 faults.add(field, "is no name of a network interface (1 to 15 characters)");
             }
@@ -265,10 +270,16 @@ impl Config {
             faults.add("images.folders", format!("{} is not an absolute path", folder.display()));
         }
         for allowed in raw.images.url_allow.iter().filter(|a| !is_host_or_network(a)) {
-            faults.add("images.url_allow", format!("{allowed:?} is neither a host name nor a network like 10.0.0.0/8"));
+            faults.add(
+                "images.url_allow",
+                format!("{allowed:?} is neither a host name nor a network like 10.0.0.0/8"),
+            );
         }
         if raw.migration.run_dir.as_os_str().len() > 40 {
-            faults.add("migration.run_dir", "is longer than 40 bytes: UNIX socket paths below it must stay under 108");
+            faults.add(
+                "migration.run_dir",
+                "is longer than 40 bytes: UNIX socket paths below it must stay under 108",
+            );
         }
         let hypervisor = raw.hypervisor.enabled.then_some(HypervisorConfig {
             uri: raw.hypervisor.libvirt_uri,
@@ -332,8 +343,13 @@ mod tests {
     fn every_fault_is_named() {
         let text = "[agent]\nname = 'a b'\nmetrics_listen = '0.0.0.0:9'\n[images]\nfolders = ['x']\nurl_allow = ['<>']";
         let fields: Vec<_> = check(text).unwrap_err().0.into_iter().map(|f| f.field).collect();
-        let expected =
-            ["agent.name", "agent.quic_advertise", "agent.metrics_listen", "images.folders", "images.url_allow"];
+        let expected = [
+            "agent.name",
+            "agent.quic_advertise",
+            "agent.metrics_listen",
+            "images.folders",
+            "images.url_allow",
+        ];
         assert_eq!(fields, expected);
     }
 }

@@ -4,7 +4,10 @@
 use crate::{clock, config::Config, text::describe};
 use novacron_common::{
     ids::HostId,
-    wire::{CoordinatorAddress, Enrolled, JoinDenied, JoinPurpose, JoinRequest, JoinToken, RenewRequest, StreamKind},
+    wire::{
+        CoordinatorAddress, Enrolled, JoinDenied, JoinPurpose, JoinRequest, JoinToken, RenewRequest,
+        StreamKind,
+    },
 };
 use novacron_transport::{
     Endpoint, Identity, IdentityError, IssueError, Link, LinkError, Role, RoleKind, certificate_request,
@@ -92,7 +95,10 @@ pub async fn keep_renewed(config: Config, endpoint: Endpoint, coordinators: impl
         match renew(&config, &endpoint, &coordinators()).await {
             Ok(()) => tracing::info!(until = %endpoint.identity().get().not_after(), "certificate renewed"),
             Err(error) => {
-                tracing::warn!(error = describe(&error), "the certificate could not be renewed: trying again");
+                tracing::warn!(
+                    error = describe(&error),
+                    "the certificate could not be renewed: trying again"
+                );
                 tokio::time::sleep(RENEW_RETRY.min(endpoint.identity().get().validity() / 10)).await;
             }
         }
@@ -119,7 +125,11 @@ async fn renew(config: &Config, endpoint: &Endpoint, coordinators: &[SocketAddr]
     Err(EnrollError::Unreachable { attempts })
 }
 
-async fn ask<R: serde::Serialize + Sync>(link: &Link, kind: StreamKind, request: &R) -> Result<Enrolled, EnrollError> {
+async fn ask<R: serde::Serialize + Sync>(
+    link: &Link,
+    kind: StreamKind,
+    request: &R,
+) -> Result<Enrolled, EnrollError> {
     let mut stream = link.open(kind).await?;
     stream.send(request).await?;
     stream.finish();
@@ -133,7 +143,11 @@ fn former_host(config: &Config) -> Option<HostId> {
     }
 }
 
-fn keep(config: &Config, identity: &Identity, coordinators: &[CoordinatorAddress]) -> Result<(), EnrollError> {
+fn keep(
+    config: &Config,
+    identity: &Identity,
+    coordinators: &[CoordinatorAddress],
+) -> Result<(), EnrollError> {
     let failed = |path: PathBuf| move |cause| EnrollError::File { path, cause };
     fs::create_dir_all(&config.data_dir).map_err(failed(config.data_dir.clone()))?;
     let path = coordinators_file(config);

@@ -15,7 +15,8 @@ pub struct HostFacts {
 impl HostFacts {
     /// What the host can hold.
     pub fn capacity(&self) -> HostCapacity {
-        let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+        let cpus =
+            std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         HostCapacity {
             cpus,
             memory: meminfo("MemTotal").saturating_sub(self.memory_reserve),

@@ -15,7 +15,9 @@ pub async fn speak(owners: Arc<StreamOwners>, peers: Peers, facts: HostFacts) {
         if changes.has_changed().unwrap_or(false) {
             changes.mark_unchanged();
             let addresses = peers.hosts().into_iter().map(|h| h.quic);
-            addresses.chain(peers.coordinators().into_iter().map(|c| c.quic)).for_each(|a| owners.gossip.greet(a));
+            addresses
+                .chain(peers.coordinators().into_iter().map(|c| c.quic))
+                .for_each(|a| owners.gossip.greet(a));
         }
         let capacity = facts.capacity();
         let figures = [

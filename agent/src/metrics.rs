@@ -23,8 +23,10 @@ struct Figures {
 impl Figures {
     fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let vms = IntGaugeVec::new(Opts::new("novacron_agent_vms", "Machines of this host by state"), &["state"])?;
-        let memory = IntGauge::new("novacron_agent_vm_memory_bytes", "Resident memory of this host's machines")?;
+        let vms =
+            IntGaugeVec::new(Opts::new("novacron_agent_vms", "Machines of this host by state"), &["state"])?;
+        let memory =
+            IntGauge::new("novacron_agent_vm_memory_bytes", "Resident memory of this host's machines")?;
         registry.register(Box::new(vms.clone()))?;
         registry.register(Box::new(memory.clone()))?;
         let process = prometheus::process_collector::ProcessCollector::for_self();

@@ -2,11 +2,15 @@
 
 use crate::{
     hypervisor::MachineFiles,
-    image::{DiskError, Disks, ImageError, ImageStore},
-    vm::{Files, FilesError},
+    image::{DiskError, Disks, FetchProgress, ImageError, ImageStore},
+    vm::{Board, Files, FilesError},
 };
 use async_trait::async_trait;
-use novacron_common::{ids::VmId, spec::VmSpec, wire::DenialCode};
+use novacron_common::{
+    ids::VmId,
+    spec::{ImageRef, VmSpec},
+    wire::DenialCode,
+};
 use std::sync::Arc;
 
 /// The real [`Files`]. Cheap to clone.
@@ -16,6 +20,8 @@ pub struct Room {
     pub images: Arc<ImageStore>,
     /// Machines' folders.
     pub disks: Disks,
+    /// Where the progress of a fetch is shown.
+    pub board: Arc<Board>,
 }
 
 impl Room {
@@ -28,10 +34,8 @@ impl Room {
 #[async_trait]
 impl Files for Room {
     async fn prepare(&self, vm: VmId, spec: &VmSpec) -> Result<MachineFiles, FilesError> {
-        let log = |image: &novacron_common::spec::ImageRef, progress: crate::image::FetchProgress| {
-            tracing::debug!(%vm, sha256 = %image.sha256, received = %progress.received, "fetching an image");
-        };
-        let images = self.images.ensure_template(&spec.template, log).await.map_err(|c| no_image(vm, c))?;
+        let show = |_: &ImageRef, progress: FetchProgress| self.board.note_progress(vm, fetching(progress));
+        let images = self.images.ensure_template(&spec.template, show).await.map_err(|c| no_image(vm, c))?;
         self.disks.create(vm, spec, &images).await.map_err(|c| no_disk(vm, c))
     }
 
@@ -41,6 +45,16 @@ impl Files for Room {
             code: DenialCode::Failed,
             cause: cause.into(),
         })
+    }
+}
+
+/// "fetching an image: 45 % of 1.2 GiB".
+fn fetching(FetchProgress { received, total }: FetchProgress) -> String {
+    match total.filter(|total| total.0 > 0) {
+        Some(total) => {
+            format!("fetching an image: {} % of {total}", received.0.saturating_mul(100) / total.0)
+        }
+        None => format!("fetching an image: {received} so far"),
     }
 }
 
@@ -58,4 +72,20 @@ fn no_disk(vm: VmId, cause: DiskError) -> FilesError {
         _ => DenialCode::Failed,
     };
     FilesError { doing: format!("make the disk of {vm}"), code, cause: cause.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use novacron_common::units::ByteCount;
+
+    #[test]
+    fn progress_reads_like_a_sentence() {
+        let progress = FetchProgress { received: ByteCount::mib(256), total: Some(ByteCount::gib(1)) };
+        assert_eq!(fetching(progress), "fetching an image: 25 % of 1.0 GiB");
+        assert_eq!(
+            fetching(FetchProgress { total: None, ..progress }),
+            "fetching an image: 256.0 MiB so far"
+        );
+    }
 }

@@ -1,15 +1,21 @@
 //! Puts the agent together and keeps it running. Read this to see what there is and who knows whom.
 
 use crate::{
-    attempt::{AttemptRunner, OpenError},
+    attempt::{AttemptRunner, OpenError, supervisor},
     bridge::{self, BridgeError},
     clock,
     config::Config,
-    control::{Dispatch, Introduction, PeerFetch, Reports, Session, SessionParts, StreamOwners, serve_endpoint},
+    control::{
+        Dispatch, Introduction, PeerFetch, Reports, Session, SessionParts, StreamOwners, serve_endpoint,
+    },
     enroll,
     facts::HostFacts,
     gossip,
-    hypervisor::{Hypervisor, HvError, libvirt::Libvirt, namespace::{Namespace, home::HomeError}},
+    hypervisor::{
+        HvError, Hypervisor,
+        libvirt::Libvirt,
+        namespace::{Namespace, home::HomeError},
+    },
     image::{DiskError, Disks, ImageStore, StoreOptions},
     ledger::{AgentLedger, LedgerError},
     metrics,
@@ -20,7 +26,9 @@ use crate::{
     vm::{Board, Hypervisors, Machines, MachinesError, MachinesParts},
 };
 use novacron_common::{record::Accel, units::Incarnation};
-use novacron_transport::{Endpoint, Gossip, GossipSettings, Identity, IdentityCell, IdentityError, LinkError, Role};
+use novacron_transport::{
+    Endpoint, Gossip, GossipSettings, Identity, IdentityCell, IdentityError, LinkError, Role,
+};
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -111,12 +119,13 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
     let (hypervisors, libvirt) = start_hypervisors(&config).await?;
     let accel = libvirt.as_ref().map_or(Accel::Tcg, |l| l.capabilities().accel);
-    let room = open_room(&config, &endpoint, &peers)?;
+    let board = Arc::new(Board::default());
+    let room = open_room(&config, &endpoint, &peers, &board)?;
     let machines = Machines::adopt(MachinesParts {
         shelf: ledger.shelf("machines")?,
         hypervisors,
         files: Arc::new(room.clone()),
-        board: Arc::new(Board::default()),
+        board,
         bridge: config.bridge.clone(),
     })?;
     let (changes, changed) = mpsc::channel(CHANGES);
@@ -134,9 +143,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         changes,
     })
     .map_err(|cause| RunError::Migrations(cause.to_string()))?;
-    let supervisor =
-        std::env::current_exe().map_err(|cause| RunError::System { doing: "find this program", cause })?;
-    let attempts = Arc::new(AttemptRunner::open(&config.data_dir, supervisor).await?);
+    let attempts = Arc::new(AttemptRunner::open(&config.data_dir, supervisor()?).await?);
     let settings = GossipSettings {
         cluster,
         id: host.to_string(),
@@ -144,7 +151,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         advertise: config.quic_advertise,
         interval: GOSSIP_EVERY,
     };
-    let gossip = Gossip::start(endpoint.clone(), settings).await.map_err(|e| RunError::Gossip(e.to_string()))?;
+    let gossip =
+        Gossip::start(endpoint.clone(), settings).await.map_err(|e| RunError::Gossip(e.to_string()))?;
 
     let owners = Arc::new(StreamOwners {
         dispatch: Dispatch {
@@ -204,11 +212,13 @@ async fn start_hypervisors(config: &Config) -> Result<(Hypervisors, Option<Arc<L
         libvirt = Some(connected);
     }
     if config.namespace {
-        let supervisor =
-            std::env::current_exe().map_err(|cause| RunError::System { doing: "find this program", cause })?;
-        hypervisors.namespace = Some(Arc::new(Namespace::open(&config.data_dir, supervisor).await?));
+        hypervisors.namespace = Some(Arc::new(Namespace::open(&config.data_dir, supervisor()?).await?));
     }
     Ok((hypervisors, libvirt))
+}
+
+fn supervisor() -> Result<PathBuf, RunError> {
+    supervisor::program().map_err(|cause| RunError::System { doing: "find the supervisor program", cause })
 }
 
 async fn connect(hypervisor: &crate::config::HypervisorConfig) -> Result<Libvirt, HvError> {
@@ -216,7 +226,11 @@ async fn connect(hypervisor: &crate::config::HypervisorConfig) -> Result<Libvirt
     loop {
         match Libvirt::connect(&hypervisor.uri, hypervisor.accel).await {
             Err(error) if tokio::time::Instant::now() < until => {
-                tracing::warn!(uri = hypervisor.uri, reason = describe(&error), "libvirt does not answer yet");
+                tracing::warn!(
+                    uri = hypervisor.uri,
+                    reason = describe(&error),
+                    "libvirt does not answer yet"
+                );
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             other => return other,
@@ -224,7 +238,12 @@ async fn connect(hypervisor: &crate::config::HypervisorConfig) -> Result<Libvirt
     }
 }
 
-fn open_room(config: &Config, endpoint: &Endpoint, peers: &Peers) -> Result<Room, RunError> {
+fn open_room(
+    config: &Config,
+    endpoint: &Endpoint,
+    peers: &Peers,
+    board: &Arc<Board>,
+) -> Result<Room, RunError> {
     let url_allow = config.images.url_allow.iter().filter_map(|text| text.parse().ok()).collect();
     let options = StoreOptions {
         folder: config.data_dir.join("images"),
@@ -238,6 +257,7 @@ fn open_room(config: &Config, endpoint: &Endpoint, peers: &Peers) -> Result<Room
     Ok(Room {
         images: Arc::new(ImageStore::open(options, peers).map_err(RunError::Images)?),
         disks: Disks::open(config.data_dir.join("vms"), qemu_user)?,
+        board: board.clone(),
     })
 }
 

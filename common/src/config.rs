@@ -119,7 +119,11 @@ mod tests {
     #[test]
     fn the_environment_overrides_the_file() {
         let text = "[server]\nlisten = 'x'\nworkers = 2\n";
-        let env = env(&[("NOVACRON_SERVER__WORKERS", "9"), ("NOVACRON_SERVER__LISTEN", "[::]:80"), ("PATH", "/bin")]);
+        let env = env(&[
+            ("NOVACRON_SERVER__WORKERS", "9"),
+            ("NOVACRON_SERVER__LISTEN", "[::]:80"),
+            ("PATH", "/bin"),
+        ]);
         let file: File = parse(text, env).unwrap();
         assert_eq!((file.server.workers, file.server.listen.as_str()), (9, "[::]:80"));
     }

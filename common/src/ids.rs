@@ -125,7 +125,9 @@ pub struct FireKey {
 }
 
 /// Why a fire exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum FireCause {
     /// The schedule was due.
@@ -193,7 +195,8 @@ mod tests {
     #[test]
     fn a_fire_key_round_trips_through_its_text() {
         for cause in [FireCause::Schedule, FireCause::Manual] {
-            let key = FireKey { job: JobId::from_u128(9), scheduled_at: UnixMillis(1_700_000_000_123), cause };
+            let key =
+                FireKey { job: JobId::from_u128(9), scheduled_at: UnixMillis(1_700_000_000_123), cause };
             assert_eq!(key.to_string().parse::<FireKey>().unwrap(), key);
         }
         assert!("fire-x".parse::<FireKey>().is_err());

@@ -5,7 +5,18 @@ use std::{fmt, time::Duration};
 
 /// A number of bytes.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(transparent)]
 pub struct ByteCount(pub u64);
@@ -39,7 +50,8 @@ impl ByteCount {
 
 impl fmt::Display for ByteCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const STEPS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        const STEPS: [(u64, &str); 4] =
+            [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
         match STEPS.iter().find(|(size, _)| self.0 >= *size) {
             #[allow(clippy::cast_precision_loss)]
             Some((size, unit)) => write!(f, "{:.1} {unit}", self.0 as f64 / *size as f64),
@@ -50,7 +62,18 @@ impl fmt::Display for ByteCount {
 
 /// Milliseconds since 1970-01-01T00:00:00Z, without leap seconds (POSIX time).
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(transparent)]
 pub struct UnixMillis(pub i64);
@@ -80,7 +103,18 @@ impl fmt::Display for UnixMillis {
 /// A fencing epoch: raised by a committed command each time the right to run something changes hands.
 /// Whoever holds a lower one must not act (Gray & Cheriton's leases; "fencing token").
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
@@ -102,7 +136,18 @@ impl fmt::Display for Epoch {
 /// One life of an agent process: raised and synced to disk at each start, so that a report of an earlier
 /// life is never taken for one of this life.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(transparent)]
 pub struct Incarnation(pub u64);

@@ -53,7 +53,12 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct ConfigArg {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "/etc/novacron/coordinator.toml", env = "NOVACRON_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/novacron/coordinator.toml",
+        env = "NOVACRON_CONFIG"
+    )]
     pub config: PathBuf,
 }
 

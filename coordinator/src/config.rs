@@ -170,7 +170,8 @@ impl Config {
         let data_dir = folder("coordinator.data_dir", raw.coordinator.data_dir, DATA_DIR, &mut faults);
         let seal_key = folder("coordinator.seal_key", raw.coordinator.seal_key, SEAL_KEY, &mut faults);
         let quic = (raw.coordinator.quic_listen, raw.coordinator.quic_advertise);
-        let quic = listen(["coordinator.quic_listen", "coordinator.quic_advertise"], quic, QUIC_LISTEN, &mut faults);
+        let quic =
+            listen(["coordinator.quic_listen", "coordinator.quic_advertise"], quic, QUIC_LISTEN, &mut faults);
         let https = (raw.http.listen, raw.http.advertise);
         let https = listen(["http.listen", "http.advertise"], https, HTTP_LISTEN, &mut faults);
         let plain_loopback = loopback(raw.http.plain_loopback, &mut faults);
@@ -218,7 +219,10 @@ fn folder(key: &str, given: Option<PathBuf>, default: &str, faults: &mut Faults)
 fn address(key: &str, text: &str, faults: &mut Faults) -> Option<SocketAddr> {
     let parsed = text.parse::<SocketAddr>();
     if parsed.is_err() {
-        faults.add(key, format!("{text:?} is not an address with port, such as 10.0.0.5:8091 or [fd00::5]:8091"));
+        faults.add(
+            key,
+            format!("{text:?} is not an address with port, such as 10.0.0.5:8091 or [fd00::5]:8091"),
+        );
     }
     parsed.ok()
 }
@@ -236,7 +240,8 @@ fn listen(
         None => listen,
     };
     if advertise.ip().is_unspecified() || advertise.port() == 0 {
-        let reason = format!("{advertise} cannot be dialled: give the address under which others reach this machine");
+        let reason =
+            format!("{advertise} cannot be dialled: give the address under which others reach this machine");
         faults.add(advertise_key, reason);
         return None;
     }
@@ -246,7 +251,8 @@ fn listen(
 fn loopback(given: Option<String>, faults: &mut Faults) -> Option<SocketAddr> {
     let found = address("http.plain_loopback", &given?, faults)?;
     if !found.ip().is_loopback() {
-        let reason = format!("{found} is no loopback address: plain HTTP carries tokens; use 127.0.0.1 or [::1]");
+        let reason =
+            format!("{found} is no loopback address: plain HTTP carries tokens; use 127.0.0.1 or [::1]");
         faults.add("http.plain_loopback", reason);
     }
     Some(found)
@@ -255,7 +261,8 @@ fn loopback(given: Option<String>, faults: &mut Faults) -> Option<SocketAddr> {
 fn validity(given: Option<u64>, faults: &mut Faults) -> Duration {
     let seconds = given.unwrap_or(VALIDITY_SECONDS);
     if !(VALIDITY_SECONDS_MIN..=VALIDITY_SECONDS_MAX).contains(&seconds) {
-        let reason = format!("{seconds} is out of range: {VALIDITY_SECONDS_MIN} to {VALIDITY_SECONDS_MAX} (90 days)");
+        let reason =
+            format!("{seconds} is out of range: {VALIDITY_SECONDS_MIN} to {VALIDITY_SECONDS_MAX} (90 days)");
         faults.add("certificates.validity_seconds", reason);
     }
     Duration::from_secs(seconds)

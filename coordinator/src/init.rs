@@ -91,7 +91,11 @@ fn seal_key(config: &Config) -> anyhow::Result<SealKey> {
     }
 }
 
-fn founder_identity(config: &Config, cluster: ClusterId, ca: &CertificateAuthority) -> anyhow::Result<Identity> {
+fn founder_identity(
+    config: &Config,
+    cluster: ClusterId,
+    ca: &CertificateAuthority,
+) -> anyhow::Result<Identity> {
     let (key, csr) = certificate_request()?;
     let role = Role::Coordinator { node: FOUNDER };
     let certificate = ca.issue(&csr, &role, config.certificate_validity, now())?;

@@ -31,8 +31,12 @@ pub async fn join(config: &Config, token: &str) -> anyhow::Result<u64> {
     let enrolled = ask_each(&token, &request).await?;
     let node = enrolled.node.context("the coordinator's answer names no node number")?;
     let identity = Identity::new(enrolled.cluster, &enrolled.ca, &enrolled.certificate, &key)?;
-    ensure!(identity.ca_fingerprint() == token.ca, "the coordinator's CA is not the one that the token names");
-    let seal_key = SealKey::from_bytes(enrolled.seal_key.context("the coordinator's answer holds no seal key")?);
+    ensure!(
+        identity.ca_fingerprint() == token.ca,
+        "the coordinator's CA is not the one that the token names"
+    );
+    let seal_key =
+        SealKey::from_bytes(enrolled.seal_key.context("the coordinator's answer holds no seal key")?);
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("could not make {}", config.data_dir.display()))?;
     seal_key.save(&config.seal_key)?;

@@ -30,6 +30,7 @@ pub struct Metrics {
     lateness: Histogram,
     /// Clients of the event stream.
     pub event_clients: IntGauge,
+    gossip_peers: IntGauge,
     hosts: GaugeVec,
     vms: GaugeVec,
     jobs: GaugeVec,
@@ -52,6 +53,8 @@ pub struct Census {
     pub migrations: Vec<(String, u64)>,
     /// Fires by state.
     pub fires: Vec<(String, u64)>,
+    /// Processes that are heard from in the gossip.
+    pub gossip_peers: i64,
     /// The last log index that was applied.
     pub applied: u64,
     /// Whether this coordinator leads.
@@ -94,6 +97,10 @@ impl Metrics {
             )?,
             lateness: Histogram::with_opts(lateness)?,
             event_clients: IntGauge::new("novacron_event_clients", "Clients of the event stream")?,
+            gossip_peers: IntGauge::new(
+                "novacron_gossip_peers",
+                "Processes that are heard from in the gossip",
+            )?,
             hosts: by_state("novacron_hosts", "Hosts")?,
             vms: by_state("novacron_vms", "Machines")?,
             jobs: by_state("novacron_jobs", "Jobs")?,
@@ -107,11 +114,12 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn prometheus::core::Collector>; 11] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
             Box::new(self.http.clone()),
             Box::new(self.vm_operations.clone()),
             Box::new(self.lateness.clone()),
             Box::new(self.event_clients.clone()),
+            Box::new(self.gossip_peers.clone()),
             Box::new(self.hosts.clone()),
             Box::new(self.vms.clone()),
             Box::new(self.jobs.clone()),
@@ -166,6 +174,7 @@ impl Metrics {
         fill(&self.jobs, &census.jobs);
         fill(&self.migrations, &census.migrations);
         fill(&self.fires, &census.fires);
+        self.gossip_peers.set(census.gossip_peers);
         self.applied.set(census.applied as f64);
         self.leader.set(f64::from(u8::from(census.leader)));
     }
@@ -194,7 +203,8 @@ mod tests {
             status: 200,
             took: Duration::from_millis(3),
         });
-        let census = Census { vms: tally(["running", "running"].into_iter().map(str::to_owned)), ..Census::default() };
+        let census =
+            Census { vms: tally(["running", "running"].into_iter().map(str::to_owned)), ..Census::default() };
         let text = metrics.text(&census).unwrap();
         for line in [
             r#"vm_operations_total{operation="create",status="accepted",tenant="default"} 1"#,

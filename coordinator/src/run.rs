@@ -8,6 +8,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use novacron_common::wire::StreamKind;
+use novacron_core::{CommandBody, record::CoordinatorRecord};
 use novacron_transport::{Endpoint, Identity, IdentityCell, Link, LinkError, Role, Stream};
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -20,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// How often a coordinator looks whether its ledger still runs.
 const HEALTH_PERIOD: Duration = Duration::from_millis(500);
+
+/// Pause between tries to tell the others where this coordinator is.
+const ANNOUNCE_PERIOD: Duration = Duration::from_secs(1);
 
 /// What serves agents and users: started once the ledger runs.
 pub struct Services {
@@ -55,6 +59,7 @@ impl Coordinator {
         tasks.spawn(identity::keep_own_certificate(authority.clone(), folder, stop.clone()));
         tasks.spawn(parts.https.clone().keep(authority, advertised, stop.clone()));
         tasks.spawn(identity::guard(endpoint, ledger, stop));
+        tasks.spawn(announce(parts.clone()));
         tasks.spawn(accept(Dispatch { parts: parts.clone(), agents }));
         Ok(Self { parts, services, tasks })
     }
@@ -138,7 +143,9 @@ async fn assemble(config: Config) -> anyhow::Result<Parts> {
     let identity = Identity::load(&config.identity_dir())
         .context("this machine belongs to no cluster yet: run `init` or `join` first")?;
     let (cluster, role) = (identity.cluster, identity.role);
-    let Role::Coordinator { node } = role else { bail!("the identity in {} is an {role}", config.data_dir.display()) };
+    let Role::Coordinator { node } = role else {
+        bail!("the identity in {} is an {role}", config.data_dir.display())
+    };
     let seal_key = SealKey::load(&config.seal_key)?;
     let endpoint = Endpoint::bind(config.quic.listen, Arc::new(IdentityCell::new(identity)))?;
     let options = LedgerOptions { node, folder: config.ledger_dir(), endpoint: Some(endpoint.clone()) };
@@ -159,6 +166,27 @@ async fn assemble(config: Config) -> anyhow::Result<Parts> {
         https: Arc::default(),
         stop: CancellationToken::new(),
     })
+}
+
+/// Tells the others where this coordinator is reached, if its configuration has changed since it joined.
+async fn announce(parts: Parts) {
+    loop {
+        tokio::select! {
+            () = parts.stop.cancelled() => return,
+            () = tokio::time::sleep(ANNOUNCE_PERIOD) => {}
+        }
+        let Some(kept) = parts.ledger.read(|state| state.coordinators().get(&parts.node).cloned()) else {
+            continue;
+        };
+        let (quic, http) = (parts.config.quic.advertise, parts.config.http.advertise);
+        let current = CoordinatorRecord { quic, http, name: parts.config.name.clone(), ..kept.clone() };
+        if kept == current {
+            return;
+        }
+        if let Err(error) = parts.ledger.propose(CommandBody::CoordinatorPut(current)).await {
+            tracing::warn!(%error, "the others were not told of this coordinator's addresses; trying again");
+        }
+    }
 }
 
 /// Where streams go.
@@ -208,8 +236,12 @@ impl Dispatch {
         let served = match (kind, peer) {
             (StreamKind::Join, _) => self.parts.authority.serve_join(stream).await,
             (StreamKind::Renew, Some(peer)) => self.parts.authority.serve_renew(peer, stream).await,
-            (StreamKind::Raft, Some(Role::Coordinator { node })) => self.parts.ledger.serve_raft(node, stream).await,
-            (StreamKind::Forward, Some(Role::Coordinator { .. })) => self.parts.ledger.serve_forward(stream).await,
+            (StreamKind::Raft, Some(Role::Coordinator { node })) => {
+                self.parts.ledger.serve_raft(node, stream).await
+            }
+            (StreamKind::Forward, Some(Role::Coordinator { .. })) => {
+                self.parts.ledger.serve_forward(stream).await
+            }
             (StreamKind::Session | StreamKind::Control | StreamKind::Gossip, Some(_)) => {
                 self.agents.serve(link, kind, stream).await;
                 Ok(())

@@ -6,7 +6,7 @@ use crate::{
     events::Hub,
     http::{self, App, Listener},
     metrics::Metrics,
-    reconcilers::{self, World},
+    reconcilers::{self, HostGrace, World},
     run::Services,
 };
 use anyhow::Context;
@@ -43,7 +43,7 @@ fn world(parts: &Parts, agents: &Agents, metrics: Arc<Metrics>) -> World {
         ledger: parts.ledger.clone(),
         agents: agents.clone(),
         metrics,
-        host_grace: World::HOST_GRACE,
+        grace: HostGrace::default(),
         stop: parts.stop.clone(),
     }
 }

@@ -13,10 +13,28 @@ use nix::{
     unistd::{dup2_stdin, setsid},
 };
 use novacron_common::record::{AttemptEnd, AttemptOutcome};
-use std::{ffi::OsString, os::fd::OwnedFd, path::Path, process::ExitCode};
+use std::{
+    ffi::OsString,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
+
+/// The small program beside the running one, if it is installed; the running one (the agent) if not.
+pub const PROGRAM: &str = "novacron-supervisor";
+
+/// What to give to [`super::AttemptRunner::open`] as the supervisor's program.
+///
+/// # Errors
+/// If the system does not say which program this is.
+pub fn program() -> std::io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let small = own.with_file_name(PROGRAM);
+    Ok(if small.is_file() { small } else { own })
+}
 
 /// Runs one supervisor to its end. To be called before the process has a second thread, and with the words that
 /// follow `supervise`. Exit 0 means that the outcome is written down, whatever it is.

@@ -34,12 +34,10 @@ async fn open(
     vm: VmId,
     machines: &Machines,
 ) -> Result<std::pin::Pin<Box<dyn crate::hypervisor::ConsoleStream>>, Denial> {
-    let unsupported = || Denial { code: DenialCode::Unsupported, text: "no KVM machines run on this host".into() };
+    let unsupported =
+        || Denial { code: DenialCode::Unsupported, text: "no KVM machines run on this host".into() };
     let hypervisor = machines.hypervisors().of(MachineKind::Kvm).ok_or_else(unsupported)?;
-    hypervisor
-        .console(vm)
-        .await
-        .map_err(|error| Denial { code: DenialCode::Failed, text: describe(&error) })
+    hypervisor.console(vm).await.map_err(|error| Denial { code: DenialCode::Failed, text: describe(&error) })
 }
 
 /// The last `bytes_max` bytes of a console's log; empty if it has written nothing yet.

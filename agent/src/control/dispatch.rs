@@ -52,7 +52,9 @@ impl Dispatch {
             AgentCommand::ConsoleLog { vm, bytes_max } => self.console_log(vm, bytes_max).await,
             AgentCommand::FetchImages(images) => self.fetch(&images).await,
             AgentCommand::StartAttempt(start) => self.start_attempt(start).await,
-            AgentCommand::KillAttempt { attempt, epoch } => admitted(self.attempts.kill(attempt, epoch).await),
+            AgentCommand::KillAttempt { attempt, epoch } => {
+                admitted(self.attempts.kill(attempt, epoch).await)
+            }
             AgentCommand::PrepareInbound { ticket, spec } => {
                 done(self.migrations.prepare_inbound(ticket, spec).await)
             }
@@ -107,14 +109,7 @@ fn admitted(outcome: Result<Admitted, AttemptError>) -> AgentReply {
     match outcome {
         Ok(Admitted::Accepted) => AgentReply::Accepted,
         Ok(Admitted::AlreadySo) => AgentReply::AlreadySo,
-        Err(error) => {
-            let code = match error {
-                AttemptError::Stale { .. } => DenialCode::StaleEpoch,
-                AttemptError::Unknown { .. } => DenialCode::Unknown,
-                _ => DenialCode::Failed,
-            };
-            deny(code, describe(&error))
-        }
+        Err(error) => AgentReply::Denied(Denial::from(&error)),
     }
 }
 

@@ -45,18 +45,23 @@ impl Reports {
         }
     }
 
-    /// Whether nothing is left to deliver.
+    /// Whether nothing is left to deliver. What is kept comes in portions.
     async fn deliver_kept(&mut self, runner: &AttemptRunner) -> bool {
-        let kept = runner.unacknowledged().await.unwrap_or_else(|error| {
-            tracing::error!(reason = describe(&error), "the ends of attempts cannot be read");
-            Vec::new()
-        });
-        for report in kept {
-            if !self.deliver(report, runner).await {
-                return false;
+        loop {
+            let kept = match runner.unacknowledged().await {
+                Ok(kept) if kept.is_empty() => return true,
+                Ok(kept) => kept,
+                Err(error) => {
+                    tracing::error!(reason = describe(&error), "the ends of attempts cannot be read");
+                    return false;
+                }
+            };
+            for report in kept {
+                if !self.deliver(report, runner).await {
+                    return false;
+                }
             }
         }
-        true
     }
 
     async fn deliver(&mut self, report: AttemptReport, runner: &AttemptRunner) -> bool {

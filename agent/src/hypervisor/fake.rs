@@ -1,9 +1,7 @@
 //! A hypervisor in memory, for tests of what is above the port. It keeps the port's promises (the contract suite
 //! runs against it) and can be told to fail.
 
-use super::{
-    Capabilities, ConsoleStream, Definition, Hypervisor, HypervisorEvent, HvError, Listed, Usage,
-};
+use super::{Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage};
 use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,

@@ -175,7 +175,8 @@ impl Disks {
         let open = fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path);
         open.map_err(at("make", path))?;
         if let Some((user, group)) = self.owner {
-            std::os::unix::fs::chown(path, Some(user.as_raw()), Some(group.as_raw())).map_err(at("hand over", path))?;
+            std::os::unix::fs::chown(path, Some(user.as_raw()), Some(group.as_raw()))
+                .map_err(at("hand over", path))?;
         }
         Ok(())
     }
@@ -246,7 +247,9 @@ pub async fn virtual_size(path: &Path, format: ImageFormat) -> Result<ByteCount,
             let mut head = Vec::with_capacity(qcow2::HEADER_MAX);
             (&mut file).take(qcow2::HEADER_MAX as u64).read_to_end(&mut head).await.map_err(read())?;
             let header = qcow2::parse(&head, length);
-            header.map(|found| found.virtual_size).map_err(|cause| DiskError::Header { path: path.to_owned(), cause })
+            header
+                .map(|found| found.virtual_size)
+                .map_err(|cause| DiskError::Header { path: path.to_owned(), cause })
         }
     }
 }

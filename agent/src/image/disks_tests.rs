@@ -32,9 +32,8 @@ impl Place {
 const VM: VmId = VmId::from_u128(5);
 
 fn has_qemu_img() -> bool {
-    let found = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join(QEMU_IMG).is_file())
-    });
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(QEMU_IMG).is_file()));
     if !found {
         println!("SKIPPED: needs {QEMU_IMG}");
         assert!(std::env::var_os("CI").is_none(), "SKIPPED: needs {QEMU_IMG}; in CI a skip is a failure");
@@ -84,7 +83,10 @@ async fn a_disk_smaller_than_its_image_is_refused_and_nothing_is_made() {
     let (spec, images) = place.over_image(4, ByteCount::mib(2));
     let error = place.disks.create(VM, &spec, &images).await.unwrap_err();
     let (asked, image) = (ByteCount::mib(2), ByteCount::mib(4));
-    assert!(matches!(error, DiskError::TooSmall { asked: a, image: i } if (a, i) == (asked, image)), "{error}");
+    assert!(
+        matches!(error, DiskError::TooSmall { asked: a, image: i } if (a, i) == (asked, image)),
+        "{error}"
+    );
     assert!(!place.disks.files(VM, &spec, &images).disk.unwrap().exists());
 }
 

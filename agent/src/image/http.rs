@@ -134,7 +134,8 @@ mod tests {
                 let mut line = String::new();
                 stream.read_line(&mut line).await.unwrap();
                 let path = line.split(' ').nth(1).unwrap_or("/");
-                let answer = answers.get(path).copied().unwrap_or("404 Not Found\r\ncontent-length: 0\r\n\r\n");
+                let answer =
+                    answers.get(path).copied().unwrap_or("404 Not Found\r\ncontent-length: 0\r\n\r\n");
                 let answer = answer.replace("PORT", &address.port().to_string());
                 stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await.unwrap();
             }
@@ -146,7 +147,10 @@ mod tests {
         ("/image", "200 OK\r\ncontent-length: 5\r\n\r\nhello"),
         ("/moved", "302 Found\r\nlocation: /image\r\ncontent-length: 0\r\n\r\n"),
         ("/inward", "302 Found\r\nlocation: http://127.0.0.2:PORT/image\r\ncontent-length: 0\r\n\r\n"),
-        ("/metadata", "307 Temporary Redirect\r\nlocation: http://169.254.169.254/x\r\ncontent-length: 0\r\n\r\n"),
+        (
+            "/metadata",
+            "307 Temporary Redirect\r\nlocation: http://169.254.169.254/x\r\ncontent-length: 0\r\n\r\n",
+        ),
         ("/file", "302 Found\r\nlocation: file:///etc/passwd\r\ncontent-length: 0\r\n\r\n"),
         ("/round", "301 Moved\r\nlocation: /round\r\ncontent-length: 0\r\n\r\n"),
     ];

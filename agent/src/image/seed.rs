@@ -111,10 +111,14 @@ mod tests {
         spec.network.address = Some("10.77.0.20/24".parse().unwrap());
         spec.network.gateway = Some("10.77.0.1".parse().unwrap());
         spec.network.dns = vec!["10.77.0.1".parse().unwrap()];
-        spec.cloud_init = Some(CloudInit { ssh_keys: vec!["ssh-ed25519 AAAA me".to_owned()], ..CloudInit::default() });
+        spec.cloud_init =
+            Some(CloudInit { ssh_keys: vec!["ssh-ed25519 AAAA me".to_owned()], ..CloudInit::default() });
         let volume = build(vm, &spec).unwrap().unwrap();
         let meta = json_of(&volume, "meta-data");
-        assert_eq!((&meta["instance-id"], &meta["local-hostname"]), (&json!(vm.to_string()), &json!("web-1")));
+        assert_eq!(
+            (&meta["instance-id"], &meta["local-hostname"]),
+            (&json!(vm.to_string()), &json!("web-1"))
+        );
         assert!(read(volume.clone(), "user-data").starts_with("#cloud-config\n"));
         assert_eq!(json_of(&volume, "user-data")["ssh_authorized_keys"], json!(["ssh-ed25519 AAAA me"]));
         let card = &json_of(&volume, "network-config")["ethernets"]["nic0"];
@@ -140,7 +144,8 @@ mod tests {
         let own = "#!/bin/sh\necho 'hello: world'\n";
         let mut spec = fixture::spec();
         let hostname = Some("other".parse().unwrap());
-        spec.cloud_init = Some(CloudInit { hostname, user_data: Some(own.to_owned()), ..CloudInit::default() });
+        spec.cloud_init =
+            Some(CloudInit { hostname, user_data: Some(own.to_owned()), ..CloudInit::default() });
         let volume = build(VmId::from_u128(1), &spec).unwrap().unwrap();
         assert_eq!(read(volume.clone(), "user-data"), own);
         assert_eq!(json_of(&volume, "meta-data")["local-hostname"], json!("other"));

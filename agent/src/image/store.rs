@@ -246,7 +246,9 @@ impl Inner {
                     Ok(()) => return Ok(()),
                     Err(error) => tracing::warn!(%peer, image = %image.sha256, %error, "image from a peer"),
                 },
-                Err(error) => tracing::warn!(%peer, image = %image.sha256, %error, "asking a peer for an image"),
+                Err(error) => {
+                    tracing::warn!(%peer, image = %image.sha256, %error, "asking a peer for an image")
+                }
             }
         }
         self.take_in(image, self.open_source(image).await?, report).await
@@ -339,7 +341,8 @@ impl Incoming {
         let mut progress = FetchProgress { received: ByteCount(0), total: source.length };
         let mut chunk = vec![0; CHUNK];
         loop {
-            let filled = fill(&mut source.bytes, &mut chunk).await.map_err(ImageError::io("read the image"))?;
+            let filled =
+                fill(&mut source.bytes, &mut chunk).await.map_err(ImageError::io("read the image"))?;
             if filled == 0 {
                 break;
             }

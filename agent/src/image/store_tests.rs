@@ -50,7 +50,11 @@ impl Place {
     fn listed(&self, name: &str, bytes: &[u8], format: ImageFormat) -> ImageRef {
         let path = self.root.path().join("listed").join(name);
         fs::write(&path, bytes).unwrap();
-        ImageRef { sha256: sha256(bytes), source: ImageSource::Path(path.to_str().unwrap().to_owned()), format }
+        ImageRef {
+            sha256: sha256(bytes),
+            source: ImageSource::Path(path.to_str().unwrap().to_owned()),
+            format,
+        }
     }
 
     async fn ensure(&self, image: &ImageRef) -> Result<PathBuf, ImageError> {
@@ -102,11 +106,8 @@ async fn a_wrong_checksum_leaves_nothing_behind() {
 async fn a_peer_that_lies_is_passed_over() {
     let place = place(vec![b"a lie", b"the truth"]);
     let path = "/nowhere".to_owned();
-    let image = ImageRef {
-        sha256: sha256(b"the truth"),
-        source: ImageSource::Path(path),
-        format: ImageFormat::Raw,
-    };
+    let image =
+        ImageRef { sha256: sha256(b"the truth"), source: ImageSource::Path(path), format: ImageFormat::Raw };
     assert_eq!(fs::read(place.ensure(&image).await.unwrap()).unwrap(), b"the truth");
     assert_eq!(place.files(), 1);
 }
@@ -119,12 +120,14 @@ async fn ten_askers_share_one_fetch_and_all_hear_of_it() {
     let heard = AtomicUsize::new(0);
     let ask = || async {
         let first = std::sync::atomic::AtomicBool::new(true);
-        place.store.ensure(&image, |_| {
-            if first.swap(false, Ordering::SeqCst) {
-                heard.fetch_add(1, Ordering::SeqCst);
-            }
-        })
-        .await
+        place
+            .store
+            .ensure(&image, |_| {
+                if first.swap(false, Ordering::SeqCst) {
+                    heard.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+            .await
     };
     let outcomes = futures_util::future::join_all((0..10).map(|_| ask())).await;
     assert!(outcomes.iter().all(Result::is_ok));

@@ -309,7 +309,10 @@ mod tests {
         let from = Url::parse("https://example.org/a/b").unwrap();
         assert_eq!(check_redirect(&from, "file:///etc/shadow"), Err(UrlFault::Scheme("file".to_owned())));
         assert_eq!(check_redirect(&from, "../c").unwrap().url.as_str(), "https://example.org/c");
-        assert_eq!(check_redirect(&from, "//127.0.0.1/").unwrap().host, Host::Address("127.0.0.1".parse().unwrap()));
+        assert_eq!(
+            check_redirect(&from, "//127.0.0.1/").unwrap().host,
+            Host::Address("127.0.0.1".parse().unwrap())
+        );
     }
 
     #[test]

@@ -18,7 +18,9 @@ pub enum LedgerError {
     #[error("a record of the agent's ledger cannot be read")]
     Record(#[from] CodecError),
     /// A record of a later program.
-    #[error("a record of the agent's ledger has format {0}: it was written by a newer agent, upgrade this one")]
+    #[error(
+        "a record of the agent's ledger has format {0}: it was written by a newer agent, upgrade this one"
+    )]
     Format(u8),
 }
 
@@ -74,7 +76,10 @@ impl<V: Serialize + DeserializeOwned> Shelf<V> {
     /// # Errors
     /// [`LedgerError`] at the first that cannot be read.
     pub fn list(&self) -> Result<Vec<(Vec<u8>, V)>, LedgerError> {
-        self.tree.iter().map(|row| row.map_err(LedgerError::from).and_then(|(k, v)| Ok((k, open(&v)?)))).collect()
+        self.tree
+            .iter()
+            .map(|row| row.map_err(LedgerError::from).and_then(|(k, v)| Ok((k, open(&v)?))))
+            .collect()
     }
 }
 

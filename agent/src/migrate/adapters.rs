@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     hypervisor::{
-        Definition, Hypervisor, HvError, MachineFiles,
+        Definition, HvError, Hypervisor, MachineFiles,
         libvirt::{
             Libvirt,
             migration::{DiskCopy, MigrateCall, Presence},
@@ -36,7 +36,9 @@ impl Mover for Libvirt {
                 VmState::Paused => Standing::Paused { persistent },
                 VmState::Stopped => Standing::Stopped,
                 VmState::Missing => Standing::Absent,
-                VmState::Pending | VmState::Preparing | VmState::Failed | VmState::Unknown => Standing::Unclear,
+                VmState::Pending | VmState::Preparing | VmState::Failed | VmState::Unknown => {
+                    Standing::Unclear
+                }
             },
         })
     }
@@ -146,7 +148,10 @@ impl Journal for Shelf<Record> {
     fn list(&self) -> Result<Vec<(MigrationId, Record)>, Failure> {
         let id = |key: Vec<u8>| key.try_into().map(|key| MigrationId::from_u128(u128::from_be_bytes(key)));
         let rows = Shelf::list(self)?.into_iter();
-        rows.map(|(key, record)| Ok((id(key).map_err(|_| "a key of the journal is no migration's id")?, record))).collect()
+        rows.map(|(key, record)| {
+            Ok((id(key).map_err(|_| "a key of the journal is no migration's id")?, record))
+        })
+        .collect()
     }
 }
 

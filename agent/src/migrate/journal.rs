@@ -77,7 +77,9 @@ impl Record {
     /// What a coordinator is told on the strength of this record alone.
     pub fn state(&self) -> SideState {
         match self {
-            Self::Outbound { mark: OutboundMark::Begun, .. } => SideState::Outbound(OutboundState::Connecting),
+            Self::Outbound { mark: OutboundMark::Begun, .. } => {
+                SideState::Outbound(OutboundState::Connecting)
+            }
             Self::Outbound { mark: OutboundMark::Gone(report), .. } => {
                 SideState::Outbound(OutboundState::Gone(report.clone()))
             }

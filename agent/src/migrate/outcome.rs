@@ -10,6 +10,8 @@ pub struct Sight {
     pub standing: Standing,
     /// Whether a copy is under way.
     pub copying: bool,
+    /// Whether a copy may have begun.
+    pub begun: bool,
     /// Whether the copy was reported to have succeeded.
     pub sent: bool,
     /// Whether the guest ran when it began.
@@ -34,7 +36,7 @@ pub enum Verdict {
 
 /// Judges.
 pub fn judge(sight: Sight) -> Verdict {
-    let Sight { standing, copying, sent, live } = sight;
+    let Sight { standing, copying, begun, sent, live } = sight;
     match standing {
         Standing::Unclear => Verdict::Wait,
         Standing::Running | Standing::Paused { .. } if copying => Verdict::Abort,
@@ -43,7 +45,7 @@ pub fn judge(sight: Sight) -> Verdict {
         // Somebody held a machine that we were about to stop.
         Standing::Paused { .. } => Verdict::Back,
         // With a live copy libvirt forgets the machine only when the target has confirmed that it is complete.
-        Standing::Absent if live => Verdict::Gone,
+        Standing::Absent if live && begun => Verdict::Gone,
         Standing::Absent | Standing::Stopped if sent => Verdict::Gone,
         Standing::Absent | Standing::Stopped => Verdict::Back,
     }
@@ -63,38 +65,54 @@ mod tests {
     ];
 
     fn sights() -> impl Iterator<Item = Sight> {
-        let flags = (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0));
-        flags.flat_map(|(copying, sent, live)| {
-            STANDINGS.map(|standing| Sight { standing, copying, sent, live })
+        let flags = (0..16).map(|bits| [1, 2, 4, 8].map(|bit| bits & bit != 0));
+        flags.flat_map(|[copying, begun, sent, live]| {
+            STANDINGS.map(|standing| Sight { standing, copying, begun, sent, live })
         })
     }
 
     #[test]
     fn a_machine_whose_processors_exist_here_is_never_gone() {
         for sight in sights() {
-            let here = matches!(sight.standing, Standing::Running | Standing::Paused { .. } | Standing::Unclear);
+            let here =
+                matches!(sight.standing, Standing::Running | Standing::Paused { .. } | Standing::Unclear);
             assert!(!here || judge(sight) != Verdict::Gone, "{sight:?}");
         }
     }
 
     #[test]
     fn the_word_of_the_call_alone_decides_nothing_about_a_live_machine_that_is_known() {
-        for sight in sights().filter(|s| s.live && s.standing != Standing::Stopped) {
+        for sight in sights().filter(|s| s.live && s.begun && s.standing != Standing::Stopped) {
             assert_eq!(judge(sight), judge(Sight { sent: !sight.sent, ..sight }), "{sight:?}");
         }
     }
 
     #[test]
     fn a_held_guest_runs_on_only_when_nobody_copies_it() {
-        let held = Sight { standing: Standing::Paused { persistent: true }, copying: true, sent: false, live: true };
+        let held = Sight {
+            standing: Standing::Paused { persistent: true },
+            copying: true,
+            begun: true,
+            sent: false,
+            live: true,
+        };
         assert_eq!(judge(held), Verdict::Abort);
         assert_eq!(judge(Sight { copying: false, ..held }), Verdict::Resume);
     }
 
     #[test]
     fn a_stopped_disk_that_did_not_cross_is_still_here() {
-        let stopped = Sight { standing: Standing::Stopped, copying: false, sent: false, live: false };
+        let stopped =
+            Sight { standing: Standing::Stopped, copying: false, begun: true, sent: false, live: false };
         assert_eq!(judge(stopped), Verdict::Back);
         assert_eq!(judge(Sight { sent: true, ..stopped }), Verdict::Gone);
+    }
+
+    #[test]
+    fn a_machine_that_vanished_before_the_copy_began_did_not_go_to_the_target() {
+        let vanished =
+            Sight { standing: Standing::Absent, copying: false, begun: false, sent: false, live: true };
+        assert_eq!(judge(vanished), Verdict::Back);
+        assert_eq!(judge(Sight { begun: true, ..vanished }), Verdict::Gone);
     }
 }

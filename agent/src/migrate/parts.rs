@@ -45,12 +45,17 @@ pub struct MigrationsParts {
 impl MigrationsParts {
     /// The machine as this host defines it.
     pub(super) fn definition(&self, vm: VmId, spec: &VmSpec, files: MachineFiles) -> Definition {
-        let bridge = spec.network.bridge.as_ref().map_or_else(|| self.bridge.clone(), |b| b.as_str().to_owned());
+        let bridge =
+            spec.network.bridge.as_ref().map_or_else(|| self.bridge.clone(), |b| b.as_str().to_owned());
         Definition { vm, spec: spec.clone(), files, bridge: Some(bridge) }
     }
 
     /// Writes a record on a thread that may block.
-    pub(super) async fn write(self: &Arc<Self>, migration: MigrationId, record: Record) -> Result<(), Failure> {
+    pub(super) async fn write(
+        self: &Arc<Self>,
+        migration: MigrationId,
+        record: Record,
+    ) -> Result<(), Failure> {
         let parts = self.clone();
         tokio::task::spawn_blocking(move || parts.journal.put(migration, &record)).await?
     }

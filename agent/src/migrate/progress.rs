@@ -25,12 +25,19 @@ pub struct Meter {
 
 impl Meter {
     /// The progress at `now`.
-    pub fn read(&mut self, now: Instant, counts: TransferCounts, copied: Option<Copied>) -> MigrationProgress {
+    pub fn read(
+        &mut self,
+        now: Instant,
+        counts: TransferCounts,
+        copied: Option<Copied>,
+    ) -> MigrationProgress {
         self.last = copied.unwrap_or(self.last);
         self.count(now, counts);
         let rate = self.rate(now);
         let whole = self.last.processed.saturating_add(self.last.remaining);
         let permille = (u128::from(self.last.processed) * 1000).checked_div(u128::from(whole)).unwrap_or(0);
+        // Until memory begins nobody knows how much of it there is: disks alone take the first tenth.
+        let permille = if self.last.iteration == 0 { permille / 10 } else { permille };
         // A guest that dirties faster than it is copied does not turn the bar back.
         self.permille = self.permille.max(u16::try_from(permille).unwrap_or(1000).min(999));
         MigrationProgress {
@@ -68,7 +75,9 @@ impl Meter {
     }
 
     fn rate(&self, now: Instant) -> u64 {
-        let (Some((since, before)), Some((_, after))) = (self.samples.front(), self.samples.back()) else { return 0 };
+        let (Some((since, before)), Some((_, after))) = (self.samples.front(), self.samples.back()) else {
+            return 0;
+        };
         let millis = now.duration_since(*since).as_millis();
         let rate = u128::from(after - before) * 1000;
         rate.checked_div(millis).and_then(|rate| u64::try_from(rate).ok()).unwrap_or(0)
@@ -86,7 +95,7 @@ mod tests {
     #[test]
     fn rate_and_remaining_time_follow_the_last_second() {
         let (mut meter, start) = (Meter::default(), Instant::now());
-        let copied = Some(Copied { processed: 100, remaining: 300, ..Copied::default() });
+        let copied = Some(Copied { processed: 100, remaining: 300, iteration: 1, ..Copied::default() });
         meter.read(start, counts(0, 0), copied);
         meter.read(start + Duration::from_millis(500), counts(50, 0), copied);
         let progress = meter.read(start + Duration::from_secs(1), counts(100, 0), copied);
@@ -98,10 +107,11 @@ mod tests {
     #[test]
     fn the_bar_does_not_run_backwards_nor_reach_the_end_early() {
         let (mut meter, now) = (Meter::default(), Instant::now());
-        let mut at = |processed, remaining| {
-            meter.read(now, counts(0, 0), Some(Copied { processed, remaining, ..Copied::default() })).permille
+        let mut at = |iteration, processed, remaining| {
+            let copied = Copied { processed, remaining, iteration, ..Copied::default() };
+            meter.read(now, counts(0, 0), Some(copied)).permille
         };
-        assert_eq!([at(50, 50), at(10, 90), at(100, 0)], [500, 500, 999]);
+        assert_eq!([at(0, 90, 10), at(1, 50, 50), at(2, 10, 90), at(3, 100, 0)], [90, 500, 500, 999]);
     }
 
     #[test]

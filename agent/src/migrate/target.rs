@@ -201,15 +201,25 @@ impl Arrival {
         let deadline = Instant::now() + SETTLE_DEADLINE;
         loop {
             match self.mover.standing(self.vm()).await {
-                Ok(standing) if is_complete(standing) => return TargetPhase::Arrived(Landed { run: true, stage }),
+                Ok(standing) if is_complete(standing) => {
+                    return TargetPhase::Arrived(Landed { run: true, stage });
+                }
                 Ok(Standing::Absent) => return TargetPhase::Discard(reason),
+                // Not complete, so the source was never told that it is: it has its guest.
+                Ok(Standing::Paused { .. }) if Instant::now() > deadline => {
+                    return TargetPhase::Discard(reason);
+                }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(vm = %self.vm(), reason = describe(&error), "arrival not seen yet"),
+                Err(error) => {
+                    tracing::warn!(vm = %self.vm(), reason = describe(&error), "arrival not seen yet");
+                }
             }
-            if Instant::now() > deadline {
-                return TargetPhase::Discard(reason);
+            tokio::select! {
+                order = self.orders.recv() => if let Some(reason) = refuse_resume(order) {
+                    return TargetPhase::Discard(reason);
+                },
+                () = sleep(SETTLE_POLL) => {}
             }
-            sleep(SETTLE_POLL).await;
         }
     }
 

@@ -26,14 +26,18 @@ pub(super) fn judge(held: Option<&Entry>, ask: &VmAssignment) -> Verdict {
         Some(Entry::Left { .. }) => Verdict::Queue,
         Some(Entry::Held(record)) if record.assignment == *ask => Verdict::AlreadySo,
         Some(Entry::Held(record)) => match record.lent {
-            Some(migration) => deny(DenialCode::Conflict, format!("{} is in the hands of {migration}", ask.vm)),
-            None => Verdict::Queue,
+            // A higher epoch means that the ledger has settled the migration, whatever is remembered of it here.
+            Some(migration) if ask.epoch == record.assignment.epoch => {
+                deny(DenialCode::Conflict, format!("{} is in the hands of {migration}", ask.vm))
+            }
+            _ => Verdict::Queue,
         },
     }
 }
 
 fn stale(entry: &Entry, ask: &VmAssignment) -> Verdict {
-    let text = format!("{} was asked for under {}, but this host has seen {}", ask.vm, ask.epoch, entry.epoch());
+    let text =
+        format!("{} was asked for under {}, but this host has seen {}", ask.vm, ask.epoch, entry.epoch());
     deny(DenialCode::StaleEpoch, text)
 }
 
@@ -79,6 +83,8 @@ mod tests {
         let mut record = VmRecord::new(ask(3, VmAction::Run));
         record.lent = Some(MigrationId::from_u128(1));
         let stop = ask(3, VmAction::Stop { grace_ms: 0 });
-        assert_eq!(code(judge(Some(&Entry::Held(record)), &stop)), Some(DenialCode::Conflict));
+        let held = Entry::Held(record);
+        assert_eq!(code(judge(Some(&held), &stop)), Some(DenialCode::Conflict));
+        assert_eq!(judge(Some(&held), &ask(4, VmAction::Run)), Verdict::Queue, "the ledger has settled it");
     }
 }

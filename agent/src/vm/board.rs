@@ -1,6 +1,9 @@
 //! What is seen of every machine, for the status report. Written by the machines' tasks, read by the session.
 
-use novacron_common::{ids::VmId, record::VmObservation};
+use novacron_common::{
+    ids::VmId,
+    record::{VmObservation, VmState},
+};
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
@@ -28,6 +31,13 @@ impl Board {
         drop(seen);
         if before.is_none_or(|old| is_news(&old, &new)) {
             self.version.send_modify(|v| *v += 1);
+        }
+    }
+
+    /// Says how far a machine is that is being prepared; nothing if it is not.
+    pub fn note_progress(&self, vm: VmId, message: String) {
+        if let Some(seen) = self.of(vm).filter(|seen| seen.state == VmState::Preparing) {
+            self.post(VmObservation { message: Some(message), ..seen });
         }
     }
 

@@ -34,7 +34,9 @@ pub(super) fn next(record: &VmRecord, seen: VmState) -> Step {
     match record.assignment.action {
         VmAction::Delete => Step::Remove,
         VmAction::Stop { grace_ms } => stop(seen, grace_ms),
-        VmAction::Restart { request, grace_ms } if request > record.restarted => restart(seen, request, grace_ms),
+        VmAction::Restart { request, grace_ms } if request > record.restarted => {
+            restart(seen, request, grace_ms)
+        }
         VmAction::Restart { .. } | VmAction::Run => run(record, seen),
     }
 }
@@ -42,7 +44,9 @@ pub(super) fn next(record: &VmRecord, seen: VmState) -> Step {
 fn run(record: &VmRecord, seen: VmState) -> Step {
     match seen {
         VmState::Missing => Step::Define,
-        VmState::Stopped if !record.ran || record.assignment.spec.restart == RestartPolicy::Always => Step::Start,
+        VmState::Stopped if !record.ran || record.assignment.spec.restart == RestartPolicy::Always => {
+            Step::Start
+        }
         // A paused guest may be the unfinished end of a migration: whether it runs on is the coordinator's word.
         _ => Step::Rest,
     }

@@ -163,7 +163,11 @@ impl Machines {
         names
     }
 
-    async fn ask<T>(&self, vm: VmId, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Denial> {
+    async fn ask<T>(
+        &self,
+        vm: VmId,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Result<T, Denial> {
         let ended = |_| Denial { code: DenialCode::Failed, text: MachinesError::Ended.to_string() };
         let (reply, answer) = oneshot::channel();
         let inbox = self.task(vm, None);

@@ -120,8 +120,9 @@ impl VmTask {
                     Some(Entry::Held(old)) => VmRecord {
                         // Stopped and now wanted running: a new run. Otherwise the old one goes on.
                         ran: old.ran && (was_to_run(&old) || assignment.action != VmAction::Run),
+                        lent: None,
+                        restarted: old.restarted,
                         assignment,
-                        ..old
                     },
                     _ => VmRecord::new(assignment),
                 };
@@ -141,7 +142,10 @@ impl VmTask {
             return deny(DenialCode::Unknown, format!("{} is not on this host", self.vm));
         };
         if record.assignment.epoch != epoch {
-            return deny(DenialCode::StaleEpoch, format!("{} is here under {}", self.vm, record.assignment.epoch));
+            return deny(
+                DenialCode::StaleEpoch,
+                format!("{} is here under {}", self.vm, record.assignment.epoch),
+            );
         }
         match record.lent {
             Some(other) if other != migration => {
@@ -241,7 +245,9 @@ impl VmTask {
             Step::MarkRestarted(request) => {
                 return self.update(|record| (record.restarted, record.ran) = (request, false));
             }
-            Step::Define => Box::pin(define(vm, record.assignment.spec.clone(), self.parts.clone(), hypervisor)),
+            Step::Define => {
+                Box::pin(define(vm, record.assignment.spec.clone(), self.parts.clone(), hypervisor))
+            }
             Step::Start => Box::pin(async move { Ok(hypervisor.start(vm).await?) }),
             Step::Stop { grace } => Box::pin(async move { Ok(hypervisor.stop(vm, grace).await?) }),
             Step::Remove => Box::pin(remove(vm, self.parts.clone(), hypervisor)),
@@ -252,11 +258,15 @@ impl VmTask {
 
     async fn report(&mut self, record: &VmRecord, seen: VmState, hypervisor: &dyn Hypervisor) {
         let (state, message) = match (&self.working, &self.trouble) {
-            (Some((Step::Define, _)), _) => (VmState::Preparing, None),
+            (Some((Step::Define, _)), _) => (VmState::Preparing, self.progress()),
             (Some((Step::Stop { .. }, _)), _) if seen == VmState::Running => (VmState::Stopping, None),
-            (_, Some(trouble)) if seen != VmState::Running => (VmState::Failed, Some(trouble.message.clone())),
+            (_, Some(trouble)) if seen != VmState::Running => {
+                (VmState::Failed, Some(trouble.message.clone()))
+            }
             // Between the assignment and its first step there is nothing to be missed.
-            _ if seen == VmState::Missing && record.assignment.action != VmAction::Delete => (VmState::Preparing, None),
+            _ if seen == VmState::Missing && record.assignment.action != VmAction::Delete => {
+                (VmState::Preparing, None)
+            }
             _ => (seen, None),
         };
         self.post(record, state, message);
@@ -270,6 +280,11 @@ impl VmTask {
                 self.parts.board.post(seen);
             }
         }
+    }
+
+    /// What was last said of a preparation.
+    fn progress(&self) -> Option<String> {
+        self.parts.board.of(self.vm).filter(|seen| seen.state == VmState::Preparing)?.message
     }
 
     fn post(&self, record: &VmRecord, state: VmState, message: Option<String>) {
@@ -296,7 +311,13 @@ impl VmTask {
             && before.state != VmState::Missing
         {
             let since: UnixMillis = crate::clock::now();
-            self.parts.board.post(VmObservation { epoch, state: VmState::Missing, message: None, since, ..before });
+            self.parts.board.post(VmObservation {
+                epoch,
+                state: VmState::Missing,
+                message: None,
+                since,
+                ..before
+            });
         }
     }
 }

@@ -93,7 +93,10 @@ impl CommandTargetBody {
             faults.add("target.command", "or env has a NUL character");
         }
         for key in self.env.keys().filter(|k| k.is_empty() || k.contains('=') || k.starts_with("NOVACRON_")) {
-            faults.add(format!("target.env.{key}"), "is no name for a variable, or one that NovaCron sets itself");
+            faults.add(
+                format!("target.env.{key}"),
+                "is no name for a variable, or one that NovaCron sets itself",
+            );
         }
         if self.working_dir.as_ref().is_some_and(|d| !d.starts_with('/')) {
             faults.add("target.working_dir", "must be an absolute path");
@@ -424,7 +427,8 @@ mod tests {
     #[test]
     fn every_fault_is_named_at_once() {
         let body: JobCreate =
-            serde_json::from_str(r#"{"name":"a b","schedule":"x","timezone":"Mars/Base","timeout":"1y"}"#).unwrap();
+            serde_json::from_str(r#"{"name":"a b","schedule":"x","timezone":"Mars/Base","timeout":"1y"}"#)
+                .unwrap();
         let faults = JobSpec::try_from(&body).unwrap_err();
         let fields: Vec<_> = faults.0.iter().map(|f| f.field.as_str()).collect();
         assert_eq!(fields, ["name", "schedule", "timezone", "timeout"]);

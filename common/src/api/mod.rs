@@ -13,12 +13,15 @@ mod problem;
 mod template;
 mod vm;
 
-pub use cluster::{ClusterView, CoordinatorView, Health, HealthCheck, TokenCreate, TokenCreated, TokenRole, TokenView, WsTicket};
+pub use cluster::{
+    ClusterView, CoordinatorView, Health, HealthCheck, TokenCreate, TokenCreated, TokenRole, TokenView,
+    WsTicket,
+};
 pub use event::{Event, EventKind};
 pub use host::{HostState, HostView, JoinTokenCreate, JoinTokenCreated, JoinTokenRole};
 pub use job::{
-    AttemptView, CommandTargetBody, ExecuteAccepted, FireState, FireView, JobCreate, JobTargetBody, JobUpdate, JobView,
-    Timeout,
+    AttemptView, CommandTargetBody, ExecuteAccepted, FireState, FireView, JobCreate, JobTargetBody,
+    JobUpdate, JobView, Timeout,
 };
 pub use migration::{MigrateRequest, MigrationState, MigrationStatus, MigrationView};
 pub use page::{Page, PageQuery};

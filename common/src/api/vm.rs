@@ -159,9 +159,13 @@ impl Resources {
         if !(1..=VmSpec::CPUS_MAX).contains(&self.cpu) {
             faults.add("resources.cpu", format!("must be 1 to {}", VmSpec::CPUS_MAX));
         }
-        let memory = amount(("resources.memory_gb", self.memory_gb), ("resources.memory_mb", self.memory_mb), faults);
-        let storage =
-            amount(("resources.storage_gb", self.storage_gb), ("resources.storage_mb", self.storage_mb), faults);
+        let memory =
+            amount(("resources.memory_gb", self.memory_gb), ("resources.memory_mb", self.memory_mb), faults);
+        let storage = amount(
+            ("resources.storage_gb", self.storage_gb),
+            ("resources.storage_mb", self.storage_mb),
+            faults,
+        );
         let memory = memory.unwrap_or_else(|| {
             faults.add("resources.memory_gb", "is missing (or give memory_mb)");
             VmSpec::MEMORY_MIN
@@ -172,7 +176,8 @@ impl Resources {
             faults.add(field, format!("must be {} to {}", VmSpec::MEMORY_MIN, VmSpec::MEMORY_MAX));
         }
         if storage > VmSpec::STORAGE_MAX {
-            let field = if self.storage_gb.is_some() { "resources.storage_gb" } else { "resources.storage_mb" };
+            let field =
+                if self.storage_gb.is_some() { "resources.storage_gb" } else { "resources.storage_mb" };
             faults.add(field, format!("must be at most {}", VmSpec::STORAGE_MAX));
         }
         if template.disk.is_some() && storage == ByteCount(0) {
@@ -235,8 +240,12 @@ impl CloudInitBody {
             faults.add("cloud_init.ssh_keys", format!("has more than {} keys", Self::SSH_KEYS_MAX));
         }
         for (i, key) in self.ssh_keys.iter().enumerate() {
-            if key.len() > Self::SSH_KEY_LENGTH_MAX || key.chars().any(char::is_control) || !key.contains(' ') {
-                faults.add(format!("cloud_init.ssh_keys[{i}]"), "must be one line like \"ssh-ed25519 AAAA… comment\"");
+            if key.len() > Self::SSH_KEY_LENGTH_MAX || key.chars().any(char::is_control) || !key.contains(' ')
+            {
+                faults.add(
+                    format!("cloud_init.ssh_keys[{i}]"),
+                    "must be one line like \"ssh-ed25519 AAAA… comment\"",
+                );
             }
         }
         if self.user_data.as_ref().is_some_and(|u| u.len() as u64 > VmSpec::USER_DATA_MAX.0) {

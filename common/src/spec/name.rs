@@ -18,7 +18,9 @@ pub enum BadName {
     #[error("has {0} characters: at most {max} are allowed", max = Name::LENGTH_MAX)]
     TooLong(usize),
     /// A character outside the set.
-    #[error("has the character {0:?}: use letters, digits, '-', '_' and '.', beginning with a letter or digit")]
+    #[error(
+        "has the character {0:?}: use letters, digits, '-', '_' and '.', beginning with a letter or digit"
+    )]
     Character(char),
 }
 

@@ -148,7 +148,11 @@ mod tests {
     #[test]
     fn foreign_newer_and_unknown_streams_are_told_apart() {
         let good = StreamHeader::new(StreamKind::Raft).to_bytes();
-        let with = |i: usize, b: u8| { let mut bytes = good; bytes[i] = b; StreamHeader::parse(bytes) };
+        let with = |i: usize, b: u8| {
+            let mut bytes = good;
+            bytes[i] = b;
+            StreamHeader::parse(bytes)
+        };
         assert_eq!(with(0, b'X'), Err(HeaderError::Magic));
         assert_eq!(with(4, 0), Err(HeaderError::Kind(0)));
         assert_eq!(with(4, 200), Err(HeaderError::Kind(200)));

@@ -48,7 +48,8 @@ impl FromStr for JoinToken {
     type Err = BadJoinToken;
     fn from_str(text: &str) -> Result<Self, BadJoinToken> {
         let text = text.trim();
-        let body = text.strip_prefix(TOKEN_PREFIX).filter(|b| b.len() <= TOKEN_TEXT_MAX).ok_or(BadJoinToken)?;
+        let body =
+            text.strip_prefix(TOKEN_PREFIX).filter(|b| b.len() <= TOKEN_TEXT_MAX).ok_or(BadJoinToken)?;
         let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| BadJoinToken)?;
         super::codec::decode(&bytes).map_err(|_| BadJoinToken)
     }

@@ -4,16 +4,20 @@
 //! [`StreamHeader`]: what the stream is for, and the version its opener speaks. Behind it come frames
 //! ([`codec`]), except on lanes and consoles, which turn into plain bytes after their opening frame.
 
-pub mod codec;
 mod agent;
+pub mod codec;
 mod gossip;
 mod header;
 mod join;
 
 pub use agent::{
-    AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Directory, ImageRequest,
-    ImageResponse, LaneKind, LaneOpen, LaneVerdict, PeerHost, SessionOpened,
+    AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Directory,
+    ImageRequest, ImageResponse, LaneKind, LaneOpen, LaneVerdict, PeerHost, SessionOpened,
 };
 pub use gossip::GossipFrame;
-pub use header::{HEADER_BYTES, HeaderError, ProtocolVersion, SPOKEN, Span, StreamHeader, StreamKind, choose};
-pub use join::{BadJoinToken, CoordinatorAddress, Enrolled, JoinDenied, JoinPurpose, JoinRequest, JoinToken, RenewRequest};
+pub use header::{
+    HEADER_BYTES, HeaderError, ProtocolVersion, SPOKEN, Span, StreamHeader, StreamKind, choose,
+};
+pub use join::{
+    BadJoinToken, CoordinatorAddress, Enrolled, JoinDenied, JoinPurpose, JoinRequest, JoinToken, RenewRequest,
+};

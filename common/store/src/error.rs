@@ -22,7 +22,9 @@ pub enum StoreError {
         cause: std::io::Error,
     },
     /// A value is not what was written.
-    #[error("the value of key {key} in tree {tree} is damaged (checksum): restore the store from a backup or rejoin")]
+    #[error(
+        "the value of key {key} in tree {tree} is damaged (checksum): restore the store from a backup or rejoin"
+    )]
     Damaged {
         /// Which tree.
         tree: String,

@@ -3,7 +3,8 @@
 //! What sled 0.34 does not do by itself is done here, once:
 //! * its `flush` calls `sync_file_range`, which is no promise about a power cut (sync_file_range(2)), so
 //!   [`Store::sync`] adds an `fdatasync` of the same file;
-//! * values above about 128 KiB go to files that it never syncs, so longer values than [`VALUE_MAX`] are refused;
+//! * what is longer than a quarter of a segment goes to files that it never syncs, so values longer than
+//!   [`VALUE_MAX`] are refused and segments are long enough for a leaf full of such values;
 //! * damage is noticed when a value is read: each carries a CRC-32.
 //!
 //! All calls block; call them from a thread that may.
@@ -18,6 +19,12 @@ use std::{fs::File, path::Path, sync::Arc};
 
 /// Longest value; larger things are cut into several by their owner.
 pub const VALUE_MAX: usize = 64 * 1024;
+
+/// sled writes a whole leaf at a time, and one longer than a quarter of a segment as a file that it never syncs. A
+/// leaf has up to about 20 values, so a quarter must hold 20 of the longest: the default of 512 KiB is far from it.
+/// (Fixed when a store is made: sled refuses to open one that was made with another.)
+const SEGMENT_BYTES: usize = 8 << 20;
+const _: () = assert!(SEGMENT_BYTES / 4 > 24 * VALUE_MAX);
 
 /// A folder with one database in it, locked against a second process.
 #[derive(Debug, Clone)]
@@ -37,9 +44,11 @@ impl Store {
             .path(folder)
             .flush_every_ms(None)
             .cache_capacity(32 << 20)
+            .segment_size(SEGMENT_BYTES)
             .open()
             .map_err(|cause| StoreError::Engine { doing: doing(), cause })?;
-        let file = File::open(folder.join("db")).map_err(|cause| StoreError::File { doing: doing(), cause })?;
+        let file =
+            File::open(folder.join("db")).map_err(|cause| StoreError::File { doing: doing(), cause })?;
         Ok(Self { db, file: Arc::new(file) })
     }
 
@@ -80,7 +89,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the folder cannot be read.
     pub fn size_on_disk(&self) -> Result<u64, StoreError> {
-        self.db.size_on_disk().map_err(|cause| StoreError::Engine { doing: "measure the store".into(), cause })
+        self.db
+            .size_on_disk()
+            .map_err(|cause| StoreError::Engine { doing: "measure the store".into(), cause })
     }
 }
 

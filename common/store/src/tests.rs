@@ -23,7 +23,11 @@ fn what_was_synced_is_there_after_reopening() {
     let tree = store.tree("t").unwrap();
     assert_eq!(tree.get(b"a").unwrap().unwrap(), b"1");
     assert_eq!(tree.last().unwrap().unwrap(), (b"b".to_vec(), vec![7; VALUE_MAX]));
-    assert_eq!(std::fs::read_dir(folder.path().join("s/blobs")).unwrap().count(), 0, "a value went to a blob file");
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("s/blobs")).unwrap().count(),
+        0,
+        "a value went to a blob file"
+    );
 }
 
 #[test]
@@ -53,4 +57,20 @@ fn a_damaged_value_is_noticed() {
 fn a_second_process_is_kept_out() {
     let (folder, _store) = store();
     assert!(Store::open(&folder.path().join("s")).is_err());
+}
+
+#[test]
+fn a_leaf_full_of_the_longest_values_goes_to_no_file_of_its_own() {
+    let (folder, store) = store();
+    let tree = store.tree("t").unwrap();
+    for round in 0..3u8 {
+        for key in 0..100u32 {
+            tree.put(&key.to_be_bytes(), &vec![round; VALUE_MAX]).unwrap();
+        }
+        store.sync().unwrap();
+        (0..100u32).filter(|key| key % 7 != 0).for_each(|key| tree.remove(&key.to_be_bytes()).unwrap());
+        store.sync().unwrap();
+    }
+    let blobs = std::fs::read_dir(folder.path().join("s/blobs")).unwrap();
+    assert_eq!(blobs.count(), 0, "a value went to a blob file");
 }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 /// How long the CA itself is good for.
 const CA_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Certificates begin this much in the past, so that clocks may differ a little.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// A certificate could not be issued.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,8 @@ impl CertificateAuthority {
         let certificate = CertificateDer::from(certificate.to_vec());
         let key = PrivatePkcs8KeyDer::from(key.to_vec());
         let key = KeyPair::try_from(&key).map_err(failed("read the CA's key"))?;
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(failed("read the CA's certificate"))?;
+        let issuer =
+            Issuer::from_ca_cert_der(&certificate, key).map_err(failed("read the CA's certificate"))?;
         Ok(Self { cluster, certificate, issuer })
     }
 
@@ -89,8 +90,8 @@ impl CertificateAuthority {
         now: UnixMillis,
     ) -> Result<Vec<u8>, IssueError> {
         let csr = CertificateSigningRequestDer::from(csr.to_vec());
-        let mut request =
-            CertificateSigningRequestParams::from_der(&csr).map_err(failed("read the certificate request"))?;
+        let mut request = CertificateSigningRequestParams::from_der(&csr)
+            .map_err(failed("read the certificate request"))?;
         request.params = params(&role.to_string(), validity, now);
         request.params.subject_alt_names = vec![
             SanType::URI(role.to_uri(self.cluster).try_into().map_err(failed("name the role"))?),

@@ -20,6 +20,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Handshakes that may be under way at once; further ones wait in the socket's buffer.
 const HANDSHAKES_MAX: usize = 64;
 
+/// Links that were opened from here and are shared: by address, and by role where a certain one was wanted.
+type Pool = Arc<tokio::sync::Mutex<HashMap<(SocketAddr, Option<Role>), Link>>>;
 type Links = Arc<Mutex<HashMap<usize, (Role, quinn::Connection)>>>;
 
 /// A process's place in the network.
@@ -29,7 +31,7 @@ pub struct Endpoint {
     identity: Arc<IdentityCell>,
     gate: Arc<RwLock<Arc<Gate>>>,
     links: Links,
-    pool: Arc<tokio::sync::Mutex<HashMap<(SocketAddr, Option<Role>), Link>>>,
+    pool: Pool,
     accepted: Arc<tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Link>>>,
 }
 
@@ -40,7 +42,8 @@ impl Endpoint {
     /// [`LinkError`] if the address is taken or TLS cannot be set up.
     pub fn bind(address: SocketAddr, identity: Arc<IdentityCell>) -> Result<Self, LinkError> {
         let server = tls::server(&identity).map_err(LinkError::Tls)?;
-        let server = QuicServerConfig::try_from(server).map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
+        let server = QuicServerConfig::try_from(server)
+            .map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
         server.transport_config(settings::transport());
         let quic = bind_quic(address, Some(server))?;
@@ -168,12 +171,18 @@ impl Endpoint {
     pub async fn enroll(address: SocketAddr, ca: Sha256Digest) -> Result<Link, LinkError> {
         let any = SocketAddr::from(match address {
             SocketAddr::V4(_) => ([0; 4], 0),
-            SocketAddr::V6(_) => return Self::enroll_from(SocketAddr::from(([0u16; 8], 0)), address, ca).await,
+            SocketAddr::V6(_) => {
+                return Self::enroll_from(SocketAddr::from(([0u16; 8], 0)), address, ca).await;
+            }
         });
         Self::enroll_from(any, address, ca).await
     }
 
-    async fn enroll_from(local: SocketAddr, address: SocketAddr, ca: Sha256Digest) -> Result<Link, LinkError> {
+    async fn enroll_from(
+        local: SocketAddr,
+        address: SocketAddr,
+        ca: Sha256Digest,
+    ) -> Result<Link, LinkError> {
         let quic = bind_quic(local, None)?;
         let config = quic_client(tls::enrolling_client(ca).map_err(LinkError::Tls)?)?;
         let connection = handshake(&quic, config, address).await?;
@@ -227,7 +236,8 @@ impl Endpoint {
             }
             self.remember(role, &connection);
         }
-        let facts = LinkFacts { peer: role, own: own.role.kind(), expires_at: not_after.min(own.not_after()), gate };
+        let facts =
+            LinkFacts { peer: role, own: own.role.kind(), expires_at: not_after.min(own.not_after()), gate };
         Ok(Link::new(connection, facts))
     }
 
@@ -253,7 +263,8 @@ fn bind_quic(address: SocketAddr, server: Option<quinn::ServerConfig>) -> Result
     let failed = |cause| LinkError::Bind { address, cause };
     let socket = UdpSocket::bind(address).map_err(failed)?;
     widen_buffers(&socket);
-    let runtime = quinn::default_runtime().ok_or_else(|| failed(std::io::Error::other("no tokio runtime")))?;
+    let runtime =
+        quinn::default_runtime().ok_or_else(|| failed(std::io::Error::other("no tokio runtime")))?;
     quinn::Endpoint::new(quinn::EndpointConfig::default(), server, socket, runtime).map_err(failed)
 }
 
@@ -270,7 +281,8 @@ fn widen_buffers(socket: &UdpSocket) {
 }
 
 fn quic_client(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, LinkError> {
-    let crypto = QuicClientConfig::try_from(tls).map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
+    let crypto =
+        QuicClientConfig::try_from(tls).map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(settings::transport());
     Ok(config)
@@ -282,12 +294,16 @@ async fn handshake(
     address: SocketAddr,
 ) -> Result<quinn::Connection, LinkError> {
     let failed = |reason: String| LinkError::Connect { address, reason };
-    let connecting = quic.connect_with(config, address, tls::SERVER_NAME).map_err(|e| failed(e.to_string()))?;
+    let connecting =
+        quic.connect_with(config, address, tls::SERVER_NAME).map_err(|e| failed(e.to_string()))?;
     let shaken = tokio::time::timeout(CONNECT_DEADLINE, connecting).await;
     shaken.map_err(|_| failed("no answer".into()))?.map_err(|e| failed(e.to_string()))
 }
 
-fn peer_facts(connection: &quinn::Connection, cluster: novacron_common::ids::ClusterId) -> Option<tls::Facts> {
+fn peer_facts(
+    connection: &quinn::Connection,
+    cluster: novacron_common::ids::ClusterId,
+) -> Option<tls::Facts> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     tls::facts(chain.first()?, cluster).ok()
 }

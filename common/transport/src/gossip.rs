@@ -6,16 +6,16 @@
 use crate::{Endpoint, Link, Stream};
 use async_trait::async_trait;
 use chitchat::{
-    ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable, FailureDetectorConfig, Serializable,
+    ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable, FailureDetectorConfig,
+    Serializable,
     transport::{Socket, Transport},
 };
-use novacron_common::{ids::ClusterId, units::Incarnation, wire::{GossipFrame, StreamKind}};
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
+use novacron_common::{
+    ids::ClusterId,
+    units::Incarnation,
+    wire::{GossipFrame, StreamKind},
 };
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 /// Messages that wait to be read or sent; further ones are dropped, as UDP would.
@@ -60,11 +60,8 @@ impl Gossip {
     /// chitchat's, if it cannot start.
     pub async fn start(endpoint: Endpoint, settings: GossipSettings) -> anyhow::Result<Self> {
         let (inbox, receiver) = mpsc::channel(QUEUE);
-        let transport = QuicTransport {
-            endpoint,
-            advertise: settings.advertise,
-            receiver: Mutex::new(Some(receiver)),
-        };
+        let transport =
+            QuicTransport { endpoint, advertise: settings.advertise, receiver: Mutex::new(Some(receiver)) };
         let config = ChitchatConfig {
             chitchat_id: ChitchatId::new(settings.id, settings.incarnation.0, settings.advertise),
             cluster_id: settings.cluster.to_string(),

@@ -59,7 +59,8 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`] if they do not belong together.
     pub fn new(cluster: ClusterId, ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
-        let (ca, certificate) = (CertificateDer::from(ca.to_vec()), CertificateDer::from(certificate.to_vec()));
+        let (ca, certificate) =
+            (CertificateDer::from(ca.to_vec()), CertificateDer::from(certificate.to_vec()));
         let facts = tls::facts(&certificate, cluster).map_err(IdentityError::Certificate)?;
         let role = facts.role.ok_or(IdentityError::NoRole(cluster))?;
         let der = PrivatePkcs8KeyDer::from(key.to_vec());
@@ -96,9 +97,10 @@ impl Identity {
             })
         };
         let [cluster, ca, certificate, key] = FILES;
-        let cluster = String::from_utf8_lossy(&read(cluster)?).trim().parse().map_err(
-            |e: novacron_common::ids::BadId| IdentityError::Certificate(e.to_string()),
-        )?;
+        let cluster = String::from_utf8_lossy(&read(cluster)?)
+            .trim()
+            .parse()
+            .map_err(|e: novacron_common::ids::BadId| IdentityError::Certificate(e.to_string()))?;
         Self::new(cluster, &read(ca)?, &read(certificate)?, &Zeroizing::new(read(key)?))
     }
 
@@ -133,14 +135,19 @@ impl Identity {
         self.not_after
     }
 
-    /// When it should be renewed: half-way.
+    /// When it should be renewed: half-way between its issue and its end.
     pub fn half_life(&self) -> UnixMillis {
-        self.not_before.plus(self.not_after.since(self.not_before) / 2)
+        self.issued_at().plus(self.validity() / 2)
     }
 
-    /// How long the certificate is good for in all.
+    /// How long the certificate is good for from its issue on.
     pub fn validity(&self) -> Duration {
-        self.not_after.since(self.not_before)
+        self.not_after.since(self.issued_at())
+    }
+
+    /// Certificates are back-dated; reckoned from `not_before`, a short one would be half-way over at its issue.
+    fn issued_at(&self) -> UnixMillis {
+        self.not_before.plus(crate::ca::CLOCK_SKEW)
     }
 
     /// SHA-256 of the CA's certificate.

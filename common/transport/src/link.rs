@@ -88,7 +88,10 @@ impl Link {
             let (send, recv) = self.connection.accept_bi().await.map_err(|e| self.closed_because(&e))?;
             let mut stream = Stream::new(send, recv);
             let header = tokio::time::timeout(HEADER_DEADLINE, stream.recv_header()).await;
-            match header.unwrap_or_else(|_| Err(LinkError::Broken { doing: "waiting for the header", reason: "too slow".into() }))
+            match header
+                .unwrap_or_else(|_| {
+                    Err(LinkError::Broken { doing: "waiting for the header", reason: "too slow".into() })
+                })
                 .and_then(|header| self.admit(header.kind))
             {
                 Ok(kind) => return Ok((kind, stream)),

@@ -73,16 +73,16 @@ impl fmt::Display for Role {
 /// Whether `opener` (`None`: no certificate) may open a stream of `kind` to a process of kind `acceptor`.
 pub fn permitted(kind: StreamKind, opener: Option<RoleKind>, acceptor: RoleKind) -> bool {
     use RoleKind::{Agent, Coordinator};
-    match (kind, opener, acceptor) {
-        (StreamKind::Join, _, Coordinator) => true,
-        (StreamKind::Renew, Some(_), Coordinator) => true,
-        (StreamKind::Session | StreamKind::Control, Some(Agent), Coordinator) => true,
-        (StreamKind::Command | StreamKind::Console, Some(Coordinator), Agent) => true,
-        (StreamKind::Raft | StreamKind::Forward, Some(Coordinator), Coordinator) => true,
-        (StreamKind::Lane | StreamKind::Image, Some(Agent), Agent) => true,
-        (StreamKind::Gossip, Some(_), _) => true,
-        _ => false,
-    }
+    matches!(
+        (kind, opener, acceptor),
+        (StreamKind::Join, _, Coordinator)
+            | (StreamKind::Renew, Some(_), Coordinator)
+            | (StreamKind::Session | StreamKind::Control, Some(Agent), Coordinator)
+            | (StreamKind::Command | StreamKind::Console, Some(Coordinator), Agent)
+            | (StreamKind::Raft | StreamKind::Forward, Some(Coordinator), Coordinator)
+            | (StreamKind::Lane | StreamKind::Image, Some(Agent), Agent)
+            | (StreamKind::Gossip, Some(_), _)
+    )
 }
 
 #[cfg(test)]

@@ -150,6 +150,14 @@ fn an_identity_survives_its_folder() {
 }
 
 #[test]
+fn a_short_certificate_is_not_due_for_renewal_when_it_is_issued() {
+    let short = identity(&authority(), AGENT, Duration::from_secs(20));
+    let until = short.half_life().since(link::now());
+    assert!((Duration::from_secs(8)..=Duration::from_secs(11)).contains(&until), "due in {until:?}");
+    assert_eq!(short.validity().as_secs(), 20);
+}
+
+#[test]
 fn a_kept_ca_issues_certificates_that_the_first_one_trusts() {
     let ca = authority();
     let kept = CertificateAuthority::from_der(CLUSTER, ca.certificate_der(), &ca.key_der()).unwrap();

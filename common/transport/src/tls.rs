@@ -143,10 +143,12 @@ impl ServerCertVerifier for PinnedCa {
             .iter()
             .find(|c| fingerprint(c) == self.ca)
             .ok_or(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))?;
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(roots(&ca.clone().into_owned())?, self.provider.clone())
-                .build()
-                .map_err(|e| rustls::Error::General(e.to_string()))?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(
+            roots(&ca.clone().into_owned())?,
+            self.provider.clone(),
+        )
+        .build()
+        .map_err(|e| rustls::Error::General(e.to_string()))?;
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 

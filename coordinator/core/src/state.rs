@@ -228,7 +228,13 @@ impl State {
 
     /// Writes a row, and keeps what is derived from it.
     pub(crate) fn write<R: Stored>(&mut self, row: R) {
-        row.enter_after(R::table(self).get(&row.key()).cloned(), &mut self.index);
+        // Taken out while the old row is borrowed; what the old one holds (a name) goes before the new one's comes.
+        let mut index = std::mem::take(&mut self.index);
+        if let Some(old) = R::table(self).get(&row.key()) {
+            old.leave(&mut index);
+        }
+        row.enter(&mut index);
+        self.index = index;
         R::table_mut(self).put(row);
     }
 
@@ -239,15 +245,3 @@ impl State {
         }
     }
 }
-
-trait Replace: Row {
-    /// The old row's derivations go before the new row's come: both may hold the same name.
-    fn enter_after(&self, old: Option<Self>, index: &mut Indices) {
-        if let Some(old) = old {
-            old.leave(index);
-        }
-        self.enter(index);
-    }
-}
-
-impl<R: Row> Replace for R {}

@@ -120,8 +120,8 @@ pub enum DecodeError {
         #[source]
         cause: CodecError,
     },
-    /// A row under a key that is not its own.
-    #[error("a row of table {table} is stored under another row's key", table = table.name())]
+    /// A row under a key that is not its own, or a second one under the same key.
+    #[error("a row of table {table} is stored under another row's key, or twice", table = table.name())]
     Misfiled {
         /// The table.
         table: TableId,
@@ -228,9 +228,9 @@ impl<R: Row> Table<R> {
         self.rows.range(keys).map(|(_, row)| row)
     }
 
-    pub(crate) fn put(&mut self, row: R) -> Option<R> {
+    pub(crate) fn put(&mut self, row: R) {
         self.dirty.insert(row.key());
-        self.rows.insert(row.key(), row)
+        self.rows.insert(row.key(), row);
     }
 
     pub(crate) fn remove(&mut self, key: &R::Key) -> Option<R> {
@@ -245,8 +245,10 @@ impl<R: Row> Table<R> {
         if row.key() != key {
             return Err(DecodeError::Misfiled { table: R::TABLE });
         }
-        self.rows.insert(key, row.clone());
-        Ok(row)
+        match self.rows.insert(key, row.clone()) {
+            None => Ok(row),
+            Some(_) => Err(DecodeError::Misfiled { table: R::TABLE }),
+        }
     }
 
     pub(crate) fn take_changes(&mut self, into: &mut Vec<Change>) {

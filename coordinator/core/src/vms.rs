@@ -35,6 +35,7 @@ fn action_for(vm: &VmRecord) -> VmAction {
 /// Whether the machine is as it is wanted, so that nothing has to be sent.
 pub fn is_settled(vm: &VmRecord) -> bool {
     match (vm.desired, vm.state) {
+        (_, state) if vm.hold_stopped => state == VmState::Stopped,
         (VmDesired::Running, VmState::Running) => vm.restarts_done >= vm.restart_requests,
         (VmDesired::Stopped, VmState::Stopped) => true,
         _ => false,
@@ -62,9 +63,10 @@ pub fn news(state: &State, host: HostId, report: &[VmObservation], now: UnixMill
     let changed =
         report.iter().filter(|seen| state.vm(seen.vm).is_some_and(|vm| is_news(vm, host, seen))).cloned();
     let unlisted = state.index().vms_on(host).filter(|vm| !listed.contains(vm)).filter_map(|id| state.vm(id));
-    let missing = unlisted.map(|vm| missing(vm, now)).filter(|seen| {
-        state.vm(seen.vm).is_some_and(|vm| is_news(vm, host, seen) && vm.state != VmState::Pending)
-    });
+    // A machine that no host ever spoke of is still to be made, unless it is to go.
+    let expected = |vm: &&VmRecord| vm.observed.is_some() || vm.desired == VmDesired::Deleted;
+    let missing = unlisted.filter(expected).map(|vm| (vm, missing(vm, now)));
+    let missing = missing.filter(|(vm, seen)| is_news(vm, host, seen)).map(|(_, seen)| seen);
     changed.chain(missing).collect()
 }
 

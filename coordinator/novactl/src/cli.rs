@@ -410,8 +410,9 @@ pub enum ClusterVerb {
 }
 
 fn parse_state(text: &str) -> Result<VmState, String> {
-    serde_json::from_value(serde_json::Value::String(text.to_owned()))
-        .map_err(|_| "one of pending, preparing, running, paused, stopping, stopped, failed, missing, unknown".into())
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
+        "one of pending, preparing, running, paused, stopping, stopped, failed, missing, unknown".into()
+    })
 }
 
 /// `512M`, `4G`, `1T`, in MiB.

@@ -46,7 +46,11 @@ impl Client {
     }
 
     /// `POST`, with or without a body.
-    pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: Option<&B>) -> Result<T, CtlError> {
+    pub async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<T, CtlError> {
         parse(&self.send(Method::POST, path, body).await?)
     }
 
@@ -79,7 +83,12 @@ impl Client {
         }
     }
 
-    async fn send<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Vec<u8>, CtlError> {
+    async fn send<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<Vec<u8>, CtlError> {
         let unreachable = |cause: reqwest::Error| CtlError::Unreachable {
             server: self.settings.server.clone(),
             cause: cause.without_url().into(),

@@ -24,7 +24,9 @@ pub async fn migration(client: &Client, id: &str) -> Result<MigrationView, CtlEr
             bar.finish_and_clear();
             return match view.status.state {
                 MigrationState::Completed => Ok(view),
-                other => Err(CtlError::Outcome(format!("the migration {}: {}", word(&other), view.status.message))),
+                other => {
+                    Err(CtlError::Outcome(format!("the migration {}: {}", word(&other), view.status.message)))
+                }
             };
         }
         tokio::time::sleep(EVERY).await;
@@ -36,7 +38,8 @@ pub async fn vm(client: &Client, id: &str, done: impl Fn(&VmView) -> bool) -> Re
     let bar = bar(0, "{spinner} {msg} {elapsed}");
     loop {
         let view: VmView = client.get(&format!("/api/v1/vms/{id}")).await?;
-        bar.set_message(format!("{}: {}", view.name, word(&view.state)));
+        let detail = view.message.as_ref().map_or_else(String::new, |m| format!(" ({m})"));
+        bar.set_message(format!("{}: {}{detail}", view.name, word(&view.state)));
         bar.tick();
         if done(&view) {
             bar.finish_and_clear();

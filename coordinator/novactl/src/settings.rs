@@ -40,17 +40,23 @@ impl Settings {
     /// Flags and environment over the file.
     pub fn resolve(connection: &Connection) -> Result<Self, CtlError> {
         let file = File::read(&path(connection))?;
-        let server = connection.server.clone().or(file.server).unwrap_or_else(|| "https://127.0.0.1:8090".into());
+        let server =
+            connection.server.clone().or(file.server).unwrap_or_else(|| "https://127.0.0.1:8090".into());
         let server = server.trim_end_matches('/').to_owned();
         let fingerprint = connection.ca_fingerprint.clone().or(file.ca_fingerprint);
         let ca = fingerprint
             .map(|text| text.parse().map_err(|e| CtlError::Settings(format!("the CA fingerprint {e}"))))
             .transpose()?;
         if ca.is_none() && server.starts_with("https://") {
-            let hint = "give --ca-fingerprint (printed by `novacron-coordinator init`), or run `novactl login`";
+            let hint =
+                "give --ca-fingerprint (printed by `novacron-coordinator init`), or run `novactl login`";
             return Err(CtlError::Settings(format!("the CA of {server} is not known: {hint}")));
         }
-        let missing = || CtlError::Settings("there is no token: give --token, set NOVACTL_TOKEN, or run `novactl login`".into());
+        let missing = || {
+            CtlError::Settings(
+                "there is no token: give --token, set NOVACTL_TOKEN, or run `novactl login`".into(),
+            )
+        };
         let token = connection.token.clone().or(file.token).ok_or_else(missing)?;
         Ok(Self { server, ca, token })
     }

@@ -30,7 +30,8 @@ pub async fn open(settings: &Settings, path: &str) -> Result<Socket, CtlError> {
     let bearer = HeaderValue::from_str(&bearer).map_err(|e| unreachable(e.into()))?;
     request.headers_mut().insert("authorization", bearer);
     let transport = connect(settings, request.uri()).await.map_err(unreachable)?;
-    let (socket, _) = tokio_tungstenite::client_async(request, transport).await.map_err(|e| refused(settings, e))?;
+    let (socket, _) =
+        tokio_tungstenite::client_async(request, transport).await.map_err(|e| refused(settings, e))?;
     Ok(socket)
 }
 

@@ -1,10 +1,7 @@
 //! Who may be talked to, and where: derived from the ledger. A host that is not in it is cut off.
 
 use crate::raft::Committed;
-use novacron_common::{
-    ids::HostId,
-    wire::Directory,
-};
+use novacron_common::{ids::HostId, wire::Directory};
 use novacron_core::{State, TableId};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::broadcast::{Receiver, error::RecvError};

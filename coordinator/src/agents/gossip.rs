@@ -44,9 +44,14 @@ pub(super) async fn listen(endpoint: Endpoint, place: GossipPlace) -> Option<Arc
 }
 
 /// Greets the directory's hosts as they come, and all of them now and then, until `stop`.
-pub(super) async fn greet(gossip: Arc<Gossip>, mut directory: watch::Receiver<Directory>, stop: CancellationToken) {
+pub(super) async fn greet(
+    gossip: Arc<Gossip>,
+    mut directory: watch::Receiver<Directory>,
+    stop: CancellationToken,
+) {
     loop {
-        let hosts: Vec<SocketAddr> = directory.borrow_and_update().hosts.iter().map(|peer| peer.quic).collect();
+        let hosts: Vec<SocketAddr> =
+            directory.borrow_and_update().hosts.iter().map(|peer| peer.quic).collect();
         hosts.into_iter().for_each(|address| gossip.greet(address));
         tokio::select! {
             () = stop.cancelled() => return,

@@ -31,7 +31,13 @@ pub(super) struct Memory {
 
 impl Memory {
     /// The commands that a status report is worth.
-    pub fn differences(&mut self, state: &State, host: HostId, status: &HostStatus, now: UnixMillis) -> Vec<CommandBody> {
+    pub fn differences(
+        &mut self,
+        state: &State,
+        host: HostId,
+        status: &HostStatus,
+        now: UnixMillis,
+    ) -> Vec<CommandBody> {
         if self.sequence.is_some_and(|last| status.sequence <= last) {
             return Vec::new();
         }
@@ -57,7 +63,12 @@ impl Memory {
 }
 
 /// The command for one machine's change, if it is news.
-pub(super) fn vm_change(state: &State, host: HostId, seen: VmObservation, now: UnixMillis) -> Option<CommandBody> {
+pub(super) fn vm_change(
+    state: &State,
+    host: HostId,
+    seen: VmObservation,
+    now: UnixMillis,
+) -> Option<CommandBody> {
     // The report of one machine says nothing of the others, so what `news` finds missing is not meant.
     let news = vms::news(state, host, std::slice::from_ref(&seen), now);
     let found = news.into_iter().any(|item| item == seen);

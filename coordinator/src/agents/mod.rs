@@ -19,7 +19,7 @@ mod sessions;
 pub use call::CallError;
 pub use gossip::GossipPlace;
 pub use ingest::ProgressPace;
-pub use sessions::{SessionNumber, Sessions};
+pub use sessions::{SessionNumber, Sessions, Silence};
 
 use crate::raft::Ledger;
 use novacron_common::{ids::HostId, units::UnixMillis, wire::Directory};
@@ -71,7 +71,9 @@ impl Agents {
         let mut leadership = self.0.ledger.leadership();
         tokio::spawn(self.clone().gossip(place, stop.clone()));
         loop {
-            self.0.directory.send_if_modified(|now| directory::refresh(now, self.0.ledger.read(views::directory)));
+            self.0
+                .directory
+                .send_if_modified(|now| directory::refresh(now, self.0.ledger.read(views::directory)));
             tokio::select! {
                 () = stop.cancelled() => return,
                 alive = directory::changed(&mut committed) => if !alive { return },

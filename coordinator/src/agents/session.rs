@@ -19,7 +19,12 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 const STATUS_DEADLINE: Duration = Duration::from_secs(15);
 
 impl Agents {
-    pub(super) async fn serve_session(&self, link: &Link, mut stream: Stream, host: HostId) -> Result<(), StreamError> {
+    pub(super) async fn serve_session(
+        &self,
+        link: &Link,
+        mut stream: Stream,
+        host: HostId,
+    ) -> Result<(), StreamError> {
         let hello = tokio::time::timeout(HELLO_DEADLINE, stream.recv::<HostHello>()).await;
         let hello = hello.map_err(|_| StreamError::Silent(HELLO_DEADLINE.as_secs()))??;
         if let Some(answer) = self.refuse(&hello, host).await? {

@@ -31,6 +31,15 @@ struct Open {
     link: Link,
 }
 
+/// Why a host has no session, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// Its session ended.
+    Lost(Duration),
+    /// It had none since this coordinator began to lead.
+    NotYetHeard(Duration),
+}
+
 /// One session; a new one of the same host has a higher number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionNumber(u64);
@@ -89,15 +98,17 @@ impl Sessions {
         self.lock().open.get(&host).map(|open| open.number)
     }
 
-    /// How long `host` has been without a session; `None` while it has one. A host that never had one counts
-    /// from `began`, when this coordinator began to lead.
-    pub fn silent_for(&self, host: HostId, began: Instant, now: Instant) -> Option<Duration> {
+    /// How `host` is silent; `None` while it has a session. `began` is when this coordinator began to lead: what
+    /// was before that is not this one's to judge.
+    pub fn silence(&self, host: HostId, began: Instant, now: Instant) -> Option<Silence> {
         let table = self.lock();
         if table.open.contains_key(&host) {
             return None;
         }
-        let since = table.ended.get(&host).copied().unwrap_or(began).max(began);
-        Some(now.duration_since(since))
+        Some(match table.ended.get(&host) {
+            Some(ended) if *ended >= began => Silence::Lost(now.duration_since(*ended)),
+            _ => Silence::NotYetHeard(now.duration_since(began)),
+        })
     }
 
     /// Fires after each opening and each end.
@@ -120,9 +131,14 @@ mod tests {
 
     #[test]
     fn a_host_without_a_session_counts_from_when_we_began_to_lead() {
-        let sessions = Sessions::default();
-        let began = Instant::now();
+        let (sessions, host) = (Sessions::default(), HostId::from_u128(1));
+        let before = Instant::now();
+        let began = before + Duration::from_secs(1);
         let later = began + Duration::from_secs(7);
-        assert_eq!(sessions.silent_for(HostId::from_u128(1), began, later), Some(Duration::from_secs(7)));
+        assert_eq!(sessions.silence(host, began, later), Some(Silence::NotYetHeard(Duration::from_secs(7))));
+        sessions.lock().ended.insert(host, before);
+        assert_eq!(sessions.silence(host, began, later), Some(Silence::NotYetHeard(Duration::from_secs(7))));
+        sessions.lock().ended.insert(host, began + Duration::from_secs(5));
+        assert_eq!(sessions.silence(host, began, later), Some(Silence::Lost(Duration::from_secs(2))));
     }
 }

@@ -75,7 +75,8 @@ impl Asked {
 
 /// Whether a request changes anything. A ticket is for looking; a console is the guest's keyboard.
 fn changes(method: &Method, path: &str) -> bool {
-    let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || path == "/api/v1/ws/tickets";
+    let looks =
+        matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || path == "/api/v1/ws/tickets";
     !looks || path.ends_with("/console")
 }
 

@@ -45,7 +45,10 @@ async fn show(State(app): State<App>) -> Json<ClusterView> {
     operation_id = "remove_coordinator",
     params(("node" = String, Path, description = "Raft node number")),
     responses((status = 202, body = ClusterView), (status = "default", body = Problem)))]
-async fn remove(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(StatusCode, Json<ClusterView>)> {
+async fn remove(
+    State(app): State<App>,
+    Path(key): Path<String>,
+) -> ApiResult<(StatusCode, Json<ClusterView>)> {
     let node = key.parse().map_err(|_| ApiError::not_found("coordinator", &key))?;
     let applied = app.ledger.remove_coordinator(node).await?;
     applied.accepted()?;

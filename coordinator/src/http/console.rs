@@ -95,7 +95,11 @@ async fn log(
     params(("vm" = String, Path, description = "Id or name"),
            ("ticket" = Option<String>, Query, description = "A single-use ticket in place of the header")),
     responses((status = 101, description = "Plain bytes both ways"), (status = "default", body = Problem)))]
-async fn console(State(app): State<App>, Path(key): Path<String>, upgrade: WebSocketUpgrade) -> ApiResult<Response> {
+async fn console(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    upgrade: WebSocketUpgrade,
+) -> ApiResult<Response> {
     let (vm, host) = place(&app, &key).await?;
     let stream = app.agents.console(host, vm).await?;
     let stop = app.parts.stop.clone();

@@ -11,10 +11,7 @@ use axum::{
     response::Response,
     routing::any,
 };
-use futures_util::{
-    SinkExt, StreamExt,
-    stream::{SplitSink, SplitStream},
-};
+use futures_util::{Sink, SinkExt, StreamExt, stream::SplitStream};
 use novacron_common::api::{Event, Problem};
 use std::time::Duration;
 use tokio::{
@@ -67,7 +64,7 @@ async fn stream(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
 }
 
 /// Sends events and pings. Ends with the reason when it closes the client itself.
-async fn forward(mut send: SplitSink<WebSocket, Message>, mut events: Receiver<Notice>) -> Option<&'static str> {
+async fn forward(mut send: impl Sink<Message> + Unpin, mut events: Receiver<Notice>) -> Option<&'static str> {
     let mut pings = interval_at(Instant::now() + PING, PING);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -102,5 +99,58 @@ async fn hear(mut recv: SplitStream<WebSocket>) {
         if matches!(message, Message::Close(_)) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::BACKLOG;
+    use std::sync::{Arc, Mutex};
+    use tokio::sync::broadcast;
+
+    /// A client that takes everything, and shows what it took.
+    fn client() -> (impl Sink<Message> + Unpin, Arc<Mutex<Vec<Message>>>) {
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let into = taken.clone();
+        let sink = futures_util::sink::unfold((), move |(), message: Message| {
+            into.lock().unwrap().push(message);
+            std::future::ready(Ok::<_, std::convert::Infallible>(()))
+        });
+        (Box::pin(sink), taken)
+    }
+
+    fn close_reason(taken: &Mutex<Vec<Message>>) -> Option<(u16, String)> {
+        match taken.lock().unwrap().last() {
+            Some(Message::Close(Some(frame))) => Some((frame.code, frame.reason.to_string())),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_falls_behind_is_closed_with_the_reason() {
+        let (sender, events) = broadcast::channel(BACKLOG);
+        for _ in 0..=BACKLOG {
+            sender.send(Notice::Event("{}".into())).unwrap();
+        }
+        let (sink, taken) = client();
+        assert!(forward(sink, events).await.is_some_and(|reason| reason.starts_with("too slow")));
+        let (code, reason) = close_reason(&taken).unwrap();
+        assert_eq!(code, close_code::POLICY);
+        assert!(reason.contains("read the lists"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn events_are_sent_in_order_and_a_gap_ends_the_stream() {
+        let (sender, events) = broadcast::channel(8);
+        for notice in [Notice::Event("1".into()), Notice::Event("2".into()), Notice::Gap] {
+            sender.send(notice).unwrap();
+        }
+        let (sink, taken) = client();
+        assert!(forward(sink, events).await.is_some());
+        let texts: Vec<_> =
+            taken.lock().unwrap().iter().filter_map(|m| m.to_text().ok().map(str::to_owned)).collect();
+        assert_eq!(texts[..2], ["1", "2"]);
+        assert!(close_reason(&taken).unwrap().1.contains("missed"));
     }
 }

@@ -48,7 +48,11 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalB
     type Rejection = ApiError;
     async fn from_request(request: Request, state: &S) -> ApiResult<Self> {
         let bytes = bytes(request, state).await?;
-        if bytes.iter().all(u8::is_ascii_whitespace) { Ok(Self(T::default())) } else { parse(&bytes).map(Self) }
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            Ok(Self(T::default()))
+        } else {
+            parse(&bytes).map(Self)
+        }
     }
 }
 
@@ -127,8 +131,9 @@ mod tests {
     fn an_unknown_field_is_named_with_its_path() {
         let (field, _) = fault::<VmCreate>(r#"{"name":"a","templat":"x","resources":{"cpu":1}}"#);
         assert_eq!(field, "templat");
-        let (field, _) =
-            fault::<VmCreate>(r#"{"name":"a","template":"x","resources":{"cpu":1,"memory_g":2,"storage_gb":1}}"#);
+        let (field, _) = fault::<VmCreate>(
+            r#"{"name":"a","template":"x","resources":{"cpu":1,"memory_g":2,"storage_gb":1}}"#,
+        );
         assert_eq!(field, "resources.memory_g");
         let (field, _) = fault::<JobCreate>(
             r#"{"name":"a","schedule":"@daily","target":{"type":"command","command":["x"],"shell":true}}"#,
@@ -143,12 +148,15 @@ mod tests {
         let (field, reason) = fault::<VmCreate>(r#"{"name":"a","template":"x","resources":{"cpu":"two"}}"#);
         assert_eq!(field, "resources.cpu");
         assert!(reason.contains("line 1 column"), "{reason}");
-        assert_eq!(fault::<VmCreate>(r#"{"name":"a","template":"x","resources":{"cpu":-1}}"#).0, "resources.cpu");
+        assert_eq!(
+            fault::<VmCreate>(r#"{"name":"a","template":"x","resources":{"cpu":-1}}"#).0,
+            "resources.cpu"
+        );
     }
 
     #[test]
     fn malformed_json_names_line_and_column() {
-        for bad in ["", "{", "{\n\"name\": ,}", "{} x"] {
+        for bad in ["", "{", "{\n\"limit\": ,}", "{} x", "[1]"] {
             let (field, reason) = fault::<PageQuery>(bad);
             assert_eq!(field, "body", "{bad}");
             assert!(reason.contains("line"), "{reason}");

@@ -66,7 +66,8 @@ async fn quorum(app: &App) -> HealthCheck {
     let asked = tokio::time::timeout(QUORUM_DEADLINE, app.ledger.linearizable()).await;
     match asked {
         Ok(Ok(())) => {
-            let leader = app.ledger.status().leader.map_or_else(|| "unknown".to_owned(), |node| node.to_string());
+            let leader =
+                app.ledger.status().leader.map_or_else(|| "unknown".to_owned(), |node| node.to_string());
             check("quorum", true, format!("coordinator {leader} leads"))
         }
         Ok(Err(error)) => check("quorum", false, error.to_string()),

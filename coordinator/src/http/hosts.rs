@@ -1,8 +1,9 @@
 //! `/api/v1/hosts`: hypervisor hosts, and the tokens with which they join.
 
 use super::{
-    App, lookup,
+    App,
     extract::{OptionalBody, Params},
+    lookup,
     problem::{ApiError, ApiResult},
 };
 use axum::{

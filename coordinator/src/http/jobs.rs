@@ -1,8 +1,9 @@
 //! `/api/v1/jobs`, and its un-versioned alias `/api/jobs`: schedules and their fires.
 
 use super::{
-    App, lookup,
+    App,
     extract::{Body, Params},
+    lookup,
     problem::{ApiError, ApiResult},
 };
 use axum::{
@@ -55,7 +56,10 @@ async fn list(State(app): State<App>, Params(query): Params<PageQuery>) -> ApiRe
 /// Make a job.
 #[utoipa::path(post, path = "/", tag = "jobs", operation_id = "create_job", request_body = JobCreate,
     responses((status = 201, body = JobView), (status = "default", body = Problem)))]
-async fn create(State(app): State<App>, Body(body): Body<JobCreate>) -> ApiResult<(StatusCode, Json<JobView>)> {
+async fn create(
+    State(app): State<App>,
+    Body(body): Body<JobCreate>,
+) -> ApiResult<(StatusCode, Json<JobView>)> {
     let id = JobId::generate();
     let put = JobPut::new(id, JobSpec::try_from(&body)?, crate::identity::now());
     app.propose(CommandBody::JobPut(Box::new(put))).await?;
@@ -99,8 +103,11 @@ async fn update(
             Ok(_) => return view(&app, id).await,
         }
     }
-    Err(ApiError::new(novacron_common::api::ProblemCode::Conflict, "the job is being changed by others all the time")
-        .fix("try again"))
+    Err(ApiError::new(
+        novacron_common::api::ProblemCode::Conflict,
+        "the job is being changed by others all the time",
+    )
+    .fix("try again"))
 }
 
 /// Delete a job with its record of fires. An attempt that runs is not ended.
@@ -117,7 +124,10 @@ async fn delete(State(app): State<App>, Path(key): Path<String>) -> ApiResult<St
 #[utoipa::path(post, path = "/{job}/execute", tag = "jobs", operation_id = "execute_job",
     params(("job" = String, Path, description = "Id or name")),
     responses((status = 202, body = ExecuteAccepted), (status = "default", body = Problem)))]
-async fn execute(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(StatusCode, Json<ExecuteAccepted>)> {
+async fn execute(
+    State(app): State<App>,
+    Path(key): Path<String>,
+) -> ApiResult<(StatusCode, Json<ExecuteAccepted>)> {
     let id = find(&app, &key).await?.id;
     match app.propose(CommandBody::JobExecute(JobExecute { id, at: crate::identity::now() })).await? {
         Applied::FireCommitted(fire) => {

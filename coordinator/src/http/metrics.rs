@@ -27,21 +27,22 @@ type Text = ApiResult<([(HeaderName, &'static str); 1], String)>;
 #[utoipa::path(get, path = "/api/v1/metrics", tag = "operations", operation_id = "metrics",
     responses((status = 200, body = String, content_type = "text/plain")))]
 async fn versioned(State(app): State<App>) -> Text {
-    scrape(&app)
+    scrape(&app).await
 }
 
 /// Where Prometheus looks by default.
 #[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "metrics_default_path",
     responses((status = 200, body = String, content_type = "text/plain")))]
 async fn plain(State(app): State<App>) -> Text {
-    scrape(&app)
+    scrape(&app).await
 }
 
 /// Reads this node's state as it is: a scrape must work without a quorum too.
-fn scrape(app: &App) -> Text {
+async fn scrape(app: &App) -> Text {
     let mut census = app.ledger.read(count);
     let status = app.ledger.status();
     (census.applied, census.leader) = (status.applied, status.leads);
+    census.gossip_peers = i64::try_from(app.agents.gossip_peers().await).unwrap_or(i64::MAX);
     let text = app.metrics.text(&census).map_err(|e| ApiError::new(ProblemCode::Internal, e.to_string()))?;
     Ok(([(header::CONTENT_TYPE, TEXT)], text))
 }

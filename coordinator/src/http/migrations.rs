@@ -25,7 +25,10 @@ pub fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/api/v1/migrations", tag = "migrations", operation_id = "list_migrations",
     params(PageQuery),
     responses((status = 200, body = Page<MigrationView>), (status = "default", body = Problem)))]
-async fn list(State(app): State<App>, Params(query): Params<PageQuery>) -> ApiResult<Json<Page<MigrationView>>> {
+async fn list(
+    State(app): State<App>,
+    Params(query): Params<PageQuery>,
+) -> ApiResult<Json<Page<MigrationView>>> {
     Ok(Json(app.read(|state| lists::migrations(state, &query)).await??))
 }
 
@@ -42,7 +45,10 @@ async fn show(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json
     operation_id = "cancel_migration",
     params(("migration" = String, Path, description = "Id")),
     responses((status = 202, body = MigrationView), (status = "default", body = Problem)))]
-async fn cancel(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(StatusCode, Json<MigrationView>)> {
+async fn cancel(
+    State(app): State<App>,
+    Path(key): Path<String>,
+) -> ApiResult<(StatusCode, Json<MigrationView>)> {
     let id = parse(&key)?;
     app.propose(CommandBody::MigrationCancel { id }).await?;
     Ok((StatusCode::ACCEPTED, Json(view(&app, id).await?)))

@@ -1,7 +1,9 @@
 //! The OpenAPI 3 document, generated from the handlers and the `common::api` types, and its page. A route is added
 //! by its documentation (`utoipa_axum::routes!`), so one without the other does not exist.
 
-use super::{App, cluster, console, events, health, hosts, jobs, metrics, migrations, templates, tokens, vms};
+use super::{
+    App, cluster, console, events, health, hosts, jobs, metrics, migrations, templates, tokens, vms,
+};
 use axum::{Json, Router, routing::get};
 use utoipa::{
     Modify, OpenApi,

@@ -107,13 +107,16 @@ impl From<CallError> for ApiError {
         let cause = match &error {
             CallError::Denied { denial, .. } => denial.text.clone(),
             CallError::Link { cause, .. } => format!("{error}: {cause}"),
-            CallError::NoAddress(_) | CallError::TimedOut { .. } | CallError::Mismatch(_) => error.to_string(),
+            CallError::NoAddress(_) | CallError::TimedOut { .. } | CallError::Mismatch(_) => {
+                error.to_string()
+            }
         };
         match error {
             CallError::Denied { .. } => Self::new(ProblemCode::Conflict, cause),
             CallError::Mismatch(_) => Self::new(ProblemCode::Internal, cause),
             CallError::NoAddress(_) | CallError::Link { .. } | CallError::TimedOut { .. } => {
-                Self::new(ProblemCode::HostUnavailable, cause).fix("look at `novactl host list`, and try again")
+                Self::new(ProblemCode::HostUnavailable, cause)
+                    .fix("look at `novactl host list`, and try again")
             }
         }
     }

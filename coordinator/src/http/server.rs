@@ -83,7 +83,12 @@ impl Listener {
     ///
     /// # Errors
     /// [`ServeError::Serve`].
-    pub async fn serve_tls(self, router: Router, tls: RustlsConfig, stop: CancellationToken) -> Result<(), ServeError> {
+    pub async fn serve_tls(
+        self,
+        router: Router,
+        tls: RustlsConfig,
+        stop: CancellationToken,
+    ) -> Result<(), ServeError> {
         let address = self.address;
         let failed = |cause| ServeError::Serve { address, cause };
         let handle = stopped_by(stop);

@@ -1,8 +1,9 @@
 //! `/api/v1/templates`: named, checksummed image definitions.
 
 use super::{
-    App, lookup,
+    App,
     extract::{Body, Params},
+    lookup,
     problem::ApiResult,
 };
 use axum::{
@@ -26,7 +27,10 @@ pub fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/api/v1/templates", tag = "templates", operation_id = "list_templates",
     params(PageQuery),
     responses((status = 200, body = Page<TemplateView>), (status = "default", body = Problem)))]
-async fn list(State(app): State<App>, Params(query): Params<PageQuery>) -> ApiResult<Json<Page<TemplateView>>> {
+async fn list(
+    State(app): State<App>,
+    Params(query): Params<PageQuery>,
+) -> ApiResult<Json<Page<TemplateView>>> {
     Ok(Json(app.read(|state| lists::templates(state, &query)).await??))
 }
 

@@ -36,7 +36,10 @@ async fn list(State(app): State<App>, Params(query): Params<PageQuery>) -> ApiRe
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", operation_id = "create_token",
     request_body = TokenCreate,
     responses((status = 201, body = TokenCreated), (status = "default", body = Problem)))]
-async fn create(State(app): State<App>, Body(body): Body<TokenCreate>) -> ApiResult<(StatusCode, Json<TokenCreated>)> {
+async fn create(
+    State(app): State<App>,
+    Body(body): Body<TokenCreate>,
+) -> ApiResult<(StatusCode, Json<TokenCreated>)> {
     let mut faults = Faults::default();
     let name = faults.take("name", body.name.parse());
     let name = faults.into_result(name)?;

@@ -1,8 +1,9 @@
 //! `/api/v1/vms`: machines.
 
 use super::{
-    App, lookup,
+    App,
     extract::{Body, OptionalBody, Params},
+    lookup,
     problem::{ApiError, ApiResult},
 };
 use axum::{
@@ -11,7 +12,10 @@ use axum::{
     http::StatusCode,
 };
 use novacron_common::{
-    api::{MigrateRequest, MigrationView, Page, PageQuery, Problem, VmCreate, VmDesired, VmStop, VmUpdate, VmView},
+    api::{
+        MigrateRequest, MigrationView, Page, PageQuery, Problem, VmCreate, VmDesired, VmStop, VmUpdate,
+        VmView,
+    },
     ids::{MigrationId, VmId},
     spec::Faults,
 };
@@ -54,7 +58,8 @@ async fn make(app: &App, body: &VmCreate) -> ApiResult<VmView> {
     let (spec, host) = app
         .read(|state| {
             let template = lookup::template_in_field(state, "template", &body.template)?;
-            let host = body.host.as_deref().map(|key| lookup::host_in_field(state, "host", key)).transpose()?;
+            let host =
+                body.host.as_deref().map(|key| lookup::host_in_field(state, "host", key)).transpose()?;
             ApiResult::Ok((body.to_spec(&template.spec)?, host))
         })
         .await??;
@@ -161,7 +166,10 @@ async fn restart(
 fn grace_ms(body: &VmStop) -> ApiResult<u64> {
     let seconds = body.grace_seconds.unwrap_or(VmStop::GRACE_SECONDS_DEFAULT);
     if seconds > VmStop::GRACE_SECONDS_MAX {
-        return Err(ApiError::field("grace_seconds", format!("must be at most {}", VmStop::GRACE_SECONDS_MAX)));
+        return Err(ApiError::field(
+            "grace_seconds",
+            format!("must be at most {}", VmStop::GRACE_SECONDS_MAX),
+        ));
     }
     Ok(u64::from(seconds) * 1000)
 }

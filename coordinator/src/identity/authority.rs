@@ -50,7 +50,9 @@ impl From<AuthorityError> for Problem {
         match error {
             AuthorityError::Ledger(error) => error.into(),
             AuthorityError::Refused(refusal) => refusal.into(),
-            AuthorityError::NotReady => Self::new(ProblemCode::Unavailable, error.to_string()).fix("try again soon"),
+            AuthorityError::NotReady => {
+                Self::new(ProblemCode::Unavailable, error.to_string()).fix("try again soon")
+            }
             other => Self::new(ProblemCode::Internal, other.to_string()).fix("look at the coordinator's log"),
         }
     }
@@ -113,7 +115,8 @@ impl Authority {
         if let Some(ca) = self.ca.get() {
             return Ok(ca);
         }
-        let kept = self.options.ledger.read(|state| state.cluster().cloned()).ok_or(AuthorityError::NotReady)?;
+        let kept =
+            self.options.ledger.read(|state| state.cluster().cloned()).ok_or(AuthorityError::NotReady)?;
         let key = self.options.seal_key.unseal(kept.id, &kept.sealed_ca_key)?;
         let ca = CertificateAuthority::from_der(kept.id, &kept.ca_cert, &key)?;
         Ok(self.ca.get_or_init(|| (kept.id, ca)))
@@ -146,7 +149,11 @@ impl Authority {
     ///
     /// # Errors
     /// [`AuthorityError::Ledger`] if it could not be committed.
-    pub async fn join_token(&self, role: JoinTokenRole, validity: Duration) -> Result<JoinTokenCreated, AuthorityError> {
+    pub async fn join_token(
+        &self,
+        role: JoinTokenRole,
+        validity: Duration,
+    ) -> Result<JoinTokenCreated, AuthorityError> {
         let (id, secret) = (TokenId::generate(), token::random_secret()?);
         let expires_at = now().plus(validity);
         let put = JoinTokenPut { id, secret_sha256: token::sha256(&secret), role, expires_at };

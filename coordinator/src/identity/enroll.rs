@@ -24,7 +24,9 @@ impl Authority {
         let (id, purpose) = (request.token, request.purpose.clone());
         let verdict = self.join(request).await;
         match &verdict {
-            Ok(enrolled) => tracing::info!(token = %id, ?purpose, host = ?enrolled.host, node = ?enrolled.node, "joined"),
+            Ok(enrolled) => {
+                tracing::info!(token = %id, ?purpose, host = ?enrolled.host, node = ?enrolled.node, "joined")
+            }
             Err(denied) => tracing::warn!(token = %id, ?purpose, %denied, "not joined"),
         }
         answer(stream, &verdict).await

@@ -50,7 +50,12 @@ impl HttpsCertificate {
 
     /// Issues it as soon as that can be done, and anew at half life, until `stop`. `advertised` is where clients
     /// are told to go.
-    pub async fn keep(self: Arc<Self>, authority: Authority, advertised: SocketAddr, stop: CancellationToken) {
+    pub async fn keep(
+        self: Arc<Self>,
+        authority: Authority,
+        advertised: SocketAddr,
+        stop: CancellationToken,
+    ) {
         let names = names(advertised);
         loop {
             let due = self.reissue(&authority, &names);

@@ -80,7 +80,11 @@ impl SealKey {
         let credential = std::env::var_os("CREDENTIALS_DIRECTORY").map(|d| Path::new(&d).join(CREDENTIAL));
         let path = credential.filter(|c| c.exists()).unwrap_or_else(|| path.to_owned());
         let read = fs::read_to_string(&path);
-        let text = Zeroizing::new(read.map_err(|cause| SealError::File { doing: "read", path: path.clone(), cause })?);
+        let text = Zeroizing::new(read.map_err(|cause| SealError::File {
+            doing: "read",
+            path: path.clone(),
+            cause,
+        })?);
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         hex::decode_to_slice(text.trim(), &mut *key).map_err(|_| SealError::NotAKey { path })?;
         Ok(Self(key))
@@ -96,7 +100,8 @@ impl SealKey {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
         let text = Zeroizing::new(format!("{}\n", hex::encode(*self.0)));
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
     }
@@ -126,7 +131,8 @@ impl SealKey {
         let mut secret = Zeroizing::new(ciphertext.to_vec());
         let key = self.key()?;
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let length = key.open_in_place(nonce, aad(cluster), &mut secret).map_err(|_| SealError::Unseal)?.len();
+        let length =
+            key.open_in_place(nonce, aad(cluster), &mut secret).map_err(|_| SealError::Unseal)?.len();
         secret.truncate(length);
         Ok(secret)
     }

@@ -55,7 +55,11 @@ impl Inner {
     }
 
     /// Commits on this node, which must lead.
-    pub async fn commit_here(&self, bodies: Vec<CommandBody>, deadline: Instant) -> Result<Vec<Applied>, Missed> {
+    pub async fn commit_here(
+        &self,
+        bodies: Vec<CommandBody>,
+        deadline: Instant,
+    ) -> Result<Vec<Applied>, Missed> {
         if !matches!(self.route(), Route::Here) {
             return Err(Missed::Retry);
         }

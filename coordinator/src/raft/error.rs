@@ -22,7 +22,9 @@ pub enum LedgerError {
         max: usize,
     },
     /// It was proposed, and then the leader or the quorum was lost.
-    #[error("the leader was lost while the command was committed: it may have happened, look before trying again")]
+    #[error(
+        "the leader was lost while the command was committed: it may have happened, look before trying again"
+    )]
     Unknown,
     /// The process is stopping, or its store has failed.
     #[error("this coordinator is stopping")]

@@ -6,6 +6,7 @@ use super::{
     leadership::leads,
     ledger::Inner,
     rpc::{ForwardReply, ForwardRequest},
+    types::NodeId,
 };
 use novacron_common::wire::{CoordinatorAddress, StreamKind};
 use novacron_core::CommandBody;
@@ -29,17 +30,25 @@ pub(super) async fn ask(
     let opened = async {
         let mut stream = endpoint.reach(leader.quic, &role).await?.open(StreamKind::Forward).await?;
         stream.send(request).await?;
+        stream.finish();
         Ok::<_, LinkError>(stream)
     };
-    let mut stream = match timeout_at(deadline, opened).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(_)) | Err(_) => return Err(Missed::Retry),
+    let mut stream = tokio::select! {
+        opened = timeout_at(deadline, opened) => opened.ok().and_then(Result::ok).ok_or(Missed::Retry)?,
+        () = deposed(inner, leader.node) => return Err(Missed::Retry),
     };
-    stream.finish();
-    match timeout_at(deadline, stream.recv()).await {
-        Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(_)) | Err(_) => Err(Missed::Final(LedgerError::Unknown)),
+    let unknown = Missed::Final(LedgerError::Unknown);
+    tokio::select! {
+        reply = timeout_at(deadline, stream.recv()) => reply.ok().and_then(Result::ok).ok_or(unknown),
+        () = deposed(inner, leader.node) => Err(unknown),
     }
+}
+
+/// Returns once this node no longer takes `leader` for the leader: a dead one never answers, and the transport
+/// notices later than Raft does.
+async fn deposed(inner: &Inner, leader: NodeId) {
+    let mut metrics = inner.raft.metrics();
+    let _ = metrics.wait_for(|m| m.current_leader != Some(leader)).await;
 }
 
 /// Serves one stream.
@@ -71,7 +80,6 @@ async fn propose(ledger: &Ledger, bodies: Vec<CommandBody>) -> ForwardReply {
         Err(Missed::Final(_)) => ForwardReply::Unavailable,
     }
 }
-
 
 async fn read_index(ledger: &Ledger) -> ForwardReply {
     match ledger.inner.read_index(Instant::now() + SERVE_DEADLINE).await {

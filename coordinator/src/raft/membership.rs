@@ -5,10 +5,14 @@
 use super::{
     leadership::{self, Metrics},
     ledger::Inner,
-    types::{Member, NodeId},
+    types::{Member, NodeId, Raft, Types},
 };
 use novacron_core::State;
-use openraft::ChangeMembers;
+use openraft::{
+    ChangeMembers,
+    error::{ClientWriteError, RaftError},
+    raft::ClientWriteResponse,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -17,6 +21,8 @@ use std::{
 
 /// How often the leader looks.
 const PERIOD: Duration = Duration::from_millis(250);
+/// How long one step may take to be committed.
+const STEP_DEADLINE: Duration = Duration::from_secs(10);
 /// A learner votes once it is this close to the end of the log: it then catches up within a heartbeat or two.
 const CLOSE_ENOUGH: u64 = 100;
 
@@ -24,6 +30,8 @@ const CLOSE_ENOUGH: u64 = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Node {
     voter: bool,
+    /// Where it is dialled.
+    member: Member,
     /// The last log index that it is known to have.
     matched: Option<u64>,
 }
@@ -35,6 +43,8 @@ enum Step {
     AddLearner(NodeId, Member),
     /// It has the log: it may vote.
     Promote(NodeId),
+    /// It is reached elsewhere now.
+    Move(NodeId, Member),
     /// A voter was removed from the address book.
     RemoveVoter(NodeId),
     /// A learner was.
@@ -50,13 +60,16 @@ struct Seen {
 
 impl Seen {
     fn new(state: &State, metrics: &Metrics) -> Self {
-        let wanted = state.coordinators().iter().map(|c| (c.node, Member { quic: c.quic, http: c.http })).collect();
+        let wanted =
+            state.coordinators().iter().map(|c| (c.node, Member { quic: c.quic, http: c.http })).collect();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
         let matched = |node: &NodeId| Some((*metrics.replication.as_ref()?.get(node)?)?.index);
         let nodes = membership
             .nodes()
-            .map(|(node, _)| (*node, Node { voter: voters.contains(node), matched: matched(node) }))
+            .map(|(node, at)| {
+                (*node, Node { voter: voters.contains(node), member: *at, matched: matched(node) })
+            })
             .collect();
         Self { wanted, nodes, last_log: metrics.last_log_index.unwrap_or(0) }
     }
@@ -67,11 +80,18 @@ impl Seen {
         if self.wanted.is_empty() {
             return None;
         }
-        self.promotion().or_else(|| self.addition()).or_else(|| self.removal())
+        self.relocation().or_else(|| self.promotion()).or_else(|| self.addition()).or_else(|| self.removal())
+    }
+
+    fn relocation(&self) -> Option<Step> {
+        let moved = |(id, node): &(&NodeId, &Node)| self.wanted.get(id).is_some_and(|at| *at != node.member);
+        let (id, _) = self.nodes.iter().find(moved)?;
+        self.wanted.get(id).map(|at| Step::Move(*id, *at))
     }
 
     fn promotion(&self) -> Option<Step> {
-        let ready = |node: &Node| !node.voter && node.matched.is_some_and(|m| m + CLOSE_ENOUGH >= self.last_log);
+        let ready =
+            |node: &Node| !node.voter && node.matched.is_some_and(|m| m + CLOSE_ENOUGH >= self.last_log);
         let found = self.nodes.iter().find(|(id, node)| self.wanted.contains_key(id) && ready(node));
         found.map(|(id, _)| Step::Promote(*id))
     }
@@ -114,16 +134,27 @@ pub(super) async fn keep(inner: Arc<Inner>) {
 
 async fn take(inner: &Inner, step: Step) {
     tracing::info!(?step, "the coordinators change");
-    let raft = &inner.raft;
-    let taken = match step.clone() {
-        Step::AddLearner(node, member) => raft.add_learner(node, member, false).await,
-        Step::Promote(node) => raft.change_membership(ChangeMembers::AddVoterIds([node].into()), true).await,
-        Step::RemoveVoter(node) => raft.change_membership(ChangeMembers::RemoveVoters([node].into()), false).await,
-        Step::RemoveLearner(node) => raft.change_membership(ChangeMembers::RemoveNodes([node].into()), false).await,
-    };
-    if let Err(error) = taken {
-        tracing::warn!(?step, %error, "the step was not taken; it will be tried again");
+    // Without a quorum openraft would wait for ever; the next look begins anew.
+    match tokio::time::timeout(STEP_DEADLINE, change(&inner.raft, &step)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(?step, %error, "the step was not taken; it will be tried again"),
+        Err(_) => tracing::warn!(?step, "the step is not committed yet; is a majority up?"),
     }
+}
+
+type Changed = Result<ClientWriteResponse<Types>, RaftError<NodeId, ClientWriteError<NodeId, Member>>>;
+
+async fn change(raft: &Raft, step: &Step) -> Changed {
+    let (changes, retain) = match *step {
+        Step::AddLearner(node, member) => return raft.add_learner(node, member, false).await,
+        Step::Promote(node) => (ChangeMembers::AddVoterIds([node].into()), true),
+        // openraft warns of this one: safe here, because a node's number stands in its certificate, so that at a
+        // wrong address nobody is taken for it.
+        Step::Move(node, member) => (ChangeMembers::SetNodes([(node, member)].into()), true),
+        Step::RemoveVoter(node) => (ChangeMembers::RemoveVoters([node].into()), false),
+        Step::RemoveLearner(node) => (ChangeMembers::RemoveNodes([node].into()), false),
+    };
+    raft.change_membership(changes, retain).await
 }
 
 #[cfg(test)]
@@ -135,7 +166,12 @@ mod tests {
     fn seen(wanted: &[NodeId], nodes: &[(NodeId, bool, Option<u64>)]) -> Seen {
         Seen {
             wanted: wanted.iter().map(|id| (*id, Member::default())).collect(),
-            nodes: nodes.iter().map(|(id, voter, matched)| (*id, Node { voter: *voter, matched: *matched })).collect(),
+            nodes: nodes
+                .iter()
+                .map(|(id, voter, matched)| {
+                    (*id, Node { voter: *voter, member: Member::default(), matched: *matched })
+                })
+                .collect(),
             last_log: LAST,
         }
     }
@@ -157,6 +193,14 @@ mod tests {
         assert_eq!(seen(&[1, 2], &three).next(), Some(Step::RemoveLearner(3)));
         assert_eq!(seen(&[2], &[(1, true, Some(LAST))]).next(), Some(Step::AddLearner(2, Member::default())));
         assert_eq!(seen(&[2], &[(1, true, Some(LAST)), (2, false, None)]).next(), None);
+    }
+
+    #[test]
+    fn a_coordinator_that_moved_is_dialled_where_it_is_now() {
+        let mut seen = seen(&[1], &[(1, true, Some(LAST))]);
+        let elsewhere = Member { quic: ([10, 0, 0, 1], 8091).into(), ..Member::default() };
+        seen.wanted.insert(1, elsewhere);
+        assert_eq!(seen.next(), Some(Step::Move(1, elsewhere)));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use openraft::{
     error::{InstallSnapshotError, RPCError, RaftError, Unreachable},
     network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
     raft::{
-        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
-        VoteResponse,
+        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+        VoteRequest, VoteResponse,
     },
 };
 use std::time::Duration;
@@ -70,8 +70,9 @@ impl Peer {
     async fn link(&mut self) -> Result<Link, CallError> {
         let endpoint = self.endpoint.clone().ok_or(CallError::Offline)?;
         let (address, role) = (self.member.quic, Role::Coordinator { node: self.node });
-        let dialling =
-            self.dialling.get_or_insert_with(|| tokio::spawn(async move { endpoint.reach(address, &role).await }));
+        let dialling = self
+            .dialling
+            .get_or_insert_with(|| tokio::spawn(async move { endpoint.reach(address, &role).await }));
         let dialled = dialling.await;
         self.dialling = None;
         dialled.map_err(|_| CallError::Stopped(self.node))?.map_err(|e| CallError::Link(self.node, e))

@@ -42,7 +42,10 @@ pub(super) fn queue() -> (Proposals, mpsc::Receiver<Ask>) {
 
 impl Proposals {
     /// Queues a command; what comes of it arrives at the receiver.
-    pub fn submit(&self, body: CommandBody) -> Result<oneshot::Receiver<Result<Applied, LedgerError>>, LedgerError> {
+    pub fn submit(
+        &self,
+        body: CommandBody,
+    ) -> Result<oneshot::Receiver<Result<Applied, LedgerError>>, LedgerError> {
         let length = length_of(&body)?;
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Ask { body, length, answer }).map_err(|refused| match refused {
@@ -104,7 +107,8 @@ fn gather(first: Ask, asks: &mut mpsc::Receiver<Ask>) -> (Vec<Ask>, Option<Ask>)
 }
 
 async fn deliver(inner: &Inner, group: Vec<Ask>) {
-    let (bodies, answers): (Vec<CommandBody>, Vec<Answer>) = group.into_iter().map(|a| (a.body, a.answer)).unzip();
+    let (bodies, answers): (Vec<CommandBody>, Vec<Answer>) =
+        group.into_iter().map(|a| (a.body, a.answer)).unzip();
     match inner.commit(bodies).await {
         Ok(outcomes) if outcomes.len() == answers.len() => {
             for (answer, applied) in answers.into_iter().zip(outcomes) {

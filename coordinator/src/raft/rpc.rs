@@ -5,8 +5,8 @@ use novacron_core::{Applied, CommandBody};
 use openraft::{
     error::SnapshotMismatch,
     raft::{
-        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
-        VoteResponse,
+        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+        VoteRequest, VoteResponse,
     },
 };
 use serde::{Deserialize, Serialize};

@@ -55,6 +55,11 @@ impl Ledger {
         membership.nodes().map(status).collect()
     }
 
+    /// Whether `node` is in the membership in force, as voter or learner.
+    pub fn has_member(&self, node: NodeId) -> bool {
+        self.inner.raft.metrics().borrow().membership_config.membership().get_node(&node).is_some()
+    }
+
     /// This node's place in the log.
     pub fn status(&self) -> LedgerStatus {
         let metrics = self.inner.raft.metrics();

@@ -1,6 +1,6 @@
 //! The ledger as one node, through its handle: concurrent proposals, restart, and SIGKILL at random moments.
 
-use super::{Ledger, LedgerOptions, Leadership, Member};
+use super::{Leadership, Ledger, LedgerOptions, Member};
 use novacron_common::{
     api::TokenRole,
     ids::TokenId,
@@ -26,7 +26,10 @@ async fn open(folder: &Path) -> Ledger {
     // Founding twice is refused, which is what a restart does here.
     let _ = ledger.found(Member::default()).await;
     let mut leadership = ledger.leadership();
-    tokio::time::timeout(Duration::from_secs(10), leadership.wait_for(Leadership::is_leader)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(10), leadership.wait_for(Leadership::is_leader))
+        .await
+        .unwrap()
+        .unwrap();
     ledger
 }
 
@@ -45,7 +48,12 @@ async fn open_when_free(folder: &Path) -> Ledger {
 
 fn put(id: TokenId) -> CommandBody {
     let name: Name = "crash".parse().unwrap();
-    CommandBody::TokenPut(TokenPut { id, name, role: TokenRole::Reader, secret_sha256: Sha256Digest([0; 32]) })
+    CommandBody::TokenPut(TokenPut {
+        id,
+        name,
+        role: TokenRole::Reader,
+        secret_sha256: Sha256Digest([0; 32]),
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +122,11 @@ async fn what_was_acknowledged_is_there_after_sigkill() {
         let life = Duration::from_millis(60 + 45 * ((kill * 7) % KILLS));
         acknowledged.extend(live_and_die(folder.path(), life));
     }
-    assert!(acknowledged.len() > 100, "only {} writes were acknowledged: nothing was tested", acknowledged.len());
+    assert!(
+        acknowledged.len() > 100,
+        "only {} writes were acknowledged: nothing was tested",
+        acknowledged.len()
+    );
     let ledger = open(folder.path()).await;
     let kept: BTreeSet<TokenId> = ledger.read(|state| state.api_tokens().iter().map(|t| t.id).collect());
     let lost: Vec<_> = acknowledged.difference(&kept).collect();

@@ -1,7 +1,7 @@
 //! The types with which openraft is instantiated.
 
-use novacron_core::{Applied, Change, Command};
 use novacron_common::units::UnixMillis;
+use novacron_core::{Applied, Change, Command};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -25,6 +25,9 @@ const PLACED_MAX: usize = 256;
 /// Pause where a waiting fire has no host.
 const NO_HOST: Duration = Duration::from_secs(1);
 
+/// Pause after a host could not be asked, before anything else is tried with it.
+const FAILED_PAUSE: Duration = Duration::from_millis(500);
+
 /// What was sent in which session; a new session is told everything again.
 type Sent = Arc<Mutex<HashMap<(AttemptKey, Order), SessionNumber>>>;
 
@@ -99,6 +102,7 @@ impl Attempts {
                 let key = (errand.start.attempt, errand.order);
                 let session = errand.session;
                 if tell(&world, host, errand).await.is_none() {
+                    tokio::time::sleep(FAILED_PAUSE).await;
                     return;
                 }
                 lock(&sent).insert(key, session);
@@ -122,7 +126,8 @@ async fn tell(world: &World, host: HostId, errand: Errand) -> Option<()> {
         Ok(AgentReply::Denied(denial)) => {
             tracing::warn!(%attempt, %host, %denial, order = ?errand.order, "the agent refused an attempt");
             let refused = errand.order == Order::Start && is_final(&denial);
-            let report = refused.then(|| AttemptReport { attempt, epoch, end: never_started(&denial, now()) });
+            let report =
+                refused.then(|| AttemptReport { attempt, epoch, end: never_started(&denial, now()) });
             if let Some(report) = report {
                 let ended = CommandBody::AttemptEnd(Box::new(report));
                 world.ledger.propose(ended).await.ok()?;

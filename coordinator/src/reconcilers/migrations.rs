@@ -190,7 +190,8 @@ async fn take(
     let commands: Vec<CommandBody> = world.ledger.read(|state| {
         let Some(record) = state.migration(id) else { return Vec::new() };
         let observe = |side| MigrationObserve { id, host, side, asked_at_step: Some(step) };
-        let answers = migration::answers(record, host, sides).into_iter().filter(|side| is_news(record, side));
+        let answers =
+            migration::answers(record, host, sides).into_iter().filter(|side| is_news(record, side));
         let mut pace = world.agents.pace();
         answers.filter_map(|side| pace.command(state, observe(side), Instant::now())).collect()
     });
@@ -212,7 +213,9 @@ fn is_news(record: &MigrationRecord, side: &novacron_common::record::SideState) 
 
 async fn report(world: &World, id: MigrationId, command: CommandBody) {
     match world.ledger.propose(command).await {
-        Ok(Applied::Refused(refusal)) => tracing::debug!(migration = %id, %refusal, "an observation was refused"),
+        Ok(Applied::Refused(refusal)) => {
+            tracing::debug!(migration = %id, %refusal, "an observation was refused")
+        }
         Ok(_) => {}
         Err(error) => tracing::warn!(migration = %id, %error, "could not commit an observation"),
     }

@@ -3,6 +3,7 @@
 //!
 //! An activation takes no input and does not retry: the next one, after a commit or a period, is the retry.
 
+mod assign;
 mod attempts;
 mod driver;
 mod hosts;
@@ -29,25 +30,36 @@ pub struct World {
     /// Where figures go.
     pub metrics: Arc<Metrics>,
     /// How long a host may be without a session before it counts as down.
-    pub host_grace: Duration,
+    pub grace: HostGrace,
     /// Ends them.
     pub stop: CancellationToken,
 }
 
-impl World {
-    /// How long a host may be without a session where nothing else is configured: an agent that restarts is back
-    /// sooner, and a lost host is noticed before anybody asks.
-    pub const HOST_GRACE: Duration = Duration::from_secs(3);
+/// How long a host may be without a session before it counts as down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostGrace {
+    /// After its session ended.
+    pub lost: Duration,
+    /// After this coordinator began to lead.
+    pub start: Duration,
+}
+
+impl Default for HostGrace {
+    /// An agent that restarts is back within three seconds. One whose coordinator died without a goodbye notices
+    /// that when QUIC's idle time-out (8 s) is over, and only then looks for another.
+    fn default() -> Self {
+        Self { lost: Duration::from_secs(3), start: Duration::from_secs(12) }
+    }
 }
 
 /// Runs every reconciler until the world stops.
 pub async fn run(world: World) {
     let mut tasks = JoinSet::new();
-    tasks.spawn(drive(world.clone(), |world| scheduler::Scheduler::new(world)));
-    tasks.spawn(drive(world.clone(), |world| attempts::Attempts::new(world)));
-    tasks.spawn(drive(world.clone(), |world| vms::Vms::new(world)));
-    tasks.spawn(drive(world.clone(), |world| migrations::Migrations::new(world)));
-    tasks.spawn(drive(world.clone(), |world| hosts::Hosts::new(world)));
+    tasks.spawn(drive(world.clone(), scheduler::Scheduler::new));
+    tasks.spawn(drive(world.clone(), attempts::Attempts::new));
+    tasks.spawn(drive(world.clone(), vms::Vms::new));
+    tasks.spawn(drive(world.clone(), migrations::Migrations::new));
+    tasks.spawn(drive(world.clone(), hosts::Hosts::new));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a reconciler ended with a panic");

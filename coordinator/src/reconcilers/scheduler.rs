@@ -29,9 +29,7 @@ impl Scheduler {
         let instants: Vec<UnixMillis> = due.iter().map(|fire| fire.scheduled_at).collect();
         let batch = CommandBody::Batch(due.into_iter().map(CommandBody::FireCommit).collect());
         match self.world.ledger.propose(batch).await {
-            Ok(Applied::Batch(applied)) => {
-                self.note(&instants, &applied)
-            }
+            Ok(Applied::Batch(applied)) => self.note(&instants, &applied),
             Ok(other) => {
                 tracing::error!(?other, "a batch of fires was answered by something else");
                 false
@@ -53,7 +51,9 @@ impl Scheduler {
                     any = true;
                     self.world.metrics.fire_lateness(committed_at.since(*scheduled_at));
                 }
-                Applied::Refused(refusal) => tracing::debug!(%refusal, "a tick was refused: its job has changed"),
+                Applied::Refused(refusal) => {
+                    tracing::debug!(%refusal, "a tick was refused: its job has changed")
+                }
                 _ => {}
             }
         }

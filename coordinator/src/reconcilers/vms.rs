@@ -2,30 +2,28 @@
 
 use super::{
     World,
+    assign::{Told, tell},
     driver::{Reconciler, Verdict},
     lanes::Lanes,
 };
-use crate::{agents::SessionNumber, identity::now, raft::Committed};
+use crate::{agents::SessionNumber, raft::Committed};
 use novacron_common::{
     api::VmDesired,
     ids::{HostId, VmId},
-    record::{VmAction, VmAssignment, VmObservation, VmState},
-    units::ByteCount,
-    wire::{AgentCommand, AgentReply, codec},
+    record::VmAssignment,
 };
 use novacron_core::{
     CommandBody, State, TableId,
-    command::{VmObserve, VmPlace},
+    command::VmPlace,
     placement::{self, Constraints},
     record::VmRecord,
     table::RowKey,
     vms,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{DefaultHasher, Hasher},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -33,24 +31,16 @@ use tokio::sync::Notify;
 const REPEAT: Duration = Duration::from_secs(10);
 /// A machine that is being deleted is asked after more often: its end shows by its absence.
 const REPEAT_DELETE: Duration = Duration::from_secs(1);
+/// Pause after a host could not be asked, before anything else is tried with it.
+const FAILED_PAUSE: Duration = Duration::from_millis(500);
 /// Rows that are looked at in one go, so that the ledger is not held up.
 const CHUNK: usize = 256;
-
-/// What was said last of a machine.
-#[derive(Debug, Clone, Copy)]
-struct Said {
-    session: Option<SessionNumber>,
-    digest: u64,
-    at: Instant,
-}
-
-type Memory = Arc<Mutex<HashMap<VmId, Said>>>;
 
 /// Sends assignments.
 pub struct Vms {
     world: World,
     lanes: Lanes<HostId>,
-    said: Memory,
+    told: Told,
     /// Machines whose rows changed; `None` means all.
     hints: Option<BTreeSet<VmId>>,
 }
@@ -60,12 +50,14 @@ pub struct Vms {
 struct Todo {
     send: BTreeMap<HostId, Vec<VmAssignment>>,
     propose: Vec<CommandBody>,
+    /// Machines that are not yet as wanted: to be looked at again although their rows do not change.
+    unsettled: Vec<VmId>,
     again_in: Option<Duration>,
 }
 
 impl Vms {
     pub fn new(world: World) -> Self {
-        Self { world, lanes: Lanes::new(), said: Memory::default(), hints: None }
+        Self { world, lanes: Lanes::new(), told: Told::default(), hints: None }
     }
 
     fn look(&mut self) -> Todo {
@@ -86,7 +78,12 @@ impl Vms {
         loop {
             let last = self.world.ledger.read(|state| {
                 let chunk = state.vms().after(after).take(CHUNK);
-                chunk.map(|vm| { self.consider(state, vm, todo); vm.id }).last()
+                chunk
+                    .map(|vm| {
+                        self.consider(state, vm, todo);
+                        vm.id
+                    })
+                    .last()
             });
             match last {
                 Some(id) => after = Some(id),
@@ -107,36 +104,32 @@ impl Vms {
         let Some(wanted) = vms::wanted(vm) else { return };
         // A host that is down is told everything when its session begins.
         let Some(session) = self.world.agents.sessions().current(host) else { return };
-        match self.due_in(vm, &wanted, session) {
-            Some(Duration::ZERO) => todo.send.entry(host).or_default().push(wanted),
-            Some(wait) => todo.again_in = Some(todo.again_in.map_or(wait, |w| w.min(wait))),
-            None => {}
+        let Some(wait) = self.due_in(vm, &wanted, session) else { return };
+        todo.unsettled.push(vm.id);
+        if wait == Duration::ZERO {
+            todo.send.entry(host).or_default().push(wanted);
+        } else {
+            todo.again_in = Some(todo.again_in.map_or(wait, |w| w.min(wait)));
         }
     }
 
     /// When to speak of a machine: at once if what is wanted or the session is new, later if it is not yet so, and
     /// not at all if it is.
     fn due_in(&self, vm: &VmRecord, wanted: &VmAssignment, session: SessionNumber) -> Option<Duration> {
-        let said = lock(&self.said).get(&vm.id).copied();
-        let current = said.filter(|s| s.session == Some(session) && s.digest == digest(wanted));
-        let Some(said) = current else { return Some(Duration::ZERO) };
+        let Some(ago) = self.told.ago(wanted, session) else { return Some(Duration::ZERO) };
         if vms::is_settled(vm) {
             return None;
         }
         let repeat = if vm.desired == VmDesired::Deleted { REPEAT_DELETE } else { REPEAT };
-        Some(repeat.saturating_sub(said.at.elapsed()))
+        Some(repeat.saturating_sub(ago))
     }
 
     fn send(&mut self, host: HostId, assignments: Vec<VmAssignment>) {
-        if self.lanes.is_busy(&host) {
-            // The lane's end activates this again; until then the machines stay due.
-            self.hint_at(assignments.iter().map(|a| a.vm));
-            return;
-        }
-        let (world, said) = (self.world.clone(), self.said.clone());
+        let (world, told) = (self.world.clone(), self.told.clone());
         self.lanes.start(host, async move {
             for assignment in assignments {
-                if tell(&world, host, assignment, &said).await.is_none() {
+                if tell(&world, host, assignment, &told).await.is_none() {
+                    tokio::time::sleep(FAILED_PAUSE).await;
                     return;
                 }
             }
@@ -159,68 +152,6 @@ fn place(state: &State, vm: &VmRecord) -> Option<CommandBody> {
     Some(CommandBody::VmPlace(Box::new(VmPlace { vm: vm.id, offer })))
 }
 
-fn lock(said: &Memory) -> std::sync::MutexGuard<'_, HashMap<VmId, Said>> {
-    said.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What is compared to know whether an assignment was sent before.
-fn digest(assignment: &VmAssignment) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    // An assignment that cannot be encoded cannot be sent either.
-    hasher.write(&codec::encode(assignment).unwrap_or_default());
-    hasher.finish()
-}
-
-/// Sends one assignment; `None` if the host cannot be asked now.
-async fn tell(world: &World, host: HostId, assignment: VmAssignment, said: &Memory) -> Option<()> {
-    let session = world.agents.sessions().current(host);
-    let (vm, deletes) = (assignment.vm, assignment.action == VmAction::Delete);
-    let note = Said { session, digest: digest(&assignment), at: Instant::now() };
-    let gone = deletes.then(|| missing(&assignment));
-    match world.agents.call(host, &AgentCommand::AssignVm(assignment)).await {
-        Ok(AgentReply::Denied(denial)) => tracing::warn!(%vm, %host, %denial, "the agent refused an assignment"),
-        Ok(_) => {}
-        Err(error) => {
-            tracing::debug!(%vm, %host, %error, "could not send an assignment");
-            return None;
-        }
-    }
-    lock(said).insert(vm, note);
-    if let Some(gone) = gone {
-        confirm_gone(world, host, gone).await;
-    }
-    Some(())
-}
-
-/// A deleted machine shows its end by its absence: the agent is asked, and "nothing" is what is committed.
-async fn confirm_gone(world: &World, host: HostId, gone: VmObservation) {
-    let vm = gone.vm;
-    match world.agents.call(host, &AgentCommand::ObserveVm(vm)).await {
-        Ok(AgentReply::Vm(None)) => {
-            let observe = CommandBody::VmObserve(VmObserve { host, observations: vec![gone] });
-            if let Err(error) = world.ledger.propose(observe).await {
-                tracing::debug!(%vm, %error, "could not commit that a deleted machine is gone");
-            }
-        }
-        Ok(_) => {}
-        Err(error) => tracing::debug!(%vm, %host, %error, "could not ask after a deleted machine"),
-    }
-}
-
-fn missing(assignment: &VmAssignment) -> VmObservation {
-    VmObservation {
-        vm: assignment.vm,
-        epoch: assignment.epoch,
-        state: VmState::Missing,
-        message: None,
-        addresses: Vec::new(),
-        restarted: 0,
-        cpu_ms: 0,
-        memory: ByteCount(0),
-        since: now(),
-    }
-}
-
 impl Reconciler for Vms {
     const NAME: &'static str = "vms";
     const TABLES: &'static [TableId] = &[TableId::Vms];
@@ -228,7 +159,9 @@ impl Reconciler for Vms {
 
     async fn activate(&mut self) -> Verdict {
         let todo = self.look();
+        self.hint_at(todo.unsettled.into_iter());
         for (host, assignments) in todo.send {
+            // A busy lane's end activates this again, and the machines are still due then.
             self.send(host, assignments);
         }
         if !todo.propose.is_empty() {
@@ -243,10 +176,8 @@ impl Reconciler for Vms {
     fn hint(&mut self, committed: &Committed) {
         let rows = committed.changes.iter().filter(|change| change.table == TableId::Vms);
         self.hint_at(rows.filter_map(|change| VmId::from_bytes(&change.key)));
-        let mut said = lock(&self.said);
-        for gone in committed.changes.iter().filter(|c| c.table == TableId::Vms && c.value.is_none()) {
-            VmId::from_bytes(&gone.key).and_then(|vm| said.remove(&vm));
-        }
+        let gone = committed.changes.iter().filter(|c| c.table == TableId::Vms && c.value.is_none());
+        gone.filter_map(|change| VmId::from_bytes(&change.key)).for_each(|vm| self.told.forget(vm));
     }
 
     fn forget_hints(&mut self) {

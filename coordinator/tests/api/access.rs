@@ -18,7 +18,8 @@ async fn health_is_open_and_everything_else_is_shut() {
 
     let document = novacron_coordinator::http::document();
     let paths = document.paths.paths.keys().filter(|path| !path.starts_with("/health"));
-    let undocumented = ["/docs", "/docs/", "/api/v1/openapi.json", "/ws/status", "/api/jobs", "/api/workflows", "/"];
+    let undocumented =
+        ["/docs", "/docs/", "/api/v1/openapi.json", "/ws/status", "/api/jobs", "/api/workflows", "/"];
     for path in paths.map(String::as_str).chain(undocumented) {
         for token in [None, Some("nva1.x.y"), Some("Basic"), Some(&*wrong_secret(&cluster.token))] {
             cluster.send_as(token, Method::GET, path, None).await.problem(401, "unauthenticated", "");
@@ -37,7 +38,8 @@ fn wrong_secret(token: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_looks_and_changes_nothing_and_a_removed_token_is_worth_nothing() {
     let cluster = TestCluster::start().await;
-    let made: TokenCreated = cluster.post("/api/v1/tokens", json!({ "name": "eye", "role": "reader" })).await.ok();
+    let made: TokenCreated =
+        cluster.post("/api/v1/tokens", json!({ "name": "eye", "role": "reader" })).await.ok();
     let reader = Some(made.token.as_str());
     assert!(cluster.send_as(reader, Method::GET, "/api/v1/vms", None).await.status.is_success());
     let before = cluster.snapshot();
@@ -84,7 +86,11 @@ async fn metrics_are_labelled_by_route_and_never_by_raw_path() {
     for path in ["/metrics", "/api/v1/metrics"] {
         let text = cluster.get(path).await;
         assert!(text.content_type.starts_with("text/plain; version=0.0.4"), "{text:?}");
-        assert!(text.body.contains(r#"endpoint="/api/v1/vms/{vm}",method="GET",status="404""#), "{}", text.body);
+        assert!(
+            text.body.contains(r#"endpoint="/api/v1/vms/{vm}",method="GET",status="404""#),
+            "{}",
+            text.body
+        );
         assert!(text.body.contains(r#"endpoint="unmatched""#));
         assert!(!text.body.contains("some-vm") && !text.body.contains("no/such"));
         assert!(text.body.contains("novacron_ledger_leader 1"));

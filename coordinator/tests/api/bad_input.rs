@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 async fn harmless(cluster: &TestCluster, method: Method, path: &str, body: &str) -> Answer {
     let before = cluster.snapshot();
     let answer = cluster.send_as(Some(&cluster.token), method, path, Some(body.to_owned())).await;
-    assert!(cluster.snapshot() == before, "{path} with {body} was refused and yet changed something: {answer:?}");
+    assert!(
+        cluster.snapshot() == before,
+        "{path} with {body} was refused and yet changed something: {answer:?}"
+    );
     answer
 }
 
@@ -36,7 +39,8 @@ async fn what_is_not_json_or_has_unknown_fields_is_refused() {
     let cluster = TestCluster::start().await;
     for path in ["/api/v1/vms", "/api/v1/jobs", "/api/jobs", "/api/v1/templates", "/api/v1/tokens"] {
         for body in ["", "{", "nonsense", "{\"name\": \"a\",}", "[1]"] {
-            let problem = harmless(&cluster, Method::POST, path, body).await.problem(400, "invalid_request", "body");
+            let problem =
+                harmless(&cluster, Method::POST, path, body).await.problem(400, "invalid_request", "body");
             assert!(problem.cause.contains("line 1 column"), "{path} {body}: {problem:?}");
         }
     }
@@ -69,7 +73,8 @@ async fn paths_methods_and_sizes_are_refused_as_problems() {
     for what in ["vms", "hosts", "templates", "migrations", "jobs"] {
         cluster.get(&format!("/api/v1/{what}/no-such")).await.problem(404, "not_found", "");
     }
-    let patched = cluster.send_as(Some(&cluster.token), Method::PATCH, "/api/v1/vms", Some("{}".into())).await;
+    let patched =
+        cluster.send_as(Some(&cluster.token), Method::PATCH, "/api/v1/vms", Some("{}".into())).await;
     patched.problem(405, "invalid_request", "");
     let large = json!({ "name": "a".repeat(1 << 20), "schedule": "@daily" });
     refused(&cluster, "/api/v1/jobs", &large).await.problem(413, "too_large", "");
@@ -97,9 +102,13 @@ async fn absurd_sizes_unknown_templates_and_taken_names_are_refused() {
         ("/cmdline", json!("x".repeat(5000)), "cmdline"),
         ("/network", json!({ "address": "10.0.0.999/24" }), "network.address"),
         ("/network", json!({ "bridge": "much-too-long-for-linux" }), "network.bridge"),
-        ("/cloud_init", json!({ "ssh_keys": ["no key"] }), "cloud_init.ssh_keys[0]"),
+        ("/cloud_init", json!({ "ssh_keys": ["nokey"] }), "cloud_init.ssh_keys[0]"),
     ] {
-        refused(&cluster, "/api/v1/vms", &with(vm("a"), at, value)).await.problem(400, "invalid_request", field);
+        refused(&cluster, "/api/v1/vms", &with(vm("a"), at, value)).await.problem(
+            400,
+            "invalid_request",
+            field,
+        );
     }
     let hungry = with(vm("a"), "/resources/memory_gb", json!(9));
     let problem = refused(&cluster, "/api/v1/vms", &hungry).await.problem(409, "no_placement", "host-1");
@@ -115,9 +124,11 @@ async fn absurd_sizes_unknown_templates_and_taken_names_are_refused() {
     harmless(&cluster, Method::PUT, &path, &body).await.problem(409, "name_taken", "");
     harmless(&cluster, Method::PUT, &path, r#"{"name":"a b"}"#).await.problem(400, "invalid_request", "name");
     let body = json!({ "grace_seconds": 100_000 }).to_string();
-    harmless(&cluster, Method::POST, &format!("{path}/stop"), &body)
-        .await
-        .problem(400, "invalid_request", "grace_seconds");
+    harmless(&cluster, Method::POST, &format!("{path}/stop"), &body).await.problem(
+        400,
+        "invalid_request",
+        "grace_seconds",
+    );
     cluster.stop().await;
 }
 
@@ -155,7 +166,11 @@ async fn schedules_and_zones_that_cannot_be_parsed_are_refused() {
         ("/name", json!("a b"), "name"),
         ("/target", json!({ "type": "command", "command": [] }), "target.command"),
         ("/target", json!({ "type": "command", "command": ["x"], "memory_mb": 1 }), "target.memory_mb"),
-        ("/target", json!({ "type": "command", "command": ["x"], "working_dir": "here" }), "target.working_dir"),
+        (
+            "/target",
+            json!({ "type": "command", "command": ["x"], "working_dir": "here" }),
+            "target.working_dir",
+        ),
         ("/target", json!({ "type": "shell" }), "target.type"),
     ] {
         let body = with(job.clone(), at, value);
@@ -167,9 +182,11 @@ async fn schedules_and_zones_that_cannot_be_parsed_are_refused() {
 
     cluster.post("/api/v1/jobs", &job).await.ok::<JobView>();
     refused(&cluster, "/api/v1/jobs", &job).await.problem(409, "name_taken", "");
-    harmless(&cluster, Method::PUT, "/api/v1/jobs/a", r#"{"schedule":"no"}"#)
-        .await
-        .problem(400, "invalid_request", "schedule");
+    harmless(&cluster, Method::PUT, "/api/v1/jobs/a", r#"{"schedule":"no"}"#).await.problem(
+        400,
+        "invalid_request",
+        "schedule",
+    );
     cluster.stop().await;
 }
 
@@ -179,7 +196,9 @@ async fn moves_to_unknown_same_down_or_full_hosts_are_refused() {
     let _one = FakeAgent::join(&cluster, "node-1").await;
     let two = FakeAgent::join(&cluster, "node-2").await;
     cluster.post("/api/v1/templates", template()).await.ok::<TemplateView>();
-    let on = |name: &str, host: &str, gb: u64| with(with(vm(name), "/host", json!(host)), "/resources/memory_gb", json!(gb));
+    let on = |name: &str, host: &str, gb: u64| {
+        with(with(vm(name), "/host", json!(host)), "/resources/memory_gb", json!(gb))
+    };
     cluster.post("/api/v1/vms", on("web-1", "node-1", 4)).await.ok::<VmView>();
     cluster.post("/api/v1/vms", on("big", "node-2", 6)).await.ok::<VmView>();
     cluster.post("/api/v1/vms", with(vm("off"), "/start", json!(false))).await.ok::<VmView>();
@@ -195,7 +214,8 @@ async fn moves_to_unknown_same_down_or_full_hosts_are_refused() {
     assert!(full.details[0].reason.contains("memory"), "{full:?}");
     refused(&cluster, path, &json!({})).await.problem(409, "no_placement", "node-2");
     refused(&cluster, "/api/v1/vms/no-such/migrate", &to("node-2")).await.problem(404, "not_found", "");
-    let stopped = refused(&cluster, "/api/v1/vms/off/migrate", &json!({ "target_host": "node-2", "live": true })).await;
+    let stopped =
+        refused(&cluster, "/api/v1/vms/off/migrate", &json!({ "target_host": "node-2", "live": true })).await;
     assert_eq!(stopped.status.as_u16(), 409, "{stopped:?}");
 
     two.crash().await;

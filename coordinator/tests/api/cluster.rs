@@ -1,13 +1,14 @@
 //! A real single-node coordinator in this process, on loopback, with TLS and a token.
 
 use novacron_common::{
-    api::{JoinTokenCreate, JoinTokenCreated, Problem},
+    api::{JoinTokenCreate, JoinTokenCreated, JoinTokenRole, Problem},
     ids::HostId,
     wire::{Enrolled, JoinDenied, JoinPurpose, JoinRequest, JoinToken, StreamKind},
 };
 use novacron_coordinator::{
     config::{Config, HttpConfig, Listen, LogConfig, LogFormat},
     init::init,
+    join::join,
     run::Coordinator,
     service,
 };
@@ -17,7 +18,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
-    sync::Once,
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -67,19 +71,25 @@ impl Answer {
     }
 }
 
-/// A port that nobody has now.
-fn free_tcp() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// A loopback address that nobody has now, below the ports that the kernel gives out by itself (32768 and up):
+/// another test must not be given it before it is bound. Each process of tests begins its search elsewhere.
+fn free(is_free: impl Fn(SocketAddr) -> bool) -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(12_000 + step % 20_000).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if is_free(address) {
+            return address;
+        }
+    }
 }
 
-fn free_udp() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-fn config(folder: &TempDir) -> Config {
-    let (quic, https) = (free_udp(), free_tcp());
+fn config(folder: &TempDir, name: &str) -> Config {
+    let quic = free(|address| UdpSocket::bind(address).is_ok());
+    let https = free(|address| TcpListener::bind(address).is_ok());
     Config {
-        name: "c1".parse().unwrap(),
+        name: name.parse().unwrap(),
         data_dir: folder.path().join("data"),
         seal_key: folder.path().join("seal.key"),
         quic: Listen { listen: quic, advertise: quic },
@@ -102,20 +112,41 @@ fn log() {
     });
 }
 
+/// The founder's ledger was open in this same process a moment ago, and openraft's tasks let go of it a little
+/// later. A coordinator that is started too early would fail with its port bound.
+async fn until_closed(config: &Config) {
+    let folder = config.ledger_dir();
+    eventually("the founder's ledger is closed", async || novacron_store::Store::open(&folder).is_ok()).await;
+}
+
 impl TestCluster {
+    /// A new cluster with one coordinator.
     pub async fn start() -> Self {
         log();
         let folder = tempfile::tempdir().unwrap();
-        let config = config(&folder);
+        let config = config(&folder, "c1");
+        let token = init(&config).await.unwrap().token.to_string();
+        until_closed(&config).await;
+        Self::run(config, folder, token).await
+    }
+
+    /// One more coordinator for `founder`'s cluster.
+    pub async fn join(founder: &Self) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(2);
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder, &format!("c{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let asked = JoinTokenCreate { role: JoinTokenRole::Coordinator, ttl_seconds: None };
+        let token: JoinTokenCreated = founder.post("/api/v1/hosts/join-tokens", asked).await.ok();
+        join(&config, &token.token).await.unwrap();
+        Self::run(config, folder, founder.token.clone()).await
+    }
+
+    async fn run(config: Config, folder: TempDir, token: String) -> Self {
         let (api, quic) = (config.http.listen, config.quic.listen);
-        let founded = init(&config).await.unwrap();
         let ca = Identity::load(&config.identity_dir()).unwrap().ca_der().to_vec();
         let coordinator = Coordinator::start(config, service::start).await.unwrap();
-        let client = Client::builder()
-            .tls_certs_only([reqwest::Certificate::from_der(&ca).unwrap()])
-            .build()
-            .unwrap();
-        let token = founded.token.to_string();
+        let client =
+            Client::builder().tls_certs_only([reqwest::Certificate::from_der(&ca).unwrap()]).build().unwrap();
         let cluster = Self { coordinator, token, ca, api, quic, client, _folder: folder };
         cluster.until_ready().await;
         cluster
@@ -141,7 +172,13 @@ impl TestCluster {
     }
 
     /// A request with this token (or none).
-    pub async fn send_as(&self, token: Option<&str>, method: Method, path: &str, body: Option<String>) -> Answer {
+    pub async fn send_as(
+        &self,
+        token: Option<&str>,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Answer {
         let mut request = self.client.request(method, self.url(path));
         if let Some(token) = token {
             request = request.bearer_auth(token);
@@ -195,7 +232,8 @@ impl TestCluster {
     }
 
     pub async fn join_token(&self) -> JoinToken {
-        let made: JoinTokenCreated = self.post("/api/v1/hosts/join-tokens", JoinTokenCreate::default()).await.ok();
+        let made: JoinTokenCreated =
+            self.post("/api/v1/hosts/join-tokens", JoinTokenCreate::default()).await.ok();
         made.token.parse().unwrap()
     }
 

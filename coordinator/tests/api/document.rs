@@ -12,7 +12,8 @@ async fn every_documented_operation_is_served() {
     let mut operations = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
         let concrete = path.replace("{job}/fires/{fire}", "x/fires/x");
-        let concrete = concrete.split('/').map(|s| if s.starts_with('{') { "x" } else { s }).collect::<Vec<_>>();
+        let concrete =
+            concrete.split('/').map(|s| if s.starts_with('{') { "x" } else { s }).collect::<Vec<_>>();
         for method in item.as_object().unwrap().keys() {
             let method: Method = method.to_uppercase().parse().unwrap();
             // A body that no request takes: it must be the handler that says so, or that nothing is named `x`.

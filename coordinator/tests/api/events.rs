@@ -103,7 +103,8 @@ async fn a_console_is_plain_bytes_both_ways() {
     let mut socket = connect(&cluster, "/api/v1/vms/web-1/console", Some(&cluster.token)).await.unwrap();
     for text in ["root\n", "ls\n"] {
         socket.send(Message::text(text)).await.unwrap();
-        let echoed = tokio::time::timeout(Duration::from_secs(5), socket.next()).await.unwrap().unwrap().unwrap();
+        let echoed =
+            tokio::time::timeout(Duration::from_secs(5), socket.next()).await.unwrap().unwrap().unwrap();
         assert_eq!(echoed.into_data(), text.as_bytes());
     }
     socket.close(None).await.unwrap();

@@ -49,13 +49,18 @@ async fn a_command_job_fires_each_second_and_every_fire_is_done_once() {
     };
     eventually("three fires are done", done).await;
     cluster.put("/api/v1/jobs/tick", json!({ "enabled": false })).await.ok::<JobView>();
-    let settled = async || fires(&cluster, "tick").await.iter().all(|fire| fire.state == FireState::Succeeded);
+    let settled =
+        async || fires(&cluster, "tick").await.iter().all(|fire| fire.state == FireState::Succeeded);
     eventually("no fire is left open", settled).await;
 
     let all = fires(&cluster, "tick").await;
     assert_eq!(agent.attempts(), all.len(), "one attempt a fire");
     for pair in all.windows(2) {
-        assert_eq!(pair[0].scheduled_at.0 - pair[1].scheduled_at.0, 1000, "the newest first, none lost or doubled");
+        assert_eq!(
+            pair[0].scheduled_at.0 - pair[1].scheduled_at.0,
+            1000,
+            "the newest first, none lost or doubled"
+        );
     }
     let late = all.iter().map(|fire| fire.committed_at.0 - fire.scheduled_at.0).max().unwrap();
     assert!((0..1000).contains(&late), "a fire was committed {late} ms late");

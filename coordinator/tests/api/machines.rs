@@ -11,7 +11,8 @@ use novacron_common::{
 use serde_json::{Value, json};
 
 pub fn template() -> Value {
-    let image = |file: &str| json!({ "path": format!("/images/{file}"), "sha256": "ab".repeat(32), "format": "raw" });
+    let image =
+        |file: &str| json!({ "path": format!("/images/{file}"), "sha256": "ab".repeat(32), "format": "raw" });
     json!({ "name": "ubuntu-22.04", "boot": { "kernel": image("vmlinuz"), "cmdline": "console=ttyS0" } })
 }
 
@@ -57,7 +58,8 @@ async fn a_machine_is_made_runs_stops_restarts_and_is_deleted() {
     assert_eq!((log.status.as_u16(), log.body.as_str()), (200, "login: "));
 
     assert_eq!(cluster.delete("/api/v1/vms/web-2").await.status.as_u16(), 202);
-    eventually("the machine is forgotten", async || cluster.get("/api/v1/vms/web-2").await.status == 404).await;
+    eventually("the machine is forgotten", async || cluster.get("/api/v1/vms/web-2").await.status == 404)
+        .await;
     assert_eq!(agent.vm(made.id), None);
     cluster.stop().await;
 }

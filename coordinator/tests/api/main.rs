@@ -11,3 +11,4 @@ mod hosts;
 mod jobs;
 mod machines;
 mod migrations;
+mod replicas;

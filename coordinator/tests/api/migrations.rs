@@ -45,7 +45,8 @@ async fn place(cluster: &TestCluster) -> (Option<HostId>, u64) {
 async fn a_machine_moves_and_every_step_is_taken_once_in_order() {
     let cluster = TestCluster::start().await;
     let (one, two, made) = two_hosts(&cluster).await;
-    let asked = cluster.post("/api/v1/vms/web-1/migrate", json!({ "target_host": "node-2", "live": true })).await;
+    let asked =
+        cluster.post("/api/v1/vms/web-1/migrate", json!({ "target_host": "node-2", "live": true })).await;
     assert_eq!(asked.status.as_u16(), 202);
     let ended = until_ended(&cluster, &asked.ok()).await;
     assert_eq!(ended.status.state, MigrationState::Completed, "{ended:?}");

@@ -1,10 +1,10 @@
 //! Three coordinators: joining, replication, the loss of a leader, catching up, removal.
 
-use novacron_coordinator::raft::LedgerError;
+use crate::support::{A_WHILE, Node, eventually, free_port, must_write, three, write};
+use novacron_coordinator::{config::Listen, raft::LedgerError};
 use novacron_core::Applied;
 use novacron_transport::{LinkError, Role};
 use std::time::{Duration, Instant};
-use crate::support::{A_WHILE, Node, eventually, must_write, three, write};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -32,7 +32,8 @@ async fn three_replicate_and_survive_the_loss_of_their_leader() {
     nodes[lost].stop().await;
     let began = Instant::now();
     let survivor = (lost + 1) % 3;
-    eventually("the survivors commit", async || nodes[survivor].ledger().propose(write()).await.is_ok()).await;
+    eventually("the survivors commit", async || nodes[survivor].ledger().propose(write()).await.is_ok())
+        .await;
     println!("first write after the leader's loss: {:?}", began.elapsed());
     let written = nodes[survivor].tokens();
     nodes[lost].start().await;
@@ -111,4 +112,47 @@ async fn a_coordinator_dials_only_the_one_it_means() {
     let wrong = Role::Coordinator { node: 3 };
     let dialled = nodes[0].parts().endpoint.connect(nodes[1].member().quic, &wrong).await;
     assert!(matches!(dialled, Err(LinkError::WrongPeer { .. })), "{dialled:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_shrink_to_one_though_the_leaving_one_is_needed_to_commit_that() {
+    let first = Node::found(DAY).await;
+    let second = Node::join("c2", &first).await;
+    eventually("both vote", async || first.voters() == [1, 2]).await;
+    must_write(second.ledger()).await;
+    assert_eq!(first.ledger().remove_coordinator(second.number()).await, Ok(Applied::Done));
+    eventually("one votes", async || first.voters() == [1]).await;
+    must_write(first.ledger()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_itself_can_be_removed() {
+    let nodes = three(DAY).await;
+    let lead = wait_for_leader(&nodes).await;
+    let stays = &nodes[(lead + 1) % 3];
+    assert_eq!(stays.ledger().remove_coordinator(nodes[lead].number()).await, Ok(Applied::Done));
+    eventually("two vote", async || stays.voters().len() == 2).await;
+    eventually("another leads and commits", async || stays.ledger().propose(write()).await.is_ok()).await;
+    assert!(!stays.voters().contains(&nodes[lead].number()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_moved_to_other_addresses_is_found_there() {
+    let mut nodes = three(DAY).await;
+    let moved = (wait_for_leader(&nodes).await + 1) % 3;
+    nodes[moved].stop().await;
+    let (quic, http) = (free_port(), free_port());
+    nodes[moved].config.quic = Listen { listen: quic, advertise: quic };
+    nodes[moved].config.http.listen = http;
+    nodes[moved].config.http.advertise = http;
+    nodes[moved].start().await;
+    let number = nodes[moved].number();
+    for node in &nodes {
+        let told =
+            async || node.ledger().members().iter().any(|m| m.node == number && m.quic == quic && m.voter);
+        eventually("everybody knows the new address", told).await;
+    }
+    must_write(nodes[moved].ledger()).await;
+    eventually("it receives the log", async || nodes[moved].tokens() == nodes[(moved + 1) % 3].tokens())
+        .await;
 }

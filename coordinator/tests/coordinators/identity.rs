@@ -1,5 +1,6 @@
 //! Join tokens, roles, renewal and removal, against a running coordinator.
 
+use crate::support::{A_WHILE, Node, agent, eventually, join_as_agent, must_write, three, write};
 use novacron_common::{
     api::JoinTokenRole,
     wire::{Enrolled, JoinDenied, JoinToken, RenewRequest, StreamKind},
@@ -8,7 +9,6 @@ use novacron_coordinator::join::join;
 use novacron_core::{Applied, CommandBody};
 use novacron_transport::{Endpoint, Identity, Role, certificate_request};
 use std::time::Duration;
-use crate::support::{A_WHILE, Node, agent, eventually, join_as_agent, must_write, three, write};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -100,9 +100,13 @@ async fn a_removed_host_is_cut_off_at_once() {
     let Role::Agent { host } = role else { panic!("{role}") };
     let link = endpoint.connect(node.member().quic, &Role::Coordinator { node: 1 }).await.unwrap();
     assert!(renew(&link).await.unwrap().is_ok());
-    let removed = node.ledger().propose(CommandBody::HostRemove(novacron_core::command::HostRemove { host, force: false })).await;
+    let removed = node
+        .ledger()
+        .propose(CommandBody::HostRemove(novacron_core::command::HostRemove { host, force: false }))
+        .await;
     assert_eq!(removed, Ok(Applied::Done));
-    let reason = tokio::time::timeout(Duration::from_secs(2), link.closed()).await.expect("the link stayed open");
+    let reason =
+        tokio::time::timeout(Duration::from_secs(2), link.closed()).await.expect("the link stayed open");
     assert!(reason.contains("removed"), "{reason}");
     let again = endpoint.connect(node.member().quic, &Role::Coordinator { node: 1 }).await;
     if let Ok(link) = again {

@@ -2,4 +2,5 @@
 
 mod cluster;
 mod identity;
+mod processes;
 mod support;

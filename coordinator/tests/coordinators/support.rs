@@ -31,7 +31,7 @@ pub const A_WHILE: Duration = Duration::from_secs(20);
 
 /// One coordinator with its folder.
 pub struct Node {
-    pub folder: TempDir,
+    _folder: TempDir,
     pub config: Config,
     pub running: Option<Coordinator>,
 }
@@ -73,7 +73,7 @@ impl Node {
     fn new(name: &str, validity: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = config(name, folder.path(), validity);
-        Self { folder, config, running: None }
+        Self { _folder: folder, config, running: None }
     }
 
     /// The first coordinator of a new cluster, running.

@@ -100,7 +100,9 @@ impl Connection {
     }
 
     /// A connection of one's own, for calls that block for long.
-    pub(super) fn open_another(&self) -> impl FnOnce() -> Result<Private, VirtError> + Send + 'static + use<> {
+    pub(super) fn open_another(
+        &self,
+    ) -> impl FnOnce() -> Result<Private, VirtError> + Send + 'static + use<> {
         // Its events are the same as those of the first connection: nobody hears them twice.
         let (events, _) = broadcast::channel(1);
         let opener = Opener { uri: self.opener.uri.clone(), events, lost: Arc::new(Notify::new()) };

@@ -68,9 +68,13 @@ fn guest_to_user(runtime: &Handle, stream: &Stream, mut to_user: WriteHalf<Duple
 /// Until the user drops the stream; then the guest's end is closed too.
 fn user_to_guest(runtime: &Handle, console: &Open, mut from_user: ReadHalf<DuplexStream>) {
     let mut chunk = vec![0; CHUNK];
-    loop {
-        let length = runtime.block_on(from_user.read(&mut chunk)).unwrap_or(0);
-        if length == 0 || send_all(&console.stream, &chunk[..length]).is_err() {
+    while let Ok(length) = runtime.block_on(from_user.read(&mut chunk)) {
+        if length == 0 {
+            // Waits until libvirtd has written the last keys; an abort would throw them away.
+            let _ = console.stream.clone().finish();
+            break;
+        }
+        if send_all(&console.stream, &chunk[..length]).is_err() {
             break;
         }
     }

@@ -41,7 +41,8 @@ impl Session {
         run_event_loop()?;
         let connect = Connect::open(Some(uri))?;
         // A local driver has nothing to keep alive and says so by an error.
-        let _ = connect.set_keep_alive(i32::try_from(keep_alive.0.as_secs()).unwrap_or(i32::MAX), keep_alive.1);
+        let _ =
+            connect.set_keep_alive(i32::try_from(keep_alive.0.as_secs()).unwrap_or(i32::MAX), keep_alive.1);
         let mut session = Self { connect: ManuallyDrop::new(connect), lifecycle: -1 };
         session.lifecycle = register_lifecycle(&session.connect, Arc::clone(&listener))?;
         register_close(&session.connect, listener)?;
@@ -108,7 +109,14 @@ fn register_lifecycle(connect: &Connect, listener: Kept) -> Result<c_int, Error>
         let generic = std::mem::transmute::<Lifecycle, Generic>(on_lifecycle);
         let event = sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE as c_int;
         let any = ptr::null_mut();
-        sys::virConnectDomainEventRegisterAny(connect.as_ptr(), any, event, Some(generic), opaque, Some(free_listener))
+        sys::virConnectDomainEventRegisterAny(
+            connect.as_ptr(),
+            any,
+            event,
+            Some(generic),
+            opaque,
+            Some(free_listener),
+        )
     };
     taken(id, opaque)
 }

@@ -12,7 +12,11 @@ use novacron_common::{
 use quick_xml::{Reader, events::Event};
 
 fn image(byte: u8, format: ImageFormat) -> ImageRef {
-    ImageRef { sha256: Sha256Digest([byte; 32]), source: ImageSource::Path(format!("/images/{byte}")), format }
+    ImageRef {
+        sha256: Sha256Digest([byte; 32]),
+        source: ImageSource::Path(format!("/images/{byte}")),
+        format,
+    }
 }
 
 /// A machine with disk, backing image, seed, kernel and card.

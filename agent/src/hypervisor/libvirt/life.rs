@@ -124,7 +124,8 @@ async fn ask_to_stop(connection: &Connection, vm: VmId, grace: Duration) -> Resu
         }
         if now >= ask_at {
             ask_at = now + STOP_REPEAT;
-            let ask = |domain: &Domain| unless(domain.shutdown(), || domain.is_active().map(|active| !active));
+            let ask =
+                |domain: &Domain| unless(domain.shutdown(), || domain.is_active().map(|active| !active));
             connection.on_domain(vm, "shut down", ask).await?;
         }
         tokio::time::sleep(STOP_POLL.min(deadline - now)).await;
@@ -261,7 +262,9 @@ mod tests {
 
     #[test]
     fn a_guests_own_loopback_is_not_its_address() {
-        for (address, good) in [("127.0.0.1", false), ("fe80::1", false), ("10.77.0.20", true), ("fd00::1", true)] {
+        for (address, good) in
+            [("127.0.0.1", false), ("fe80::1", false), ("10.77.0.20", true), ("fd00::1", true)]
+        {
             assert_eq!(reachable(address.parse().unwrap()), good, "{address}");
         }
     }

@@ -118,9 +118,11 @@ fn platform(xml: &mut Xml, accel: Accel) -> io::Result<()> {
     })?;
     match accel {
         Accel::Kvm => xml.empty("cpu", &[("mode", "host-model"), ("check", "partial")])?,
-        Accel::Tcg => xml.within("cpu", &[("mode", "custom"), ("match", "exact"), ("check", "none")], |xml| {
-            xml.text("model", &[("fallback", "forbid")], TCG_CPU)
-        })?,
+        Accel::Tcg => {
+            xml.within("cpu", &[("mode", "custom"), ("match", "exact"), ("check", "none")], |xml| {
+                xml.text("model", &[("fallback", "forbid")], TCG_CPU)
+            })?
+        }
     }
     xml.empty("clock", &[("offset", "utc")])?;
     xml.text("on_poweroff", &[], "destroy")?;
@@ -136,11 +138,15 @@ fn devices(xml: &mut Xml, definition: &Definition, host: HostChoices) -> io::Res
         xml.empty("log", &[("file", utf8(&definition.files.console_log)?), ("append", "on")])?;
         xml.empty("target", &[("port", "0")])
     })?;
-    xml.within("console", &[("type", "pty")], |xml| xml.empty("target", &[("type", "serial"), ("port", "0")]))?;
+    xml.within("console", &[("type", "pty")], |xml| {
+        xml.empty("target", &[("type", "serial"), ("port", "0")])
+    })?;
     xml.within("channel", &[("type", "unix")], |xml| {
         xml.empty("target", &[("type", "virtio"), ("name", "org.qemu.guest_agent.0")])
     })?;
-    xml.within("rng", &[("model", "virtio")], |xml| xml.text("backend", &[("model", "random")], "/dev/urandom"))?;
+    xml.within("rng", &[("model", "virtio")], |xml| {
+        xml.text("backend", &[("model", "random")], "/dev/urandom")
+    })?;
     // A balloon would give back memory behind the back of placement, and nothing here needs USB.
     xml.empty("memballoon", &[("model", "none")])?;
     xml.empty("controller", &[("type", "usb"), ("model", "none")])

@@ -59,16 +59,19 @@ impl Group {
         Ok(group)
     }
 
-    /// A handle on it, whether or not it exists. `name` is relative to where the agent's groups live.
+    /// A handle on it, whether or not it exists. `name` is relative to the hierarchy's root.
+    ///
+    /// Not to the agent's own group: on v2 a service whose group has groups with limits below it cannot be started
+    /// again while they live ("no internal processes", cgroup-v2.rst), and these must outlive the agent.
     pub fn load(name: &str) -> Self {
         let hierarchy = hierarchies::auto();
-        let (path, controllers): (String, &[&str]) = if hierarchy.v2() {
-            (v2_base(&own_cgroups()).join(name).to_string_lossy().into_owned(), &["cpu", "memory", "pids"])
+        let controllers: &[&str] = if hierarchy.v2() {
+            &["cpu", "memory", "pids"]
         } else {
-            (name.to_owned(), &["cpu", "cpuacct", "freezer", "memory", "pids"])
+            &["cpu", "cpuacct", "freezer", "memory", "pids"]
         };
         let controllers = controllers.iter().map(ToString::to_string).collect();
-        Self { cgroup: Cgroup::load_with_specified_controllers(hierarchy, path, controllers) }
+        Self { cgroup: Cgroup::load_with_specified_controllers(hierarchy, name, controllers) }
     }
 
     /// Moves a process into it.
@@ -237,41 +240,6 @@ impl Group {
     }
 }
 
-/// On v2 a group that has processes may not hand out controllers to groups below it ("no internal processes",
-/// cgroup-v2.rst): an agent that runs as a service with `Delegate=yes` moves itself into a leaf of its unit.
-///
-/// # Errors
-/// [`StepError`] if the kernel refuses.
-pub fn make_room() -> Result<(), StepError> {
-    if !hierarchies::is_cgroup2_unified_mode() {
-        return Ok(());
-    }
-    let own = own_cgroups();
-    let base = v2_base(&own);
-    if base.as_os_str().is_empty() || v2_own(&own) != Some(&*base.to_string_lossy()) {
-        return Ok(());
-    }
-    let leaf = PathBuf::from(hierarchies::UNIFIED_MOUNTPOINT).join(base).join("agent");
-    std::fs::create_dir_all(&leaf).doing("make the agent's own cgroup")?;
-    std::fs::write(leaf.join("cgroup.procs"), "0").doing("enter the agent's own cgroup")
-}
-
-fn own_cgroups() -> String {
-    std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
-}
-
-fn v2_own(own: &str) -> Option<&str> {
-    own.lines().find_map(|line| line.strip_prefix("0::/"))
-}
-
-/// Where our groups go on v2: into the service's own subtree, which systemd leaves to it, or under the root.
-fn v2_base(own: &str) -> PathBuf {
-    let path = v2_own(own).unwrap_or_default();
-    let parts: Vec<&str> = path.split('/').collect();
-    let unit = parts.iter().rposition(|part| part.ends_with(".service"));
-    unit.map(|at| parts[..=at].iter().collect()).unwrap_or_default()
-}
-
 fn oom_kills_in(events: &str) -> u64 {
     field(events, "oom_kill")
 }
@@ -297,17 +265,6 @@ fn failed(doing: &'static str) -> impl FnOnce(cgroups_rs::fs::error::Error) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn on_v2_groups_go_into_the_units_own_subtree() {
-        assert_eq!(
-            v2_base("0::/system.slice/novacron-agent.service\n"),
-            PathBuf::from("system.slice/novacron-agent.service")
-        );
-        assert_eq!(v2_base("0::/a.slice/x.service/agent\n"), PathBuf::from("a.slice/x.service"));
-        assert_eq!(v2_base("0::/user.slice/session-1.scope\n"), PathBuf::new());
-        assert_eq!(v2_base("4:memory:/x\n"), PathBuf::new());
-    }
 
     #[test]
     fn counters_are_found_by_their_whole_name() {

@@ -2,7 +2,7 @@
 //! after a restart is what it adopts; what it finds of ours without a folder is swept away.
 
 use super::{
-    cgroup::{Group, make_room},
+    cgroup::Group,
     folder::{Folder, FolderError},
     step::{Doing, StepError},
 };
@@ -42,7 +42,7 @@ impl Home {
     /// [`HomeError`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, HomeError> {
         let path = path.into();
-        match Self::instance(&path).and_then(|instance| make_room().map(|()| instance)) {
+        match Self::instance(&path) {
             Ok(instance) => Ok(Self { path, instance }),
             Err(cause) => Err(HomeError::Open { path, cause }),
         }

@@ -1,7 +1,7 @@
 //! A domain document that arrives, against the one that this host would have written for the same machine.
 //!
 //! Both are trees. Every element, attribute and text of ours must be there, with the same value; beyond that only
-//! what libvirt is known to fill in may be there ([`super::domain`]'s tables below). Whatever else it has (a disk, a host
+//! what libvirt is known to fill in may be there (the tables below). Whatever else it has (a disk, a host
 //! device, a path, an element that this build does not know) is refused by name. libvirt itself checks that the
 //! devices that do match form the same guest ABI.
 
@@ -83,11 +83,15 @@ impl Comparison<'_> {
     fn may_be_added(&self, at: &str, got: &Element) -> bool {
         let is = |wanted: &[(&str, &str)]| exactly(got, wanted);
         match at {
-            "domain/resource" => matches!(&got.children[..], [p] if p.name == "partition" && p.text == "/machine"),
+            "domain/resource" => {
+                matches!(&got.children[..], [p] if p.name == "partition" && p.text == "/machine")
+            }
             "domain/os/boot" => is(&[("dev", "hd")]),
             "domain/seclabel" => is_dynamic_label(got),
             "domain/cpu" => plain(at, got).is_ok(),
-            "domain/devices/emulator" => got.text == EMULATOR && got.attributes.is_empty() && got.children.is_empty(),
+            "domain/devices/emulator" => {
+                got.text == EMULATOR && got.attributes.is_empty() && got.children.is_empty()
+            }
             "domain/devices/controller" => is_controller(got),
             "domain/devices/input" => is_ps2(got),
             "domain/devices/audio" => is(&[("id", "1"), ("type", "none")]),
@@ -175,16 +179,22 @@ fn is_controller(got: &Element) -> bool {
     const INSIDE: [&str; 3] = ["model", "target", "address"];
     got.attribute("type").is_some_and(|kind| KINDS.contains(&kind))
         && only_tokens(got)
-        && got.children.iter().all(|c| INSIDE.contains(&c.name.as_str()) && only_tokens(c) && c.children.is_empty())
+        && got
+            .children
+            .iter()
+            .all(|c| INSIDE.contains(&c.name.as_str()) && only_tokens(c) && c.children.is_empty())
 }
 
 fn is_address(got: &Element) -> bool {
     const KINDS: [&str; 4] = ["pci", "drive", "virtio-serial", "isa"];
-    got.attribute("type").is_some_and(|kind| KINDS.contains(&kind)) && only_tokens(got) && got.children.is_empty()
+    got.attribute("type").is_some_and(|kind| KINDS.contains(&kind))
+        && only_tokens(got)
+        && got.children.is_empty()
 }
 
 fn is_ps2(got: &Element) -> bool {
-    exactly(got, &[("type", "mouse"), ("bus", "ps2")]) || exactly(got, &[("type", "keyboard"), ("bus", "ps2")])
+    exactly(got, &[("type", "mouse"), ("bus", "ps2")])
+        || exactly(got, &[("type", "keyboard"), ("bus", "ps2")])
 }
 
 /// "Confine it as you would by yourself", as opposed to a label that the sender chooses.

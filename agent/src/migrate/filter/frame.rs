@@ -87,7 +87,10 @@ mod tests {
 
     #[test]
     fn a_claimed_length_is_judged_before_the_rest_arrives() {
-        assert_eq!(parse_frame(&u32::MAX.to_be_bytes()), Err(BadFrame::TooLong { length: u32::MAX as usize }));
+        assert_eq!(
+            parse_frame(&u32::MAX.to_be_bytes()),
+            Err(BadFrame::TooLong { length: u32::MAX as usize })
+        );
         assert_eq!(parse_frame(&27u32.to_be_bytes()), Err(BadFrame::TooShort { length: 27 }));
         assert_eq!(parse_frame(&28u32.to_be_bytes()), Ok(None));
         assert_eq!(parse_frame(&[0, 0, 0]), Ok(None));

@@ -194,11 +194,8 @@ impl Gate {
     /// # Errors
     /// [`Refused`] says what was wrong; nothing more may pass then.
     pub fn judge(&mut self, frame: &Frame<'_>) -> Result<Passed, Refused> {
-        let foreign = || Refused::Procedure {
-            program: frame.program,
-            procedure: frame.procedure,
-            kind: frame.kind,
-        };
+        let foreign =
+            || Refused::Procedure { program: frame.program, procedure: frame.procedure, kind: frame.kind };
         match (frame.program, frame.version, frame.kind) {
             (KEEPALIVE, 1, kind::MESSAGE) if frame.payload.is_empty() => return Ok(Passed::Other),
             (REMOTE, 1, kind::CALL) if frame.status == 0 => {}
@@ -304,7 +301,8 @@ impl Gate {
 
     fn domain(&self, call: &'static str, text: &str) -> Result<(), Refused> {
         let got = Element::parse(text).map_err(|cause| Refused::Document { call, cause })?;
-        domain::compare(&self.expectation.domain, &got).map_err(|difference| Refused::Domain { call, difference })
+        domain::compare(&self.expectation.domain, &got)
+            .map_err(|difference| Refused::Domain { call, difference })
     }
 }
 

@@ -19,5 +19,5 @@ pub mod gate;
 mod recorded;
 mod xdr;
 
-pub use frame::{BadFrame, Frame, FRAME_MAX, parse_frame};
+pub use frame::{BadFrame, FRAME_MAX, Frame, parse_frame};
 pub use gate::{Expectation, Gate, Passed, Refused};

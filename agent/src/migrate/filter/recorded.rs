@@ -1,11 +1,7 @@
 //! Tests over a recorded move: libvirt 11.3, a machine with everything (`fixtures/expected.xml` is what our own XML
 //! writer makes of it), both directions of its control lane as they were.
 
-use super::{
-    Expectation, Frame, Gate, Passed, Refused,
-    element::Element,
-    gate, parse_frame,
-};
+use super::{Expectation, Frame, Gate, Passed, Refused, element::Element, gate, parse_frame};
 
 const EXPECTED: &str = include_str!("fixtures/expected.xml");
 const TO_TARGET: &[u8] = include_bytes!("fixtures/to_target.bin");
@@ -121,7 +117,9 @@ fn a_foreign_disk_or_host_device_is_refused_by_name() {
     let block = "<disk type='block' device='disk'><source dev='/dev/sda'/><target dev='vdc'/></disk>";
     let hostdev = "<hostdev mode='subsystem' type='pci'><source><address bus='1'/></source></hostdev>";
     let shared = "<filesystem type='mount'><source dir='/'/><target dir='root'/></filesystem>";
-    for (extra, named) in [(disk, "/etc/shadow"), (block, "/dev/sda"), (hostdev, "hostdev"), (shared, "filesystem")] {
+    for (extra, named) in
+        [(disk, "/etc/shadow"), (block, "/dev/sda"), (hostdev, "hostdev"), (shared, "filesystem")]
+    {
         let refused = refusal(with_device(extra));
         assert!(refused.contains(named) && refused.contains("Prepare"), "{refused}");
     }
@@ -132,7 +130,7 @@ fn a_foreign_disk_or_host_device_is_refused_by_name() {
         "<controller type='pci' index='9' model='pcie-root'><driver iommu='/x'/></controller>",
         "<emulator>/tmp/evil</emulator>",
         "<watchdog model='itco' action='dump'/>",
-        "<audio id='2' type='file' path='/tmp/x'/>",
+        "<audio id='2' type='file' path='/srv/x'/>",
         "<console type='file'><source path='/etc/passwd'/><target type='serial' port='0'/></console>",
         "<tpm model='tpm-tis'><backend type='passthrough'/></tpm>",
     ] {

@@ -64,7 +64,12 @@ struct Watch<'a, O> {
 }
 
 impl<O: Observer + Sync> Watch<'_, O> {
-    async fn inwards(&self, mut from: RecvHalf, mut to: OwnedWriteHalf, mut gate: Gate) -> Result<(), ControlError> {
+    async fn inwards(
+        &self,
+        mut from: RecvHalf,
+        mut to: OwnedWriteHalf,
+        mut gate: Gate,
+    ) -> Result<(), ControlError> {
         let mut pending = Vec::new();
         loop {
             pending.reserve(CHUNK);

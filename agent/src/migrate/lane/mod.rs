@@ -17,8 +17,6 @@ pub mod relay;
 pub mod sockets;
 pub mod source;
 pub mod target;
-#[cfg(test)]
-mod tests;
 
 use novacron_common::{record::TransferCounts, wire::LaneKind};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -207,7 +207,12 @@ async fn carry(connection: UnixStream, kind: LaneKind, service: &Service) {
     }
 }
 
-async fn relay_lane(connection: UnixStream, stream: Stream, kind: LaneKind, service: &Service) -> std::io::Result<()> {
+async fn relay_lane(
+    connection: UnixStream,
+    stream: Stream,
+    kind: LaneKind,
+    service: &Service,
+) -> std::io::Result<()> {
     let (from, to) = connection.into_split();
     let (send, recv) = stream.split();
     // Control first: a keep-alive that waits behind gigabytes of memory would end the migration.

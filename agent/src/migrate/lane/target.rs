@@ -117,7 +117,9 @@ impl Door {
         }
         match (open.kind, &self.onward) {
             (LaneKind::Control, Onward::Live { .. }) if !seen.control => seen.control = true,
-            (LaneKind::Memory, Onward::Live { .. }) if seen.prepared && seen.memory < MEMORY_MAX => seen.memory += 1,
+            (LaneKind::Memory, Onward::Live { .. }) if seen.prepared && seen.memory < MEMORY_MAX => {
+                seen.memory += 1
+            }
             (LaneKind::Disk, Onward::Live { .. }) if seen.prepared && seen.disk < DISK_MAX => seen.disk += 1,
             (LaneKind::Disk, Onward::Cold(_)) if seen.disk == 0 => seen.disk += 1,
             (LaneKind::Control, Onward::Live { .. }) => return invalid("the ticket is spent"),

@@ -24,7 +24,7 @@ pub(super) fn init(state: &mut State, c: ClusterInit) -> Outcome {
         id: c.cluster,
         ca_cert: c.ca_cert,
         sealed_ca_key: c.sealed_ca_key,
-        next_node: 1 + state.coordinators().iter().map(|c| c.node).max().unwrap_or(0),
+        next_node: state.coordinators().iter().map(|c| c.node).max().unwrap_or(0).saturating_add(1),
         created_at: state.now(),
     };
     super::fits(&record, "ca_cert")?;

@@ -21,8 +21,8 @@ pub(super) fn commit(state: &mut State, c: &Handover) -> Outcome {
     if record.vm != c.vm || record.target != c.to {
         return Err(Refusal::conflict("the hand-over names another machine or host than its migration"));
     }
-    if record.handed_over && vm.epoch == c.expect_epoch.next() {
-        return Ok(Applied::HandedOver { epoch: vm.epoch });
+    if record.handed_over && c.expect_epoch == record.epoch {
+        return Ok(Applied::HandedOver { epoch: record.epoch.next() });
     }
     if vm.epoch != c.expect_epoch || vm.epoch != record.epoch || vm.placed_on != Some(record.source) {
         return Err(Refusal::conflict(format!("the machine is at {} by now", vm.epoch)));

@@ -178,7 +178,14 @@ pub(super) fn guest_stopped(state: &mut State, id: MigrationId) {
     if let Some(vm) = state.vm(record.vm).cloned() {
         state.write(VmRecord { hold_stopped: false, ..vm });
     }
-    state.write(MigrationRecord { awaits_stop: false, ..record });
+    // A new step: whoever drives the saga looks again at once.
+    state.write(MigrationRecord { awaits_stop: false, step: record.step + 1, ..record });
+}
+
+/// Whether the guest had left the source and the target lost it before it ran there.
+fn lost_on_the_way(record: &MigrationRecord) -> bool {
+    let back = matches!(record.state, MigrationState::Failed | MigrationState::Cancelled);
+    back && matches!(record.outbound, OutboundState::Gone(_))
 }
 
 /// Writes a record, and what its new state means for the machine.
@@ -192,14 +199,11 @@ pub(super) fn store(state: &mut State, mut record: MigrationRecord) {
     let Some(mut vm) = state.vm(record.vm).cloned() else {
         return;
     };
-    let back = matches!(
-        record.state,
-        MigrationState::Reverting | MigrationState::Failed | MigrationState::Cancelled
-    );
-    if back && record.handed_over && vm.placed_on == Some(record.target) {
-        // The target lost the guest before it ran there; its disk is still on the source.
+    if lost_on_the_way(&record) {
+        // Nobody runs it any more: the right goes to the source, whose disk is still there, under an epoch that
+        // tells its agent so.
         record.handed_over = false;
-        vm.placed_on = Some(record.source);
+        vm.placed_on = vm.placed_on.map(|_| record.source);
         vm.epoch = vm.epoch.next();
     }
     if record.is_final() {

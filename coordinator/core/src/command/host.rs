@@ -48,6 +48,7 @@ pub struct HostRemove {
     /// Which.
     pub host: HostId,
     /// Remove it although machines, attempts or migrations are on it: the operator vouches that it is off and
-    /// stays off. Its machines lose their place and are not started elsewhere unless asked.
+    /// stays off. Its machines lose their place and, with the host, their disks: given another place, they begin
+    /// from their template.
     pub force: bool,
 }

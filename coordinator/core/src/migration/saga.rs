@@ -99,7 +99,7 @@ fn target_runs(record: &MigrationRecord) -> bool {
 /// Whether the source certainly holds the guest and will not send it any more.
 fn source_settled(record: &MigrationRecord) -> bool {
     !record.started
-        || matches!(record.outbound, OutboundState::Back { .. })
+        || matches!(record.outbound, OutboundState::Back { .. } | OutboundState::Released)
         || record.outbound_unknown_at == Some(record.step)
 }
 

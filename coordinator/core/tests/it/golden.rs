@@ -11,8 +11,13 @@ use novacron_common::{
     },
     spec::Sha256Digest,
     units::{ByteCount, Epoch, UnixMillis},
+    wire::codec,
 };
 use novacron_core::{
+    CommandBody,
+    command::{
+        AttemptPlace, Handover, HostCordon, HostDown, HostRemove, JobExecute, VmDesire, VmObserve, VmRestart,
+    },
     placement::{Placement, Rejected, Shortfall},
     record::{
         ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord, CoordinatorRecord, FireRecord,
@@ -208,6 +213,40 @@ fn migrations() {
     check(&migration, GOLDEN_MIGRATION);
 }
 
+/// The number under which the log holds each kind of command. Append; never renumber.
+#[test]
+fn commands_keep_their_numbers() {
+    let (job, host, fire) = (JobId::from_u128(5), HostId::from_u128(1), fire_key());
+    let (vm, migration) = (VmId::from_u128(3), MigrationId::from_u128(4));
+    let none = Vec::new();
+    let numbered = [
+        (2, CommandBody::CoordinatorRemove { node: 1 }),
+        (6, CommandBody::TokenRemove { id: TokenId::from_u128(1) }),
+        (7, CommandBody::HostHello(Box::new(hello(host, "a")))),
+        (9, CommandBody::HostDown(HostDown { host, silent_since: NOON })),
+        (10, CommandBody::HostCordon(HostCordon { host, cordoned: true })),
+        (11, CommandBody::HostRemove(HostRemove { host, force: false })),
+        (13, CommandBody::TemplateRemove { id: TemplateId::from_u128(1) }),
+        (14, crate::world::vm_create(3, vm_spec("web-1"))),
+        (16, CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Running, grace_ms: 0 })),
+        (17, CommandBody::VmRestart(VmRestart { vm, grace_ms: 0 })),
+        (19, CommandBody::VmObserve(VmObserve { host, observations: none })),
+        (20, CommandBody::VmForget { vm }),
+        (23, CommandBody::JobRemove { id: job }),
+        (24, CommandBody::JobExecute(JobExecute { id: job, at: NOON })),
+        (26, CommandBody::AttemptPlace(AttemptPlace { fire, host })),
+        (28, CommandBody::FireCancel { fire }),
+        (32, CommandBody::Handover(Handover { migration, vm, to: host, expect_epoch: Epoch(1) })),
+        (33, CommandBody::MigrationCancel { id: migration }),
+        (34, CommandBody::Batch(Vec::new())),
+    ];
+    for (number, body) in numbered {
+        let bytes = codec::encode(&body).unwrap();
+        assert_eq!(bytes[0], number, "{body:?}");
+        assert_eq!(codec::decode::<CommandBody>(&bytes).unwrap(), body);
+    }
+}
+
 #[test]
 fn damaged_newer_and_empty_rows_are_told_apart() {
     let mut bytes = encode_row(&ClockRecord { stamp: NOON }).unwrap();
@@ -223,8 +262,10 @@ fn damaged_newer_and_empty_rows_are_told_apart() {
 const GOLDEN_CLOCK: &str = "01fd00d8a08841030000";
 const GOLDEN_CLUSTER: &str = "0107020102010304fd00d8a08841030000";
 const GOLDEN_COORDINATOR: &str = "01030163000a000001fb9b1f0100000000000000000000000000000001fb9a1f";
-const GOLDEN_JOIN_TOKEN: &str = "0108010101010101010101010101010101010101010101010101010101010101010101fd00d8a08841030000010a";
-const GOLDEN_API_TOKEN: &str = "0109026369010202020202020202020202020202020202020202020202020202020202020202fd00d8a08841030000";
+const GOLDEN_JOIN_TOKEN: &str =
+    "0108010101010101010101010101010101010101010101010101010101010101010101fd00d8a08841030000010a";
+const GOLDEN_API_TOKEN: &str =
+    "0109026369010202020202020202020202020202020202020202020202020202020202020202fd00d8a08841030000";
 const GOLDEN_HOST: &str = "010101610001010101610105302e312e30000a000001fb9c1f08fd0000000004000000fd00000000190000000101010008fd0000000004000000fd0000000019000000fbdc05fc000000c0010674686569727301fd00d8a08841030000fd00d8a08841030000";
 const GOLDEN_TEMPLATE: &str = "01020664656269616e0000fd00d8a08841030000";
 const GOLDEN_VM: &str = "0103057765622d310002fd0000000001000000fd00000080020000000664656269616e00000000000000000001fb30750101020801010302020000000000fd00d8a0884103000001020101040101010161fd0000000003000000030201020162030106fc00005000080201fd00d8a08841030000";

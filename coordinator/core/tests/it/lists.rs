@@ -13,7 +13,6 @@ use novacron_core::{
     command::{JobExecute, VmCreate},
     lists,
 };
-use std::time::Instant;
 
 fn query(limit: u32, cursor: Option<String>, status: Option<&str>) -> PageQuery {
     PageQuery { limit: Some(limit), cursor, status: status.map(str::to_owned) }
@@ -70,20 +69,14 @@ fn every_machine_is_on_exactly_one_page() {
     assert!(all_vms(&world, 100, Some("failed")).is_empty());
 }
 
+/// How long a page takes is for `benches/` to say.
 #[test]
-fn a_page_of_ten_thousand_machines_costs_what_is_on_it() {
+fn the_last_page_and_a_rare_status_are_found_among_ten_thousand() {
     let world = crowd(10_000);
     let last = query(100, Some(VmId::from_u128(1 << 40 | 9_899).to_string()), None);
     let rare = query(100, None, Some("running"));
-    let began = Instant::now();
-    const ROUNDS: u32 = 20;
-    for _ in 0..ROUNDS {
-        assert_eq!(lists::vms(&world.state, &last).unwrap().items.len(), 100);
-        assert_eq!(lists::vms(&world.state, &rare).unwrap().items.len(), 100);
-    }
-    // A hundredth of the rows is looked at; the bound is for a loaded machine without optimisation.
-    let each = began.elapsed() / (2 * ROUNDS);
-    assert!(each.as_millis() < 50, "{each:?} a page");
+    assert_eq!(lists::vms(&world.state, &last).unwrap().items.len(), 100);
+    assert_eq!(lists::vms(&world.state, &rare).unwrap().items.len(), 100);
 }
 
 #[test]

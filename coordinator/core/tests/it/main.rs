@@ -2,6 +2,7 @@
 
 mod golden;
 mod lists;
+mod moves;
 mod placement;
 mod refusals;
 mod saga;

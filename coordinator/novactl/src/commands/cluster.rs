@@ -29,7 +29,9 @@ pub async fn run(context: &Context, verb: ClusterVerb) -> Result<(), CtlError> {
                 return output::json(&cluster);
             }
             let ClusterView { id, version, ca_fingerprint, answered_by, applied, .. } = &cluster;
-            output::line(&format!("{id}  version {version}  answered by node {answered_by} at log index {applied}"))?;
+            output::line(&format!(
+                "{id}  version {version}  answered by node {answered_by} at log index {applied}"
+            ))?;
             output::line(&format!("CA {ca_fingerprint}\n"))?;
             output::list(&cluster.coordinators, context.format)
         }

@@ -15,7 +15,8 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 const LEAVE: u8 = 0x1d;
 
 pub async fn run(context: &Context, vm: &str) -> Result<(), CtlError> {
-    let socket = socket::open(&context.client.settings, &format!("/api/v1/vms/{}/console", segment(vm))).await?;
+    let socket =
+        socket::open(&context.client.settings, &format!("/api/v1/vms/{}/console", segment(vm))).await?;
     let raw = RawTerminal::enter()?;
     if raw.is_some() {
         eprint!("Connected to {vm}; ctrl-] leaves.\r\n");

@@ -9,7 +9,8 @@ use crate::{
 use novacron_common::api::{HostView, JoinTokenCreate, JoinTokenCreated, JoinTokenRole};
 
 impl Row for HostView {
-    const TITLES: &'static [&'static str] = &["name", "state", "cordoned", "vms", "cpus", "memory", "free", "accel", "id"];
+    const TITLES: &'static [&'static str] =
+        &["name", "state", "cordoned", "vms", "cpus", "memory", "free", "accel", "id"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),

@@ -12,7 +12,8 @@ use novacron_common::api::{
 use std::collections::BTreeMap;
 
 impl Row for JobView {
-    const TITLES: &'static [&'static str] = &["name", "schedule", "zone", "enabled", "next", "fires", "failed", "id"];
+    const TITLES: &'static [&'static str] =
+        &["name", "schedule", "zone", "enabled", "next", "fires", "failed", "id"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
@@ -55,7 +56,8 @@ pub async fn run(context: &Context, verb: JobVerb) -> Result<(), CtlError> {
             output::line(&format!("{} is gone", name.job))
         }
         JobVerb::Execute(name) => {
-            let accepted: ExecuteAccepted = client.post(&format!("{}/execute", path(&name.job)), None::<&()>).await?;
+            let accepted: ExecuteAccepted =
+                client.post(&format!("{}/execute", path(&name.job)), None::<&()>).await?;
             output::line(&accepted.fire)
         }
         JobVerb::Fires(name) => {

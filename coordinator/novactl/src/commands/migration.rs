@@ -33,7 +33,8 @@ pub async fn run(context: &Context, verb: MigrationVerb) -> Result<(), CtlError>
         }
         MigrationVerb::Show { migration } => show(context, &client.get(&path(&migration)).await?),
         MigrationVerb::Cancel { migration } => {
-            let view: MigrationView = client.post(&format!("{}/cancel", path(&migration)), None::<&()>).await?;
+            let view: MigrationView =
+                client.post(&format!("{}/cancel", path(&migration)), None::<&()>).await?;
             show(context, &view)
         }
         MigrationVerb::Watch { migration } => {

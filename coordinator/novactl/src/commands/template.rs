@@ -29,7 +29,11 @@ pub async fn run(context: &Context, verb: TemplateVerb) -> Result<(), CtlError> 
         TemplateVerb::Create { file } => {
             let body: TemplateCreate = serde_json::from_str(&read(&file)?)
                 .map_err(|e| CtlError::Settings(format!("{}: {e}", file.display())))?;
-            output::one(&client.post::<_, TemplateView>("/api/v1/templates", Some(&body)).await?, context.format, &[])
+            output::one(
+                &client.post::<_, TemplateView>("/api/v1/templates", Some(&body)).await?,
+                context.format,
+                &[],
+            )
         }
         TemplateVerb::List => {
             output::list(&client.all::<TemplateView>("/api/v1/templates", "").await?, context.format)

@@ -26,7 +26,9 @@ pub async fn run(context: &Context, verb: TokenVerb) -> Result<(), CtlError> {
                 Format::Table => output::line(&created.token),
             }
         }
-        TokenVerb::List => output::list(&client.all::<TokenView>("/api/v1/tokens", "").await?, context.format),
+        TokenVerb::List => {
+            output::list(&client.all::<TokenView>("/api/v1/tokens", "").await?, context.format)
+        }
         TokenVerb::Delete { token } => {
             client.delete(&format!("/api/v1/tokens/{}", segment(&token))).await?;
             output::line(&format!("{token} is worth nothing from now on"))

@@ -75,7 +75,9 @@ async fn create(context: &Context, args: VmCreateArgs) -> Result<(), CtlError> {
     let user_data = args.user_data.as_deref().map(read).transpose()?;
     let cloud_init = (ssh_keys.is_some() || user_data.is_some()).then(|| CloudInitBody {
         hostname: None,
-        ssh_keys: ssh_keys.map(|k| k.lines().filter(|l| !l.is_empty()).map(str::to_owned).collect()).unwrap_or_default(),
+        ssh_keys: ssh_keys
+            .map(|k| k.lines().filter(|l| !l.is_empty()).map(str::to_owned).collect())
+            .unwrap_or_default(),
         user_data,
     });
     let body = VmCreate {
@@ -89,7 +91,12 @@ async fn create(context: &Context, args: VmCreateArgs) -> Result<(), CtlError> {
         },
         kind: None,
         cmdline: args.cmdline,
-        network: NetworkBody { bridge: args.bridge, address: args.address, gateway: args.gateway, dns: vec![] },
+        network: NetworkBody {
+            bridge: args.bridge,
+            address: args.address,
+            gateway: args.gateway,
+            dns: vec![],
+        },
         cloud_init,
         restart: args.restart_always.then_some(RestartPolicy::Always),
         host: args.host,

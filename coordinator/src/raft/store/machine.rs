@@ -6,15 +6,13 @@ use super::{
     snapshot,
 };
 use crate::raft::types::{
-    Committed, Entry, LogId, NodeId, Outcomes, SnapshotMeta, StorageError, StorageIoError, StoredMembership, Types,
+    Committed, Entry, LogId, NodeId, Outcomes, SnapshotMeta, StorageError, StorageIoError, StoredMembership,
+    Types,
 };
 use novacron_common::units::UnixMillis;
 use novacron_core::{Change, State};
 use novacron_store::Store;
-use openraft::{
-    EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot,
-    storage::RaftStateMachine,
-};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine};
 use std::{
     io::Cursor,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},

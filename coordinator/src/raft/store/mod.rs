@@ -43,13 +43,17 @@ pub enum StoreFault {
     #[error("the ledger's state cannot be read")]
     State(#[from] DecodeError),
     /// A record of a newer program, or none of ours.
-    #[error("a record of the ledger has format {0}, this program reads format {FORMAT}: upgrade this coordinator")]
+    #[error(
+        "a record of the ledger has format {0}, this program reads format {FORMAT}: upgrade this coordinator"
+    )]
     Format(u8),
     /// A row of a table that this program does not know.
     #[error("the ledger has a table {0} that this program does not know: upgrade this coordinator")]
     Table(u8),
     /// A part of a long value is missing.
-    #[error("the value at key {key} is incomplete: restore the ledger from a backup, or rejoin this coordinator")]
+    #[error(
+        "the value at key {key} is incomplete: restore the ledger from a backup, or rejoin this coordinator"
+    )]
     Parts {
         /// The key, in hex.
         key: String,
@@ -83,7 +87,9 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Gives a fault the clothes that openraft wants; after one it stops, which is right: what is on disk is unknown.
-fn fatal<F: FnOnce(openraft::AnyError) -> StorageIoError>(kind: F) -> impl FnOnce(StoreFault) -> super::types::StorageError {
+fn fatal<F: FnOnce(openraft::AnyError) -> StorageIoError>(
+    kind: F,
+) -> impl FnOnce(StoreFault) -> super::types::StorageError {
     move |fault| {
         tracing::error!(error = %Chain(&fault), "the ledger's store failed");
         kind(openraft::AnyError::new(&fault)).into()

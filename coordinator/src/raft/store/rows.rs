@@ -85,7 +85,11 @@ impl Rows {
     }
 
     /// Writes `changes`, and how far the state is with them, together or not at all.
-    pub fn write(&self, changes: impl IntoIterator<Item = Change>, applied: &AppliedTo) -> Result<(), StoreFault> {
+    pub fn write(
+        &self,
+        changes: impl IntoIterator<Item = Change>,
+        applied: &AppliedTo,
+    ) -> Result<(), StoreFault> {
         let mut batch = Batch::default();
         for Change { table, key, value } in changes {
             match value {

@@ -178,3 +178,60 @@ async fn purged_entries_are_gone_and_what_they_did_is_not() {
     assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 10);
     assert_eq!(tokens(&machine).len(), 50);
 }
+
+/// Entries written and purged again; with `NOVACRON_SOAK` the million that facts.md asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_stay_bounded_however_many_entries_come_and_go() {
+    const GROUP: u64 = 500;
+    const KEPT: u64 = 1000;
+    let entries: u64 = if std::env::var_os("NOVACRON_SOAK").is_some() { 1_000_000 } else { 60_000 };
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path());
+    let long: Vec<Command> = (0..4000).map(token).collect();
+    for first in (1..=entries).step_by(usize::try_from(GROUP).unwrap()) {
+        let commands =
+            |index: u64| if index == first { long.clone() } else { vec![token(u128::from(index))] };
+        log.blocking_append((first..first + GROUP).map(|i| entry(i, commands(i)))).await.unwrap();
+        if first > KEPT {
+            log.purge(log_id(1, first - KEPT)).await.unwrap();
+        }
+    }
+    let blobs = std::fs::read_dir(folder.path().join("blobs")).map_or(0, Iterator::count);
+    assert_eq!(blobs, 0, "a value went to a file that is never synced");
+    let bytes = std::fs::metadata(folder.path().join("db")).unwrap().len();
+    assert!(bytes < 256 << 20, "{entries} entries left {bytes} bytes behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_files_tail_was_cut_off_opens_to_a_beginning_of_it_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (mut log, _) = open(folder.path());
+        for index in 1..=200 {
+            log.blocking_append([entry(index, vec![token(u128::from(index))])]).await.unwrap();
+        }
+    }
+    let whole = std::fs::read(folder.path().join("db")).unwrap();
+    let mut opened = 0;
+    for cut in [1, 17, 512, 4096, 30_000, 100_000, 300_000] {
+        let torn = tempfile::tempdir().unwrap();
+        for file in ["conf", "db"] {
+            std::fs::copy(folder.path().join(file), torn.path().join(file)).unwrap();
+        }
+        let left = whole.len().saturating_sub(cut);
+        std::fs::File::options()
+            .write(true)
+            .open(torn.path().join("db"))
+            .unwrap()
+            .set_len(left as u64)
+            .unwrap();
+        let Ok(store) = Store::open(torn.path()) else { continue };
+        let Ok(mut log) = LogStore::open(store) else { continue };
+        let Ok(entries) = log.try_get_log_entries(..).await else { continue };
+        let indexes: Vec<u64> = entries.iter().map(|e| e.log_id.index).collect();
+        let expected: Vec<u64> = (1..=indexes.len() as u64).collect();
+        assert_eq!(indexes, expected, "cut by {cut} bytes, the log has a hole");
+        opened += 1;
+    }
+    assert!(opened > 0, "no cut left anything that opens: the test shows nothing");
+}

@@ -1,35 +1,29 @@
-//! Long-lived machines made of namespaces: the hypervisor port over supervisors. This is its first form: the root
-//! is the host's, there is no network and no console, and a machine cannot move.
+//! The lives of namespace machines: who runs, how one is started, stopped, adopted, and what remains of it.
 
-use super::{
-    cgroup::Group,
-    folder::{Folder, FolderError},
-    home::{Home, HomeError},
-    ids,
-    process::{ProcessError, Supervisor},
-    request::{Isolated, KillRequest, Limits, PATH, Request},
-};
 use crate::hypervisor::{
-    Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage,
+    HvError, HypervisorEvent,
+    namespace::{
+        cgroup::Group,
+        folder::{Folder, FolderError},
+        home::Home,
+        ids,
+        process::{ProcessError, Supervisor},
+        request::{Isolated, KillRequest, Limits, PATH, Request},
+    },
 };
-use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,
-    record::{Accel, AttemptEnd, AttemptOutcome, VmState},
-    spec::{MachineKind, Root, VmSpec},
+    record::{AttemptEnd, AttemptOutcome, VmState},
+    spec::{Root, VmSpec},
     units::ByteCount,
 };
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    pin::Pin,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{sync::broadcast, time::timeout};
-
-const EVENTS_MAX: usize = 64;
 
 /// Processes and threads of one machine.
 const PIDS_MAX: u32 = 4096;
@@ -41,64 +35,33 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// The record in a machine's folder that makes it known.
-const DEFINITION: &str = "definition";
+pub(super) const DEFINITION: &str = "definition";
 
 /// Machines take their id ranges from the upper half, attempts from the lower.
 const FIRST_SLOT: u32 = ids::SLOTS / 2;
 
-/// Namespace machines on this host.
-pub struct Namespace {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    home: Home,
-    exe: PathBuf,
-    data_dir: PathBuf,
-    live: Mutex<BTreeMap<VmId, Live>>,
+pub(super) struct Shared {
+    pub(super) home: Home,
+    pub(super) exe: PathBuf,
+    pub(super) data_dir: PathBuf,
+    pub(super) live: Mutex<BTreeMap<VmId, Live>>,
     /// One machine is started or stopped at a time: two starts of one machine must not both find it stopped.
-    turn: tokio::sync::Mutex<()>,
-    events: broadcast::Sender<HypervisorEvent>,
+    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) events: broadcast::Sender<HypervisorEvent>,
 }
 
 #[derive(Clone)]
-struct Live {
-    supervisor: Arc<Supervisor>,
-    slot: u32,
-}
-
-impl Namespace {
-    /// Opens the machines below `data_dir`, and adopts those that run. `exe` is the program that is run as
-    /// `exe supervise FOLDER`.
-    ///
-    /// # Errors
-    /// [`HomeError`] if the folder cannot be used.
-    pub async fn open(data_dir: &Path, exe: PathBuf) -> Result<Self, HomeError> {
-        let home = Home::open(data_dir.join("machines"))?;
-        let (events, _) = broadcast::channel(EVENTS_MAX);
-        let shared = Arc::new(Shared {
-            home,
-            exe,
-            data_dir: data_dir.to_owned(),
-            live: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
-            events,
-        });
-        for vm in shared.known()? {
-            shared.adopt(vm).await;
-        }
-        let keep: Vec<String> = shared.live().keys().map(ToString::to_string).collect();
-        shared.home.sweep_groups(&keep);
-        Ok(Self { shared })
-    }
+pub(super) struct Live {
+    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) slot: u32,
 }
 
 impl Shared {
-    fn live(&self) -> MutexGuard<'_, BTreeMap<VmId, Live>> {
+    pub(super) fn live(&self) -> MutexGuard<'_, BTreeMap<VmId, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn folder(&self, vm: VmId) -> Folder {
+    pub(super) fn folder(&self, vm: VmId) -> Folder {
         self.home.folder(&vm.to_string())
     }
 
@@ -107,29 +70,29 @@ impl Shared {
         Folder::at(self.folder(vm).path().join("run"))
     }
 
-    fn spec(&self, vm: VmId) -> Result<VmSpec, HvError> {
+    pub(super) fn spec(&self, vm: VmId) -> Result<VmSpec, HvError> {
         let found = self.folder(vm).read(DEFINITION);
         found.map_err(|cause| HvError::failed(format!("read {vm}"), cause))?.ok_or(HvError::Unknown { vm })
     }
 
-    fn known(&self) -> Result<Vec<VmId>, FolderError> {
+    pub(super) fn known(&self) -> Result<Vec<VmId>, FolderError> {
         let ids = self.home.names()?.into_iter().filter_map(|name| name.parse::<VmId>().ok());
         Ok(ids.filter(|vm| self.spec(*vm).is_ok()).collect())
     }
 
-    fn state(&self, vm: VmId) -> VmState {
+    pub(super) fn state(&self, vm: VmId) -> VmState {
         if !self.live().contains_key(&vm) {
             return VmState::Stopped;
         }
         if self.group(vm).is_frozen() { VmState::Paused } else { VmState::Running }
     }
 
-    fn group(&self, vm: VmId) -> Group {
+    pub(super) fn group(&self, vm: VmId) -> Group {
         Group::load(&self.home.group_of(&vm.to_string()))
     }
 
     /// What lies where our machines lie and is none of them.
-    fn foreign(&self) -> Result<Vec<String>, FolderError> {
+    pub(super) fn foreign(&self) -> Result<Vec<String>, FolderError> {
         let is_ours = |name: &str| name.parse::<VmId>().is_ok_and(|vm| self.spec(vm).is_ok());
         Ok(self.home.names()?.into_iter().filter(|name| !is_ours(name)).collect())
     }
@@ -139,7 +102,7 @@ impl Shared {
         (FIRST_SLOT..ids::SLOTS).find(|slot| live.values().all(|machine| machine.slot != *slot))
     }
 
-    async fn adopt(self: &Arc<Self>, vm: VmId) {
+    pub(super) async fn adopt(self: &Arc<Self>, vm: VmId) {
         let folder = self.run_folder(vm);
         let slot = folder.request().ok().flatten().and_then(|r| r.isolated).map_or(FIRST_SLOT, |i| i.id_slot);
         match Supervisor::adopt(&folder).await {
@@ -163,7 +126,7 @@ impl Shared {
 
     /// Removes what is left of our cgroups if no machine runs. Only in a turn: a machine that is being started
     /// has a group before it is in `live`.
-    fn tidy(&self) {
+    pub(super) fn tidy(&self) {
         if self.live().is_empty() {
             self.home.sweep_groups(&[]);
         }
@@ -180,7 +143,7 @@ impl Shared {
         }
     }
 
-    async fn start(self: &Arc<Self>, vm: VmId) -> Result<(), HvError> {
+    pub(super) async fn start(self: &Arc<Self>, vm: VmId) -> Result<(), HvError> {
         let _turn = self.turn.lock().await;
         let spec = self.spec(vm)?;
         if self.live().contains_key(&vm) {
@@ -245,7 +208,7 @@ impl Shared {
         looked.await.unwrap_or_else(|_| Err(failed("its supervisor does not say that it runs".into())))
     }
 
-    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
+    pub(super) async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
         let _turn = self.turn.lock().await;
         self.spec(vm)?;
         let Some(Live { supervisor, .. }) = self.live().get(&vm).cloned() else {
@@ -262,101 +225,5 @@ impl Shared {
         self.note_end(vm, &supervisor);
         self.tidy();
         Ok(())
-    }
-}
-
-#[async_trait]
-impl Hypervisor for Namespace {
-    fn capabilities(&self) -> Capabilities {
-        // The commands run on the host's own processors, as under KVM.
-        Capabilities {
-            kind: MachineKind::Namespace,
-            accel: Accel::Kvm,
-            console: false,
-            live_migration: false,
-        }
-    }
-
-    async fn define(&self, definition: &Definition) -> Result<(), HvError> {
-        let folder = self.shared.folder(definition.vm);
-        let doing = || format!("define {}", definition.vm);
-        std::fs::create_dir_all(folder.path()).map_err(|cause| HvError::failed(doing(), cause))?;
-        if self.shared.spec(definition.vm).is_ok_and(|known| known == definition.spec) {
-            return Ok(());
-        }
-        folder.write(DEFINITION, &definition.spec).map_err(|cause| HvError::failed(doing(), cause))
-    }
-
-    async fn start(&self, vm: VmId) -> Result<(), HvError> {
-        // On its own task: a caller who gives up half-way must not leave a supervisor that nobody watches.
-        let shared = Arc::clone(&self.shared);
-        let started = tokio::spawn(async move { shared.start(vm).await }).await;
-        started.unwrap_or_else(|cause| Err(HvError::failed(format!("start {vm}"), cause)))
-    }
-
-    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
-        self.shared.stop(vm, grace).await
-    }
-
-    async fn resume(&self, vm: VmId) -> Result<(), HvError> {
-        self.shared.spec(vm)?;
-        match self.shared.state(vm) {
-            VmState::Running => Ok(()),
-            VmState::Paused => {
-                let thawed = self.shared.group(vm).thaw();
-                thawed.map_err(|cause| HvError::failed(format!("resume {vm}"), cause))?;
-                let _nobody_listens = self.shared.events.send(HypervisorEvent::Changed(vm));
-                Ok(())
-            }
-            _ => Err(HvError::Unsupported { what: "resuming a stopped machine" }),
-        }
-    }
-
-    async fn undefine(&self, vm: VmId) -> Result<(), HvError> {
-        match self.shared.stop(vm, Duration::ZERO).await {
-            Ok(()) | Err(HvError::Unknown { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        self.shared.folder(vm).remove().map_err(|cause| HvError::failed(format!("undefine {vm}"), cause))?;
-        let _nobody_listens = self.shared.events.send(HypervisorEvent::Changed(vm));
-        Ok(())
-    }
-
-    async fn state(&self, vm: VmId) -> Result<VmState, HvError> {
-        match self.shared.spec(vm) {
-            Ok(_) => Ok(self.shared.state(vm)),
-            Err(HvError::Unknown { .. }) => Ok(VmState::Missing),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn list(&self) -> Result<Vec<Listed>, HvError> {
-        let failed = |cause| HvError::failed("list namespace machines", cause);
-        let known = self.shared.known().map_err(failed)?;
-        let foreign = self.shared.foreign().map_err(failed)?;
-        let ours = known.into_iter().map(|vm| Listed::Ours(vm, self.shared.state(vm)));
-        Ok(ours.chain(foreign.into_iter().map(Listed::Foreign)).collect())
-    }
-
-    async fn usage(&self, vm: VmId) -> Result<Usage, HvError> {
-        self.shared.spec(vm)?;
-        if self.shared.state(vm) == VmState::Stopped {
-            return Ok(Usage::default());
-        }
-        let used = self.shared.group(vm).usage();
-        Ok(Usage { cpu: used.cpu, memory: used.memory })
-    }
-
-    async fn addresses(&self, vm: VmId) -> Result<Vec<IpAddr>, HvError> {
-        self.shared.spec(vm).map(|_| Vec::new())
-    }
-
-    async fn console(&self, vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
-        self.shared.spec(vm)?;
-        Err(HvError::Unsupported { what: "the console of a namespace machine" })
-    }
-
-    fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
-        self.shared.events.subscribe()
     }
 }

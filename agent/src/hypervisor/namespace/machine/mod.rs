@@ -1,0 +1,153 @@
+//! Long-lived machines made of namespaces: the hypervisor port over supervisors. This is its first form: the root
+//! is the host's, there is no network and no console, and a machine cannot move.
+
+mod life;
+
+use super::home::{Home, HomeError};
+use crate::hypervisor::{
+    Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage,
+};
+use async_trait::async_trait;
+use life::{DEFINITION, Shared};
+use novacron_common::{
+    ids::VmId,
+    record::{Accel, VmState},
+    spec::MachineKind,
+};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::sync::broadcast;
+
+const EVENTS_MAX: usize = 64;
+
+/// Namespace machines on this host.
+pub struct Namespace {
+    shared: Arc<Shared>,
+}
+
+impl Namespace {
+    /// Opens the machines below `data_dir`, and adopts those that run. `exe` is the program that is run as
+    /// `exe supervise FOLDER`.
+    ///
+    /// # Errors
+    /// [`HomeError`] if the folder cannot be used.
+    pub async fn open(data_dir: &Path, exe: PathBuf) -> Result<Self, HomeError> {
+        let home = Home::open(data_dir.join("machines"))?;
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let shared = Arc::new(Shared {
+            home,
+            exe,
+            data_dir: data_dir.to_owned(),
+            live: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            events,
+        });
+        for vm in shared.known()? {
+            shared.adopt(vm).await;
+        }
+        let keep: Vec<String> = shared.live().keys().map(ToString::to_string).collect();
+        shared.home.sweep_groups(&keep);
+        Ok(Self { shared })
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Namespace {
+    fn capabilities(&self) -> Capabilities {
+        // The commands run on the host's own processors, as under KVM.
+        Capabilities {
+            kind: MachineKind::Namespace,
+            accel: Accel::Kvm,
+            console: false,
+            live_migration: false,
+        }
+    }
+
+    async fn define(&self, definition: &Definition) -> Result<(), HvError> {
+        let folder = self.shared.folder(definition.vm);
+        let doing = || format!("define {}", definition.vm);
+        std::fs::create_dir_all(folder.path()).map_err(|cause| HvError::failed(doing(), cause))?;
+        if self.shared.spec(definition.vm).is_ok_and(|known| known == definition.spec) {
+            return Ok(());
+        }
+        folder.write(DEFINITION, &definition.spec).map_err(|cause| HvError::failed(doing(), cause))
+    }
+
+    async fn start(&self, vm: VmId) -> Result<(), HvError> {
+        // On its own task: a caller who gives up half-way must not leave a supervisor that nobody watches.
+        let shared = Arc::clone(&self.shared);
+        let started = tokio::spawn(async move { shared.start(vm).await }).await;
+        started.unwrap_or_else(|cause| Err(HvError::failed(format!("start {vm}"), cause)))
+    }
+
+    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
+        self.shared.stop(vm, grace).await
+    }
+
+    async fn resume(&self, vm: VmId) -> Result<(), HvError> {
+        self.shared.spec(vm)?;
+        match self.shared.state(vm) {
+            VmState::Running => Ok(()),
+            VmState::Paused => {
+                let thawed = self.shared.group(vm).thaw();
+                thawed.map_err(|cause| HvError::failed(format!("resume {vm}"), cause))?;
+                let _nobody_listens = self.shared.events.send(HypervisorEvent::Changed(vm));
+                Ok(())
+            }
+            _ => Err(HvError::Unsupported { what: "resuming a stopped machine" }),
+        }
+    }
+
+    async fn undefine(&self, vm: VmId) -> Result<(), HvError> {
+        match self.shared.stop(vm, Duration::ZERO).await {
+            Ok(()) | Err(HvError::Unknown { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.shared.folder(vm).remove().map_err(|cause| HvError::failed(format!("undefine {vm}"), cause))?;
+        let _nobody_listens = self.shared.events.send(HypervisorEvent::Changed(vm));
+        Ok(())
+    }
+
+    async fn state(&self, vm: VmId) -> Result<VmState, HvError> {
+        match self.shared.spec(vm) {
+            Ok(_) => Ok(self.shared.state(vm)),
+            Err(HvError::Unknown { .. }) => Ok(VmState::Missing),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, HvError> {
+        let failed = |cause| HvError::failed("list namespace machines", cause);
+        let known = self.shared.known().map_err(failed)?;
+        let foreign = self.shared.foreign().map_err(failed)?;
+        let ours = known.into_iter().map(|vm| Listed::Ours(vm, self.shared.state(vm)));
+        Ok(ours.chain(foreign.into_iter().map(Listed::Foreign)).collect())
+    }
+
+    async fn usage(&self, vm: VmId) -> Result<Usage, HvError> {
+        self.shared.spec(vm)?;
+        if self.shared.state(vm) == VmState::Stopped {
+            return Ok(Usage::default());
+        }
+        let used = self.shared.group(vm).usage();
+        Ok(Usage { cpu: used.cpu, memory: used.memory })
+    }
+
+    async fn addresses(&self, vm: VmId) -> Result<Vec<IpAddr>, HvError> {
+        self.shared.spec(vm).map(|_| Vec::new())
+    }
+
+    async fn console(&self, vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
+        self.shared.spec(vm)?;
+        Err(HvError::Unsupported { what: "the console of a namespace machine" })
+    }
+
+    fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
+        self.shared.events.subscribe()
+    }
+}

@@ -1,0 +1,208 @@
+//! The copy itself: the hypervisor is asked to send, watched, and stopped if need be. How it ended is only a hint;
+//! the sequence looks for itself.
+
+use super::{Departure, called_off};
+use crate::{
+    hypervisor::HvError,
+    migrate::{
+        lane::{
+            Counters, cold,
+            source::{Opener, SourceLanes},
+        },
+        ports::{Copied, Standing},
+        progress::Meter,
+    },
+    text::describe,
+};
+use novacron_common::{
+    record::{MigrationReport, OutboundState},
+    wire::LaneKind,
+};
+use std::{
+    convert::Infallible,
+    path::Path,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+
+/// How often progress is shown.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// How long the hypervisor may take to end a copy that was called off; then its connections are cut.
+const ABORT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long it may take after that, before it is looked at anyway.
+const CUT_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a guest is given to shut down before a cold move.
+const STOP_GRACE: Duration = Duration::from_secs(60);
+
+/// How a copy ended, as far as its call says.
+#[derive(Debug, Default)]
+pub(in crate::migrate) struct Ending {
+    /// A copy may have begun.
+    pub begun: bool,
+    /// It was reported to have succeeded.
+    pub sent: bool,
+    /// Why not.
+    pub reason: String,
+    /// Somebody wanted it so.
+    pub cancelled: bool,
+    pub report: MigrationReport,
+}
+
+impl Departure {
+    pub(super) async fn copy_live(&mut self, lanes: &SourceLanes, disk: Option<&'static str>) -> Ending {
+        let (mover, vm) = (self.mover.clone(), self.vm());
+        let (mut copy, mut cancel) = (Copy::new(), self.cancel.clone());
+        let send = mover.send(vm, lanes.sockets().route(disk));
+        tokio::pin!(send);
+        let mut tick = interval(PROGRESS_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let outcome = loop {
+            let (goes_on, cut_at) = (copy.why.is_none(), copy.cut_at);
+            tokio::select! {
+                outcome = &mut send => break outcome.map_err(|error| describe(&error)),
+                reason = called_off(&mut cancel), if goes_on => {
+                    self.abort(&mut copy, Why::Cancelled(reason)).await;
+                }
+                reason = lanes.closed(), if goes_on => {
+                    self.abort(&mut copy, Why::Failed(format!("the link to the target broke: {reason}"))).await;
+                }
+                () = sleep_until(cut_at.into()), if !goes_on => {
+                    if copy.cut(lanes).await { break Err("the hypervisor did not end the copy in time".into()) }
+                }
+                // The last word must not wait for statistics: that would be blackout.
+                _ = tick.tick() => tokio::select! {
+                    outcome = &mut send => break outcome.map_err(|error| describe(&error)),
+                    () = self.progress(&mut copy, lanes.counters()) => {}
+                },
+            }
+        };
+        let explain =
+            |said: String| lanes.trouble().map_or(said.clone(), |trouble| format!("{trouble} ({said})"));
+        copy.ending(outcome.map_err(explain), lanes.counters())
+    }
+
+    async fn abort(&self, copy: &mut Copy, why: Why) {
+        copy.why = Some(why);
+        copy.cut_at = Instant::now() + ABORT_DEADLINE;
+        let aborted = timeout(ABORT_DEADLINE, self.mover.abort(self.vm())).await;
+        if let Ok(Err(error)) = aborted {
+            // "Broken pipe" was seen from an abort that worked: what counts is what is observed.
+            tracing::info!(migration = %self.ticket.migration, reason = describe(&error), "abort");
+        }
+    }
+
+    async fn progress(&self, copy: &mut Copy, counters: &Counters) {
+        let copied = self.mover.copied(self.vm()).await.ok().flatten();
+        let now = Instant::now();
+        let progress = copy.meter.read(now, counters.read(), copied);
+        if copy.why.is_none() && copy.meter.is_stalled(now) {
+            return self.abort(copy, Why::Failed("no byte has moved for too long".into())).await;
+        }
+        self.show(OutboundState::Copying(progress));
+    }
+
+    pub(super) async fn copy_cold(&mut self, opener: &Opener, disk: Option<&Path>) -> Ending {
+        let counters = Counters::default();
+        let mut cancel = self.cancel.clone();
+        let outcome = {
+            let work = async {
+                let ran = self.halt().await.map_err(|e| describe(&e))?;
+                let stream = opener.open(LaneKind::Disk).await.map_err(|e| describe(&e))?;
+                let cargo = cold::Cargo { disk, ran, counter: counters.of(LaneKind::Disk) };
+                cold::send(stream, cargo).await.map_err(|e| describe(&e))
+            };
+            let shown = self.show_cold(disk, &counters);
+            tokio::select! {
+                outcome = work => outcome,
+                reason = called_off(&mut cancel) => return Ending::cancelled(reason),
+                never = shown => match never {},
+            }
+        };
+        let report = MigrationReport { counts: counters.read(), ..MigrationReport::default() };
+        let sent = outcome.is_ok();
+        Ending { begun: true, sent, reason: outcome.err().unwrap_or_default(), cancelled: false, report }
+    }
+
+    /// Stops the machine for a cold move, and says whether it ran.
+    async fn halt(&self) -> Result<bool, HvError> {
+        let ran = self.mover.standing(self.vm()).await? != Standing::Stopped;
+        self.mover.stop(self.vm(), STOP_GRACE).await?;
+        Ok(ran)
+    }
+
+    async fn show_cold(&self, disk: Option<&Path>, counters: &Counters) -> Infallible {
+        let length = disk.and_then(|d| std::fs::metadata(d).ok()).map_or(0, |m| m.len());
+        let mut meter = Meter::default();
+        loop {
+            let processed = counters.of(LaneKind::Disk).load(Ordering::Relaxed);
+            let remaining = length.saturating_sub(processed);
+            let copied = Copied { processed, remaining, iteration: 1, ..Default::default() };
+            self.show(OutboundState::Copying(meter.read(Instant::now(), counters.read(), Some(copied))));
+            sleep(PROGRESS_EVERY).await;
+        }
+    }
+}
+
+impl Ending {
+    pub(super) fn cancelled(reason: String) -> Self {
+        Self { reason, cancelled: true, ..Self::default() }
+    }
+
+    pub(super) fn failed(reason: String) -> Self {
+        Self { reason, ..Self::default() }
+    }
+
+    /// Nobody knows how it ended, as the agent was not there.
+    pub(in crate::migrate) fn unseen(reason: String) -> Self {
+        Self { begun: true, reason, ..Self::default() }
+    }
+}
+
+enum Why {
+    Cancelled(String),
+    Failed(String),
+}
+
+/// A live copy that is under way.
+struct Copy {
+    meter: Meter,
+    /// Why it was called off, once it was.
+    why: Option<Why>,
+    /// Then: when its connections are cut.
+    cut_at: Instant,
+    cut: bool,
+}
+
+impl Copy {
+    fn new() -> Self {
+        Self { meter: Meter::default(), why: None, cut_at: Instant::now(), cut: false }
+    }
+
+    /// Cuts the connections of a copy that does not end; says whether that was done before, to no avail.
+    async fn cut(&mut self, lanes: &SourceLanes) -> bool {
+        if !std::mem::replace(&mut self.cut, true) {
+            lanes.close().await;
+            self.cut_at = Instant::now() + CUT_DEADLINE;
+            return false;
+        }
+        true
+    }
+
+    fn ending(self, outcome: Result<(), String>, counters: &Counters) -> Ending {
+        let last = self.meter.last();
+        let report = MigrationReport {
+            counts: counters.read(),
+            copy_ms: 0,
+            qemu_downtime_ms: last.downtime_ms,
+            iterations: last.iteration,
+        };
+        let sent = outcome.is_ok();
+        let (reason, cancelled) = match (self.why, outcome) {
+            (Some(Why::Cancelled(reason)), _) => (reason, true),
+            (Some(Why::Failed(reason)), _) | (None, Err(reason)) => (reason, false),
+            (None, Ok(())) => (String::new(), false),
+        };
+        Ending { begun: true, sent, reason, cancelled, report }
+    }
+}

@@ -1,0 +1,255 @@
+//! Lanes over real QUIC: who may open one, and how bytes, ends and breaks cross.
+
+use super::world::{A, B, Net, spec, ticket};
+use crate::{
+    hypervisor::MachineFiles,
+    migrate::lane::{
+        cold,
+        relay::{self, Way},
+        target::{Door, LaneEvent, Onward},
+    },
+};
+use novacron_common::{
+    ids::HostId,
+    record::Ticket,
+    units::UnixMillis,
+    wire::{LaneKind, LaneOpen, LaneVerdict, StreamKind},
+};
+use novacron_transport::{Link, Role, Stream};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::mpsc,
+    time::timeout,
+};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A qcow2 file of that length: a valid header, then noise.
+pub fn qcow2(length: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..length).map(|i| (i * 31 % 251) as u8).collect();
+    bytes[..1024].fill(0);
+    let words: [(usize, u32); 6] = [(0, 0x5146_49fb), (4, 3), (20, 16), (36, 1), (96, 4), (100, 104)];
+    for (at, word) in words {
+        bytes[at..at + 4].copy_from_slice(&word.to_be_bytes());
+    }
+    // size, L1 table, refcount table and its clusters
+    for (at, word) in [(24, 64u64 << 20), (40, 3 << 16), (48, 1 << 16)] {
+        bytes[at..at + 8].copy_from_slice(&word.to_be_bytes());
+    }
+    bytes[56..60].copy_from_slice(&1u32.to_be_bytes());
+    bytes
+}
+
+/// Two linked endpoints: the agent of A has dialled the agent of B.
+async fn linked(net: &Net) -> (Link, Link) {
+    let (a, b) = (net.endpoint(A), net.endpoint(B));
+    let address = b.local_addr().unwrap();
+    let (dialled, accepted) = tokio::join!(a.connect(address, &Role::Agent { host: B }), b.accept());
+    std::mem::forget((a, b)); // their tasks end with the test's runtime
+    (dialled.unwrap(), accepted.unwrap())
+}
+
+async fn streams(net: &Net) -> (Link, Link, Stream, Stream) {
+    let (here, there) = linked(net).await;
+    let mut out = here.open(StreamKind::Lane).await.unwrap();
+    out.send(&0u8).await.unwrap();
+    let (_, mut came) = there.accept().await.unwrap();
+    came.recv::<u8>().await.unwrap();
+    (here, there, out, came)
+}
+
+/// Relays `stream` to one end of a socket pair; returns the other.
+fn attach(
+    stream: Stream,
+    counter: Arc<AtomicU64>,
+) -> (UnixStream, tokio::task::JoinHandle<std::io::Result<()>>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let task = tokio::spawn(async move {
+        let (from, to) = theirs.into_split();
+        let (send, recv) = stream.split();
+        relay::both(&mut Way { from, to: send }, &mut Way { from: recv, to }, &counter).await
+    });
+    (ours, task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_cross_and_each_direction_ends_by_itself() {
+    let (_here, _there, out, came) = streams(&Net::new()).await;
+    let counter = Arc::new(AtomicU64::new(0));
+    let (mut source, one) = attach(out, counter.clone());
+    let (mut target, two) = attach(came, Arc::default());
+    let sent: Vec<u8> = (0..3_000_000u32).map(|i| (i % 253) as u8).collect();
+    let copy = sent.clone();
+    let writing = tokio::spawn(async move {
+        source.write_all(&copy).await.unwrap();
+        source.shutdown().await.unwrap();
+        let mut answer = String::new();
+        source.read_to_string(&mut answer).await.unwrap();
+        answer
+    });
+    let mut received = Vec::new();
+    timeout(SOON, target.read_to_end(&mut received)).await.unwrap().unwrap();
+    assert!(received == sent, "bytes changed on the way");
+    target.write_all(b"still open this way").await.unwrap();
+    target.shutdown().await.unwrap();
+    assert_eq!(writing.await.unwrap(), "still open this way");
+    assert!(one.await.unwrap().is_ok() && two.await.unwrap().is_ok());
+    assert_eq!(counter.load(SeqCst), 3_000_000 + 19);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_reading_stops_the_writer() {
+    let (_here, _there, out, came) = streams(&Net::new()).await;
+    let counter = Arc::new(AtomicU64::new(0));
+    let (mut source, _one) = attach(out, counter.clone());
+    let (_target, _two) = attach(came, Arc::default());
+    let flood = async {
+        loop {
+            source.write_all(&[0; 1 << 16]).await.unwrap();
+        }
+    };
+    assert!(timeout(Duration::from_secs(3), flood).await.is_err());
+    let held = counter.load(SeqCst);
+    assert!(held < 64 << 20, "{held} bytes are held somewhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_link_ends_both_sides_within_seconds() {
+    let (here, _there, out, came) = streams(&Net::new()).await;
+    let (mut source, one) = attach(out, Arc::default());
+    let (mut target, two) = attach(came, Arc::default());
+    source.write_all(b"x").await.unwrap();
+    assert_eq!(timeout(SOON, target.read_u8()).await.unwrap().unwrap(), b'x');
+    here.close("cut");
+    let ended = async { (one.await.unwrap().is_err(), two.await.unwrap().is_err()) };
+    assert_eq!(timeout(SOON, ended).await.unwrap(), (true, true));
+    assert_eq!(timeout(SOON, source.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
+    assert_eq!(timeout(SOON, target.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_breaks_on_one_side_breaks_on_the_other() {
+    let (_here, _there, out, came) = streams(&Net::new()).await;
+    let (mut source, _one) = attach(out, Arc::default());
+    let (target, _two) = attach(came, Arc::default());
+    drop(target);
+    let writing = async { while source.write_all(&[0; 1 << 16]).await.is_ok() {} };
+    timeout(SOON, writing).await.expect("the writer must be told");
+}
+
+fn landing(disk: &Path) -> cold::Landing {
+    let files = MachineFiles {
+        folder: disk.parent().unwrap().into(),
+        disk: Some(disk.into()),
+        backing: None,
+        seed: None,
+        kernel: None,
+        console_log: "/nowhere".into(),
+    };
+    cold::Landing::new(&files, &spec())
+}
+
+/// Presents `open` as `peer` at a door for `ours`, and says how it was answered.
+async fn knock(ours: &Ticket, open: LaneOpen, peer: HostId, times: usize) -> Vec<LaneVerdict> {
+    let folder = tempfile::tempdir().unwrap();
+    let (events, _seen) = mpsc::channel(16);
+    let door = Arc::new(Door::new(ours.clone(), Onward::Cold(landing(&folder.path().join("d"))), events));
+    let (here, there) = linked(&Net::new()).await;
+    let mut verdicts = Vec::new();
+    for _ in 0..times {
+        let mut out = here.open(StreamKind::Lane).await.unwrap();
+        out.send(&open).await.unwrap();
+        let (_, mut came) = there.accept().await.unwrap();
+        let (door, open) = (door.clone(), came.recv::<LaneOpen>().await.unwrap());
+        tokio::spawn(async move { door.let_in(&open, peer, crate::clock::now(), came).await });
+        verdicts.push(timeout(SOON, out.recv().await_verdict()).await.unwrap());
+        std::mem::forget(out);
+    }
+    verdicts
+}
+
+trait AwaitVerdict {
+    async fn await_verdict(self) -> LaneVerdict;
+}
+
+impl<F: Future<Output = Result<LaneVerdict, novacron_transport::LinkError>>> AwaitVerdict for F {
+    async fn await_verdict(self) -> LaneVerdict {
+        self.await.expect("a verdict")
+    }
+}
+
+fn open(ticket: &Ticket) -> LaneOpen {
+    LaneOpen { ticket: ticket.clone(), kind: LaneKind::Disk }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_right_ticket_from_the_right_host_in_time_opens_a_lane_and_only_once() {
+    let ours = ticket(false);
+    let verdicts = knock(&ours, open(&ours), A, 2).await;
+    assert_eq!(verdicts[0], LaneVerdict::Open);
+    assert!(matches!(verdicts[1], LaneVerdict::Refused(_)), "a ticket is spent by its first use");
+
+    let mut secret = ours.secret;
+    secret[31] ^= 1;
+    let wrong = [
+        Ticket { secret, ..ours.clone() },
+        Ticket { live: true, ..ours.clone() },
+        Ticket { epoch: ours.epoch.next(), ..ours.clone() },
+        Ticket { expires_at: UnixMillis(i64::MAX), ..ours.clone() },
+    ];
+    for theirs in &wrong {
+        assert!(matches!(knock(&ours, open(theirs), A, 1).await[0], LaneVerdict::Refused(_)), "{theirs:?}");
+    }
+    let stranger = HostId::from_u128(0xc);
+    assert!(matches!(knock(&ours, open(&ours), stranger, 1).await[0], LaneVerdict::Refused(_)));
+    let expired = Ticket { expires_at: UnixMillis(1), ..ours.clone() };
+    assert!(matches!(knock(&expired, open(&expired), A, 1).await[0], LaneVerdict::Refused(_)));
+    for kind in [LaneKind::Control, LaneKind::Memory] {
+        let other = LaneOpen { kind, ..open(&ours) };
+        assert!(matches!(knock(&ours, other, A, 1).await[0], LaneVerdict::Refused(_)), "{kind:?}");
+    }
+}
+
+/// Sends `bytes` as a disk to a fresh landing; says what became of it.
+async fn send_disk(bytes: &[u8]) -> (Result<(), String>, LaneEvent) {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    std::fs::write(&from, bytes).unwrap();
+    std::fs::write(&to, b"the empty overlay").unwrap();
+    let (_here, _there, out, came) = streams(&Net::new()).await;
+    let landing = landing(&to);
+    let counter = AtomicU64::new(0);
+    let cargo = cold::Cargo { disk: Some(&from), ran: true, counter: &counter };
+    let (sent, received) = tokio::join!(cold::send(out, cargo), cold::receive(came, &landing));
+    let landed = received.map_err(|e| crate::text::describe(&e));
+    if landed.is_ok() {
+        assert!(std::fs::read(&to).unwrap() == bytes);
+    }
+    (sent.map_err(|e| e.to_string()), LaneEvent::Landed(landed))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_crosses_whole_and_one_that_names_files_of_the_host_does_not_land() {
+    let good = qcow2(3 << 20);
+    assert_eq!(send_disk(&good).await, (Ok(()), LaneEvent::Landed(Ok(true))));
+
+    let mut backed = good.clone();
+    backed[8..16].copy_from_slice(&512u64.to_be_bytes());
+    backed[16..20].copy_from_slice(&11u32.to_be_bytes());
+    backed[512..523].copy_from_slice(b"/etc/shadow");
+    let mut external = good.clone();
+    external[79] |= 4; // incompatible feature: external data file
+    for bad in [backed, external, b"not a qcow2 image".to_vec()] {
+        let (sent, landed) = send_disk(&bad).await;
+        assert!(sent.is_err() && matches!(landed, LaneEvent::Landed(Err(_))), "{landed:?}");
+    }
+}

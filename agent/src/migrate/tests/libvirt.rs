@@ -1,0 +1,311 @@
+//! Plays both hosts' hypervisors: the source's side of a peer-to-peer migration over the sockets that it is given,
+//! and the target's libvirtd with a QEMU that takes memory. Calls are libvirt's own, in XDR.
+
+use super::world::DOCUMENT;
+use crate::{
+    hypervisor::{Definition, HvError},
+    migrate::{
+        filter::{call, parse_frame},
+        ports::{Copied, Mover, Route, Standing},
+    },
+};
+use async_trait::async_trait;
+use novacron_common::ids::VmId;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::Notify,
+};
+
+/// Bytes of memory that a played guest has.
+pub const MEMORY: u64 = 24 << 20;
+const FLAGS: u32 = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x80;
+
+/// What is to go wrong.
+#[derive(Default)]
+pub struct Faults {
+    /// Says that this is not the agreed machine, by one more device.
+    pub foreign_device: AtomicBool,
+    /// Bytes of memory after which the source's QEMU stops sending until it is aborted; 0: never.
+    pub hang_after: AtomicU64,
+    /// The target's libvirtd finishes, but its reply never reaches the source.
+    pub lose_finish_reply: AtomicBool,
+    /// The target's libvirtd closes the connection instead of answering Prepare.
+    pub refuse_prepare: AtomicBool,
+    /// The source's guest ends while it is copied.
+    pub guest_powers_off: AtomicBool,
+    /// Abort is not heeded.
+    pub deaf_to_abort: AtomicBool,
+}
+
+/// One host's hypervisor.
+pub struct PlayedHypervisor {
+    standing: Mutex<Standing>,
+    copying: AtomicBool,
+    abort: Notify,
+    own: PathBuf,
+    other: PathBuf,
+    faults: Arc<Faults>,
+    /// How often a guest was let run here.
+    pub resumed: AtomicU64,
+}
+
+impl PlayedHypervisor {
+    pub fn new(own: &Path, other: &Path, faults: Arc<Faults>) -> Self {
+        Self {
+            standing: Mutex::new(Standing::Absent),
+            copying: AtomicBool::new(false),
+            abort: Notify::new(),
+            own: own.to_owned(),
+            other: other.to_owned(),
+            faults,
+            resumed: AtomicU64::new(0),
+        }
+    }
+
+    pub fn get(&self) -> Standing {
+        *self.standing.lock().unwrap()
+    }
+
+    pub fn set(&self, standing: Standing) {
+        *self.standing.lock().unwrap() = standing;
+    }
+
+    /// Both hosts of a test share one file system, so the target's sockets are elsewhere.
+    fn there(&self, uri: &str) -> String {
+        uri.replace(&*self.own.to_string_lossy(), &self.other.to_string_lossy())
+    }
+
+    async fn migrate(&self, route: &Route) -> io::Result<()> {
+        let control = route.control_uri.split_once("socket=").unwrap().1;
+        let mut control = UnixStream::connect(control).await?;
+        control.write_all(&frame(66, &[])).await?;
+        reply(&mut control).await?;
+        control.write_all(&frame(1, &[word(1), text("qemu:///system"), word(0)].concat())).await?;
+        reply(&mut control).await?;
+        control.write_all(&frame(303, &[self.parameters(route), word(0), word(FLAGS)].concat())).await?;
+        reply(&mut control).await?;
+        let sent = self.send_memory(route).await;
+        let cancelled = u32::from(sent.is_err());
+        let finish = [self.parameters(route), word(0), word(FLAGS), word(cancelled)].concat();
+        control.write_all(&frame(306, &finish)).await?;
+        // libvirt pauses the guest for the last round, and lets it run on if the reply does not come.
+        self.set(Standing::Paused { persistent: true });
+        let confirmed = reply(&mut control).await;
+        let outcome = sent.and(confirmed);
+        self.set(if outcome.is_ok() { Standing::Absent } else { Standing::Running });
+        outcome
+    }
+
+    async fn send_memory(&self, route: &Route) -> io::Result<()> {
+        let mut memory = UnixStream::connect(route.migrate_uri.strip_prefix("unix://").unwrap()).await?;
+        let (chunk, mut sent) = (vec![0x5a; 1 << 20], 0);
+        let hang_after = self.faults.hang_after.load(SeqCst);
+        while sent < MEMORY {
+            if hang_after > 0 && sent >= hang_after {
+                let mut closed = [0];
+                tokio::select! {
+                    () = self.abort.notified() => {}
+                    _ = memory.read(&mut closed) => {} // somebody cut it off
+                }
+                return Err(io::Error::other("aborted"));
+            }
+            memory.write_all(&chunk).await?;
+            sent += chunk.len() as u64;
+        }
+        memory.shutdown().await?;
+        let mut taken = [0; 8];
+        memory.read_exact(&mut taken).await?;
+        if u64::from_be_bytes(taken) == MEMORY { Ok(()) } else { Err(io::Error::other("memory was lost")) }
+    }
+
+    fn parameters(&self, route: &Route) -> Vec<u8> {
+        let extra = if self.faults.foreign_device.load(SeqCst) {
+            "<hostdev mode='subsystem'/></devices>"
+        } else {
+            "</devices>"
+        };
+        let domain = DOCUMENT.replace("</devices>", extra);
+        let pairs = [
+            ("destination_xml", domain.as_str()),
+            ("migrate_uri", &self.there(&route.migrate_uri)),
+            ("disks_uri", &self.there(&route.disks_uri)),
+            ("migrate_disks", route.disk.unwrap_or("none")),
+        ];
+        let one = |(name, value): &(&str, &str)| [text(name), word(7), text(value)].concat();
+        [word(4), pairs.iter().flat_map(one).collect()].concat()
+    }
+}
+
+#[async_trait]
+impl Mover for PlayedHypervisor {
+    async fn standing(&self, _: VmId) -> Result<Standing, HvError> {
+        Ok(self.get())
+    }
+    async fn send(&self, vm: VmId, route: Route) -> Result<(), HvError> {
+        self.copying.store(true, SeqCst);
+        let outcome = if self.faults.guest_powers_off.load(SeqCst) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.set(Standing::Stopped);
+            Err(io::Error::other("the guest ended"))
+        } else {
+            self.migrate(&route).await
+        };
+        self.copying.store(false, SeqCst);
+        outcome.map_err(|error| HvError::failed(format!("migrate {vm}"), error))
+    }
+    async fn abort(&self, _: VmId) -> Result<(), HvError> {
+        if !self.faults.deaf_to_abort.load(SeqCst) {
+            self.abort.notify_one();
+        }
+        Ok(())
+    }
+    async fn copied(&self, _: VmId) -> Result<Option<Copied>, HvError> {
+        Ok(self.copying.load(SeqCst).then(|| Copied {
+            processed: 1,
+            remaining: 1,
+            iteration: 1,
+            ..Copied::default()
+        }))
+    }
+    async fn resume(&self, _: VmId) -> Result<(), HvError> {
+        self.resumed.fetch_add(1, SeqCst);
+        self.set(Standing::Running);
+        Ok(())
+    }
+    async fn start(&self, _: VmId) -> Result<(), HvError> {
+        self.set(Standing::Running);
+        Ok(())
+    }
+    async fn stop(&self, _: VmId, _: Duration) -> Result<(), HvError> {
+        self.set(Standing::Stopped);
+        Ok(())
+    }
+    async fn define(&self, _: &Definition) -> Result<(), HvError> {
+        self.set(Standing::Stopped);
+        Ok(())
+    }
+    async fn undefine(&self, _: VmId) -> Result<(), HvError> {
+        self.set(Standing::Absent);
+        Ok(())
+    }
+    fn document(&self, _: &Definition) -> Result<String, HvError> {
+        Ok(DOCUMENT.to_owned())
+    }
+}
+
+/// The target's libvirtd.
+pub struct FakeLibvirt {
+    pub socket: PathBuf,
+    pub hypervisor: Arc<PlayedHypervisor>,
+    pub faults: Arc<Faults>,
+}
+
+impl FakeLibvirt {
+    pub fn serve(self) {
+        let listener = UnixListener::bind(&self.socket).unwrap();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // A client that goes away takes its unfinished copy with it (libvirt's autodestroy).
+                if self.client(client).await.is_err()
+                    && self.hypervisor.get() == (Standing::Paused { persistent: false })
+                {
+                    self.hypervisor.set(Standing::Absent);
+                }
+            }
+        });
+    }
+
+    async fn client(&self, mut client: UnixStream) -> io::Result<()> {
+        let mut qemu = None;
+        loop {
+            let bytes = read_frame(&mut client).await?;
+            let frame = parse_frame(&bytes).unwrap().unwrap();
+            match frame.procedure {
+                303 if self.faults.refuse_prepare.load(SeqCst) => return Err(io::Error::other("refused")),
+                303 => {
+                    let prepare = call::prepare(frame.payload).unwrap();
+                    let uri = prepare.parameters.iter().find(|(name, _)| *name == "migrate_uri").unwrap().1;
+                    let call::Value::Text(uri) = uri else { panic!("{uri:?}") };
+                    qemu = Some(tokio::spawn(take_memory(UnixListener::bind(&uri[7..])?)));
+                    self.hypervisor.set(Standing::Paused { persistent: false });
+                }
+                306 => {
+                    let (_, cancelled) = call::finish(frame.payload).unwrap();
+                    let all = match qemu.take() {
+                        Some(qemu) if !cancelled => qemu.await.unwrap().is_ok(),
+                        _ => false,
+                    };
+                    self.hypervisor.set(if all {
+                        Standing::Paused { persistent: true }
+                    } else {
+                        Standing::Absent
+                    });
+                    if self.faults.lose_finish_reply.load(SeqCst) {
+                        return Err(io::Error::other("lost"));
+                    }
+                }
+                _ => {}
+            }
+            client.write_all(&answer(frame.procedure)).await?;
+        }
+    }
+}
+
+async fn take_memory(listener: UnixListener) -> io::Result<()> {
+    let (mut source, _) = listener.accept().await?;
+    let (mut buffer, mut taken) = (vec![0; 1 << 20], 0);
+    loop {
+        match source.read(&mut buffer).await? {
+            0 => break,
+            count => taken += count as u64,
+        }
+    }
+    source.write_all(&taken.to_be_bytes()).await?;
+    if taken == MEMORY { Ok(()) } else { Err(io::Error::other("cut")) }
+}
+
+fn word(word: u32) -> Vec<u8> {
+    word.to_be_bytes().to_vec()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let padding = text.len().next_multiple_of(4) - text.len();
+    [word(u32::try_from(text.len()).unwrap()), text.as_bytes().to_vec(), vec![0; padding]].concat()
+}
+
+fn message(procedure: u32, kind: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(28 + payload.len()).unwrap();
+    let header = [length, 0x2000_8086, 1, procedure, kind, procedure, 0].map(u32::to_be_bytes).concat();
+    [&header, payload].concat()
+}
+
+fn frame(procedure: u32, payload: &[u8]) -> Vec<u8> {
+    message(procedure, 0, payload)
+}
+
+fn answer(procedure: i32) -> Vec<u8> {
+    message(procedure.try_into().unwrap(), 1, &[])
+}
+
+async fn read_frame(from: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    from.read_exact(&mut bytes).await?;
+    let length = u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
+    bytes.resize(length, 0);
+    from.read_exact(&mut bytes[4..]).await?;
+    Ok(bytes)
+}
+
+async fn reply(from: &mut UnixStream) -> io::Result<()> {
+    read_frame(from).await.map(drop)
+}

@@ -1,0 +1,305 @@
+//! Whole migrations, and each way in which they fail.
+
+use super::{
+    libvirt::MEMORY,
+    world::{A, Agent, Owner, VM, World, spec, ticket},
+};
+use crate::migrate::ports::Standing;
+use novacron_common::{
+    record::{InboundState, OutboundState, SideState, Ticket},
+    units::{Epoch, UnixMillis},
+    wire::DenialCode,
+};
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
+
+type End = fn(&SideState) -> bool;
+
+const READY: End = |s| matches!(s, SideState::Inbound(InboundState::Ready));
+const ARRIVED: End = |s| matches!(s, SideState::Inbound(InboundState::Arrived));
+const RUNNING: End = |s| matches!(s, SideState::Inbound(InboundState::Running));
+const DISCARDED: End = |s| matches!(s, SideState::Inbound(InboundState::Discarded { .. }));
+const COPYING: End = |s| matches!(s, SideState::Outbound(OutboundState::Copying(_)));
+const GONE: End = |s| matches!(s, SideState::Outbound(OutboundState::Gone(_)));
+const BACK: End = |s| matches!(s, SideState::Outbound(OutboundState::Back { .. }));
+const RELEASED: End = |s| matches!(s, SideState::Outbound(OutboundState::Released));
+
+/// Both agents, with a departure under way.
+async fn begin(world: &World, ticket: &Ticket) -> (Agent, Agent) {
+    let (a, b) = (world.a.agent(), world.b.agent());
+    start(world, ticket, (&a, &b)).await;
+    (a, b)
+}
+
+async fn start(world: &World, ticket: &Ticket, (a, b): (&Agent, &Agent)) {
+    b.migrations.prepare_inbound(ticket.clone(), spec()).await.unwrap();
+    b.until(ticket.migration, READY).await;
+    a.migrations.start_outbound(ticket.clone(), spec(), world.b.address()).await.unwrap();
+}
+
+/// What a coordinator does once both sides say that it is over.
+async fn hand_over(ticket: &Ticket, (a, b): (&Agent, &Agent)) {
+    let (id, epoch) = (ticket.migration, ticket.epoch.next());
+    b.migrations.resume_inbound(id, VM, epoch, spec()).await.unwrap();
+    a.migrations.release_outbound(id, VM, epoch).await.unwrap();
+    b.until(id, RUNNING).await;
+    a.until(id, RELEASED).await;
+}
+
+fn reason(state: &SideState) -> String {
+    match state {
+        SideState::Outbound(OutboundState::Back { reason, .. })
+        | SideState::Inbound(InboundState::Discarded { reason }) => reason.clone(),
+        other => panic!("{other:?} has no reason"),
+    }
+}
+
+fn lives(owner: &Owner) -> Option<Epoch> {
+    owner.here.lock().unwrap().get(&VM).copied()
+}
+
+/// Fully back: it runs on the source, whose owner has it again, and nothing is left on the target.
+async fn check_back(world: &World, ticket: &Ticket, (a, b): (&Agent, &Agent)) {
+    a.until(ticket.migration, BACK).await;
+    b.migrations.discard_inbound(ticket.migration, VM, "it failed".into()).await.ok();
+    b.until(ticket.migration, DISCARDED).await;
+    world.check_one_runner();
+    assert_eq!((world.b.hypervisor.get(), lives(&world.b.owner)), (Standing::Absent, None));
+    assert!(!world.b.files().disk().exists() && world.b.hypervisor.resumed.load(SeqCst) == 0);
+    assert_eq!(lives(&world.a.owner), Some(Epoch(1)));
+    assert!(world.a.owner.lent.lock().unwrap().is_empty());
+    let left = |host: &super::world::Host| std::fs::read_dir(host.folder.join("m")).unwrap().count();
+    assert_eq!((left(&world.a), left(&world.b)), (0, 0), "sockets are left over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_moves_and_is_held_until_the_hand_over() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let (a, b) = begin(&world, &ticket).await;
+    b.until(ticket.migration, ARRIVED).await;
+    let gone = a.until(ticket.migration, GONE).await;
+    assert_eq!(world.b.hypervisor.get(), Standing::Paused { persistent: true });
+    let SideState::Outbound(OutboundState::Gone(report)) = gone else { unreachable!() };
+    assert_eq!(report.counts.memory_bytes, MEMORY + 8);
+
+    let stale = b.migrations.resume_inbound(ticket.migration, VM, Epoch(1), spec()).await.unwrap_err();
+    assert_eq!(stale.code, DenialCode::StaleEpoch);
+    let stale = a.migrations.release_outbound(ticket.migration, VM, Epoch(1)).await.unwrap_err();
+    assert_eq!(stale.code, DenialCode::StaleEpoch);
+    assert_eq!(world.b.hypervisor.get(), Standing::Paused { persistent: true });
+
+    hand_over(&ticket, (&a, &b)).await;
+    assert_eq!((world.a.hypervisor.get(), world.b.hypervisor.get()), (Standing::Absent, Standing::Running));
+    assert_eq!((lives(&world.a.owner), lives(&world.b.owner)), (None, Some(Epoch(2))));
+    assert!(!world.a.files().disk().exists());
+    let late = b.migrations.discard_inbound(ticket.migration, VM, "late".into()).await.unwrap_err();
+    assert_eq!(late.code, DenialCode::Conflict);
+    assert_eq!(world.b.hypervisor.get(), Standing::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_to_finish_brings_it_back_and_the_copy_never_runs() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.lose_finish_reply.store(true, SeqCst);
+    let (a, b) = begin(&world, &ticket).await;
+    b.until(ticket.migration, ARRIVED).await;
+    a.until(ticket.migration, BACK).await;
+    assert_eq!(world.b.hypervisor.get(), Standing::Paused { persistent: true });
+    check_back(&world, &ticket, (&a, &b)).await;
+    assert_eq!(world.a.hypervisor.get(), Standing::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_device_is_refused_by_the_target_and_named() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.foreign_device.store(true, SeqCst);
+    let (a, b) = begin(&world, &ticket).await;
+    let discarded = b.until(ticket.migration, DISCARDED).await;
+    assert!(reason(&discarded).contains("hostdev"), "{discarded:?}");
+    check_back(&world, &ticket, (&a, &b)).await;
+    assert_eq!(world.a.hypervisor.get(), Standing::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepare_that_libvirt_refuses_ends_back() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.refuse_prepare.store(true, SeqCst);
+    let (a, b) = begin(&world, &ticket).await;
+    b.until(ticket.migration, DISCARDED).await;
+    check_back(&world, &ticket, (&a, &b)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_works_while_it_is_copied() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.hang_after.store(4 << 20, SeqCst);
+    let (a, b) = begin(&world, &ticket).await;
+    a.until(ticket.migration, COPYING).await;
+    a.migrations.cancel_outbound(ticket.migration, "changed my mind".into()).await.unwrap();
+    let back = a.until(ticket.migration, BACK).await;
+    assert!(matches!(&back, SideState::Outbound(OutboundState::Back { cancelled: true, .. })));
+    assert_eq!(reason(&back), "changed my mind");
+    check_back(&world, &ticket, (&a, &b)).await;
+    a.migrations.cancel_outbound(ticket.migration, "again".into()).await.unwrap();
+    let again = a.migrations.start_outbound(ticket.clone(), spec(), world.b.address()).await;
+    assert!(again.is_ok() && a.until(ticket.migration, BACK).await == back, "it must not begin again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hypervisor_that_does_not_heed_an_abort_is_cut_off() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.hang_after.store(1 << 20, SeqCst);
+    world.faults.deaf_to_abort.store(true, SeqCst);
+    let (a, b) = begin(&world, &ticket).await;
+    a.until(ticket.migration, COPYING).await;
+    let asked = Instant::now();
+    a.migrations.cancel_outbound(ticket.migration, "now".into()).await.unwrap();
+    b.until(ticket.migration, DISCARDED).await;
+    assert!(asked.elapsed() < Duration::from_secs(20));
+    check_back(&world, &ticket, (&a, &b)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_vanishes_is_noticed_within_seconds() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.hang_after.store(4 << 20, SeqCst);
+    let (a, b) = begin(&world, &ticket).await;
+    a.until(ticket.migration, COPYING).await;
+    let cut = Instant::now();
+    world.b.endpoint.disconnect(&novacron_transport::Role::Agent { host: A });
+    let back = a.until(ticket.migration, BACK).await;
+    assert!(cut.elapsed() < Duration::from_secs(5), "{:?}", cut.elapsed());
+    assert!(reason(&back).contains("link"), "{back:?}");
+    check_back(&world, &ticket, (&a, &b)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_ends_while_it_is_copied_is_back_and_stopped() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.guest_powers_off.store(true, SeqCst);
+    let (a, b) = begin(&world, &ticket).await;
+    check_back(&world, &ticket, (&a, &b)).await;
+    assert_eq!(world.a.hypervisor.get(), Standing::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_source_ends_the_copy_and_goes_back() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let record = crate::migrate::journal::Record::Outbound {
+        ticket: ticket.clone(),
+        spec: spec(),
+        mark: crate::migrate::journal::OutboundMark::Begun,
+    };
+    crate::migrate::ports::Journal::put(&world.a.journal, ticket.migration, &record).unwrap();
+    world.a.owner.lent.lock().unwrap().insert(VM);
+    // libvirt had paused it for the last round when the agent died.
+    world.a.hypervisor.set(Standing::Paused { persistent: true });
+    let a = world.a.agent();
+    a.until(ticket.migration, BACK).await;
+    assert_eq!(world.a.hypervisor.get(), Standing::Running);
+    assert!(world.a.owner.lent.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_restart_after_the_copy_still_hand_over() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let (a, b) = begin(&world, &ticket).await;
+    b.until(ticket.migration, ARRIVED).await;
+    a.until(ticket.migration, GONE).await;
+    tokio::time::sleep(Duration::from_millis(100)).await; // until both have written it down
+    drop((a, b));
+    let (a, b) = (world.a.agent(), world.b.agent());
+    b.until(ticket.migration, ARRIVED).await;
+    a.until(ticket.migration, GONE).await;
+    assert_eq!(world.b.hypervisor.get(), Standing::Paused { persistent: true });
+    hand_over(&ticket, (&a, &b)).await;
+    assert_eq!(world.b.hypervisor.get(), Standing::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_target_discards_what_is_incomplete_and_keeps_what_is_complete() {
+    for (standing, end) in [(Standing::Absent, DISCARDED), (Standing::Paused { persistent: true }, ARRIVED)] {
+        let (world, ticket) = (World::new(), ticket(true));
+        let record = crate::migrate::journal::Record::Inbound {
+            ticket: ticket.clone(),
+            spec: spec(),
+            mark: crate::migrate::journal::InboundMark::Begun,
+        };
+        crate::migrate::ports::Journal::put(&world.b.journal, ticket.migration, &record).unwrap();
+        world.b.hypervisor.set(standing);
+        let b = world.b.agent();
+        b.until(ticket.migration, end).await;
+        assert_eq!(world.b.hypervisor.get(), standing);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_lost_its_journal_still_obeys_a_committed_hand_over() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.a.hypervisor.set(Standing::Absent);
+    world.b.hypervisor.set(Standing::Paused { persistent: true });
+    let b = world.b.agent();
+    b.migrations.resume_inbound(ticket.migration, VM, Epoch(2), spec()).await.unwrap();
+    b.until(ticket.migration, RUNNING).await;
+    assert_eq!((world.b.hypervisor.get(), lives(&world.b.owner)), (Standing::Running, Some(Epoch(2))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_machine_moves_with_its_disk() {
+    let (world, ticket) = (World::new(), ticket(false));
+    let disk = super::lanes::qcow2(5 << 20);
+    std::fs::create_dir_all(world.a.folder.join("vm")).unwrap();
+    std::fs::write(world.a.files().disk(), &disk).unwrap();
+    let (a, b) = begin(&world, &ticket).await;
+    b.until(ticket.migration, ARRIVED).await;
+    a.until(ticket.migration, GONE).await;
+    assert_eq!((world.a.hypervisor.get(), world.b.hypervisor.get()), (Standing::Stopped, Standing::Stopped));
+    assert!(std::fs::read(world.b.files().disk()).unwrap() == disk, "the disk changed on the way");
+    hand_over(&ticket, (&a, &b)).await;
+    assert_eq!((world.a.hypervisor.get(), world.b.hypervisor.get()), (Standing::Absent, Standing::Running));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_is_denied_and_changes_nothing() {
+    let world = World::new();
+    let (a, b) = (world.a.agent(), world.b.agent());
+    let good = ticket(true);
+    let to_itself = Ticket { target: A, ..good.clone() };
+    let expired = Ticket { expires_at: UnixMillis(1), ..good.clone() };
+    for bad in [to_itself, expired] {
+        let denial = a.migrations.start_outbound(bad.clone(), spec(), world.b.address()).await.unwrap_err();
+        assert_eq!(denial.code, DenialCode::Invalid);
+        assert_eq!(b.migrations.prepare_inbound(bad, spec()).await.unwrap_err().code, DenialCode::Invalid);
+    }
+    world.a.hypervisor.set(Standing::Paused { persistent: true });
+    let denial = a.migrations.start_outbound(good.clone(), spec(), world.b.address()).await.unwrap_err();
+    assert_eq!(denial.code, DenialCode::Conflict);
+    assert!(world.a.owner.lent.lock().unwrap().is_empty());
+    world.a.hypervisor.set(Standing::Running);
+    world.b.hypervisor.set(Standing::Stopped);
+    assert_eq!(
+        b.migrations.prepare_inbound(good.clone(), spec()).await.unwrap_err().code,
+        DenialCode::Conflict
+    );
+    world.b.hypervisor.set(Standing::Absent);
+    b.migrations.prepare_inbound(good.clone(), spec()).await.unwrap();
+    b.migrations.prepare_inbound(good.clone(), spec()).await.unwrap();
+    let other = ticket(true);
+    assert_eq!(b.migrations.prepare_inbound(other, spec()).await.unwrap_err().code, DenialCode::Conflict);
+    assert!(b.migrations.resume_inbound(good.migration, VM, Epoch(2), spec()).await.is_err());
+    b.migrations.discard_inbound(good.migration, VM, "enough".into()).await.unwrap();
+    b.until(good.migration, DISCARDED).await;
+    assert_eq!(world.b.hypervisor.get(), Standing::Absent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_departure_that_was_called_off_before_it_began_never_begins() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let a = world.a.agent();
+    a.migrations.cancel_outbound(ticket.migration, "never mind".into()).await.unwrap();
+    let denial = a.migrations.start_outbound(ticket.clone(), spec(), world.b.address()).await.unwrap_err();
+    assert_eq!(denial.code, DenialCode::Conflict);
+    assert_eq!(world.a.hypervisor.get(), Standing::Running);
+}

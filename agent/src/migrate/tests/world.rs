@@ -1,0 +1,301 @@
+//! Two hosts on loopback, and what their agents' migrations need.
+
+use super::libvirt::{FakeLibvirt, Faults, PlayedHypervisor};
+use crate::{
+    hypervisor::MachineFiles,
+    migrate::{
+        Migrations, MigrationsParts, SocketRoom,
+        journal::Record,
+        ports::{Failure, Journal, Landing, Residents, Standing},
+    },
+};
+use async_trait::async_trait;
+use novacron_common::{
+    ids::{ClusterId, HostId, MigrationId, VmId},
+    record::{SideState, Ticket},
+    spec::{
+        BootSource, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
+        Sha256Digest, TemplateSpec, VmSpec,
+    },
+    units::{ByteCount, Epoch, UnixMillis},
+    wire::{Denial, StreamKind},
+};
+use novacron_transport::{CertificateAuthority, Endpoint, Identity, IdentityCell, Role, certificate_request};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+pub const CLUSTER: ClusterId = ClusterId::from_u128(1);
+pub const A: HostId = HostId::from_u128(0xa);
+pub const B: HostId = HostId::from_u128(0xb);
+/// The machine of the recorded domain document.
+pub const VM: VmId = VmId::from_u128(0x11);
+pub const DOCUMENT: &str = include_str!("../filter/fixtures/expected.xml");
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A CA and the endpoints under it.
+pub struct Net(CertificateAuthority);
+
+impl Net {
+    pub fn new() -> Self {
+        Self(CertificateAuthority::generate(CLUSTER, crate::clock::now()).unwrap())
+    }
+
+    pub fn endpoint(&self, host: HostId) -> Endpoint {
+        let (key, csr) = certificate_request().unwrap();
+        let (role, validity) = (Role::Agent { host }, Duration::from_secs(600));
+        let certificate = self.0.issue(&csr, &role, validity, crate::clock::now()).unwrap();
+        let identity = Identity::new(CLUSTER, self.0.certificate_der(), &certificate, &key).unwrap();
+        Endpoint::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::new(IdentityCell::new(identity))).unwrap()
+    }
+}
+
+/// Keeps records in memory; what is in it survives an agent.
+#[derive(Default, Clone)]
+pub struct MemoryJournal(Arc<Mutex<BTreeMap<MigrationId, Record>>>);
+
+impl Journal for MemoryJournal {
+    fn put(&self, migration: MigrationId, record: &Record) -> Result<(), Failure> {
+        self.0.lock().unwrap().insert(migration, record.clone());
+        Ok(())
+    }
+    fn remove(&self, migration: MigrationId) -> Result<(), Failure> {
+        self.0.lock().unwrap().remove(&migration);
+        Ok(())
+    }
+    fn list(&self) -> Result<Vec<(MigrationId, Record)>, Failure> {
+        Ok(self.0.lock().unwrap().clone().into_iter().collect())
+    }
+}
+
+/// A folder with a disk file.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn disk(&self) -> PathBuf {
+        self.0.join("vm/disk.qcow2")
+    }
+}
+
+#[async_trait]
+impl Landing for Folder {
+    async fn prepare(&self, _vm: VmId, _spec: &VmSpec) -> Result<MachineFiles, Failure> {
+        let folder = self.0.join("vm");
+        std::fs::create_dir_all(&folder)?;
+        if !self.disk().exists() {
+            std::fs::write(self.disk(), b"")?;
+        }
+        Ok(MachineFiles {
+            disk: Some(self.disk()),
+            backing: None,
+            seed: None,
+            kernel: None,
+            console_log: folder.join("console.log"),
+            folder,
+        })
+    }
+    async fn remove(&self, _vm: VmId) -> Result<(), Failure> {
+        let _ = std::fs::remove_dir_all(self.0.join("vm"));
+        Ok(())
+    }
+}
+
+/// Who lives here, under which epoch.
+#[derive(Default, Clone)]
+pub struct Owner {
+    pub here: Arc<Mutex<BTreeMap<VmId, Epoch>>>,
+    pub lent: Arc<Mutex<BTreeSet<VmId>>>,
+}
+
+#[async_trait]
+impl Residents for Owner {
+    async fn lend(&self, vm: VmId, _: MigrationId, epoch: Epoch) -> Result<(), Denial> {
+        assert_eq!(self.here.lock().unwrap().get(&vm), Some(&epoch));
+        self.lent.lock().unwrap().insert(vm);
+        Ok(())
+    }
+    async fn give_back(&self, vm: VmId, _: MigrationId) -> Result<(), Denial> {
+        self.lent.lock().unwrap().remove(&vm);
+        Ok(())
+    }
+    async fn arrived(&self, vm: VmId, _: VmSpec, epoch: Epoch) -> Result<(), Denial> {
+        self.here.lock().unwrap().insert(vm, epoch);
+        Ok(())
+    }
+    async fn left(&self, vm: VmId, _: Epoch) -> Result<(), Denial> {
+        self.here.lock().unwrap().remove(&vm);
+        Ok(())
+    }
+    async fn holds(&self, vm: VmId) -> bool {
+        self.here.lock().unwrap().contains_key(&vm)
+    }
+}
+
+/// One host: what outlives its agent.
+pub struct Host {
+    pub id: HostId,
+    pub folder: PathBuf,
+    pub endpoint: Endpoint,
+    pub journal: MemoryJournal,
+    pub owner: Owner,
+    pub hypervisor: Arc<PlayedHypervisor>,
+}
+
+impl Host {
+    fn new(id: HostId, folder: PathBuf, net: &Net, hypervisor: PlayedHypervisor) -> Self {
+        std::fs::create_dir_all(&folder).unwrap();
+        Self {
+            id,
+            endpoint: net.endpoint(id),
+            journal: MemoryJournal::default(),
+            owner: Owner::default(),
+            hypervisor: Arc::new(hypervisor),
+            folder,
+        }
+    }
+
+    pub fn files(&self) -> Folder {
+        Folder(self.folder.clone())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.local_addr().unwrap()
+    }
+
+    /// Starts its agent's migrations, and serves lanes.
+    pub fn agent(&self) -> Agent {
+        let (changes, seen) = mpsc::channel(64);
+        let uid = nix::unistd::Uid::current();
+        let migrations = Migrations::restore(MigrationsParts {
+            host: self.id,
+            endpoint: self.endpoint.clone(),
+            mover: Some(self.hypervisor.clone()),
+            files: Arc::new(self.files()),
+            residents: Arc::new(self.owner.clone()),
+            journal: Arc::new(self.journal.clone()),
+            sockets: SocketRoom::for_uid(&self.folder, uid).unwrap(),
+            libvirt_socket: self.folder.join("libvirt"),
+            bridge: "novabr0".into(),
+            now: crate::clock::now,
+            changes,
+        });
+        let migrations = migrations.unwrap();
+        let serving = tokio::spawn(serve(self.endpoint.clone(), migrations.clone()));
+        Agent { migrations, _changes: seen, serving }
+    }
+}
+
+async fn serve(endpoint: Endpoint, migrations: Migrations) {
+    while let Some(link) = endpoint.accept().await {
+        let migrations = migrations.clone();
+        tokio::spawn(async move {
+            let Some(Role::Agent { host }) = link.peer().copied() else { return };
+            while let Ok((kind, stream)) = link.accept().await {
+                assert_eq!(kind, StreamKind::Lane);
+                let migrations = migrations.clone();
+                tokio::spawn(async move { migrations.accept_lane(host, stream).await });
+            }
+        });
+    }
+}
+
+/// A running agent.
+pub struct Agent {
+    pub migrations: Migrations,
+    _changes: mpsc::Receiver<(MigrationId, SideState)>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Agent {
+    /// The state once it is one that `wanted` takes.
+    pub async fn until(&self, id: MigrationId, wanted: impl Fn(&SideState) -> bool) -> SideState {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let states = self.migrations.observe(id).await;
+            if let Some(state) = states.iter().find(|state| wanted(state)) {
+                return state.clone();
+            }
+            assert!(tokio::time::Instant::now() < deadline, "it stayed at {states:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Two hosts; the machine runs on the first.
+pub struct World {
+    pub a: Host,
+    pub b: Host,
+    pub faults: Arc<Faults>,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (net, faults) = (Net::new(), Arc::new(Faults::default()));
+        let (at_a, at_b) = (folder.path().join("a"), folder.path().join("b"));
+        let played = |own: &Path, other: &Path| PlayedHypervisor::new(own, other, faults.clone());
+        let a = Host::new(A, at_a.clone(), &net, played(&at_a, &at_b));
+        let b = Host::new(B, at_b.clone(), &net, played(&at_b, &at_a));
+        a.hypervisor.set(Standing::Running);
+        a.owner.here.lock().unwrap().insert(VM, Epoch(1));
+        FakeLibvirt {
+            socket: at_b.join("libvirt"),
+            hypervisor: b.hypervisor.clone(),
+            faults: faults.clone(),
+        }
+        .serve();
+        Self { a, b, faults, _folder: folder }
+    }
+
+    /// A machine must not run, or be about to run, in two places.
+    pub fn check_one_runner(&self) {
+        let running = [&self.a, &self.b].map(|host| host.hypervisor.get() == Standing::Running);
+        assert_ne!(running, [true, true], "two guests run");
+    }
+}
+
+pub fn ticket(live: bool) -> Ticket {
+    Ticket {
+        migration: MigrationId::generate(),
+        vm: VM,
+        source: A,
+        target: B,
+        epoch: Epoch(1),
+        live,
+        secret: [7; 32],
+        expires_at: UnixMillis(crate::clock::now().0 + 60_000),
+    }
+}
+
+pub fn spec() -> VmSpec {
+    let image = |byte| ImageRef {
+        sha256: Sha256Digest([byte; 32]),
+        source: ImageSource::Path("/x".into()),
+        format: ImageFormat::Raw,
+    };
+    let boot = BootSource::Kernel { kernel: image(1), initramfs: None, cmdline: String::new() };
+    VmSpec {
+        name: "web-1".parse().unwrap(),
+        kind: MachineKind::Kvm,
+        cpus: 2,
+        memory: ByteCount::mib(256),
+        storage: ByteCount::mib(64),
+        template: TemplateSpec { name: "t".parse().unwrap(), boot, disk: None },
+        cmdline: None,
+        network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+        cloud_init: None,
+        restart: RestartPolicy::Never,
+    }
+}

@@ -1,0 +1,31 @@
+//! `novacron-benches [NAME]`: runs one bench, or all. Each measures ours beside a named peer in the same run, prints
+//! a table and writes `target/bench/NAME.json`. A missed goal is reported, not an error: a bench reports.
+
+mod api;
+mod client;
+mod guest;
+mod relay;
+mod report;
+mod stats;
+
+use anyhow::{Result, bail};
+
+/// A bench and its name.
+type Bench = (&'static str, fn() -> Result<()>);
+
+const BENCHES: [Bench; 2] = [("api", api::run), ("relay", relay::run)];
+
+fn main() -> Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = wanted.iter().find(|name| BENCHES.iter().all(|(known, _)| known != name)) {
+        let names: Vec<_> = BENCHES.iter().map(|(name, _)| *name).collect();
+        bail!("there is no bench {unknown:?}; there are {}", names.join(", "));
+    }
+    for (name, run) in
+        BENCHES.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name))
+    {
+        println!("== {name}");
+        run()?;
+    }
+    Ok(())
+}

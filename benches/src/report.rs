@@ -1,0 +1,76 @@
+//! Rows of a bench: what ours took, what the peer took, and whether the goal holds.
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// One figure.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// In what.
+    pub unit: &'static str,
+    /// Ours, median.
+    pub ours: f64,
+    /// The peer's, median; without a peer, the goal's number.
+    pub peer: f64,
+    /// Who the peer is; `goal` without one.
+    pub peer_name: String,
+    /// Ours / peer.
+    pub ratio: f64,
+    /// On `ratio`, such as `<=1.1`.
+    pub goal: String,
+    /// Whether it holds.
+    pub holds: bool,
+}
+
+impl Row {
+    /// A figure beside a peer's; the goal is an upper bound on the ratio, or none.
+    pub fn beside(
+        name: &str,
+        unit: &'static str,
+        ours: f64,
+        (peer_name, peer): (&str, f64),
+        at_most: Option<f64>,
+    ) -> Self {
+        let ratio = ours / peer;
+        Self {
+            name: name.to_owned(),
+            unit,
+            ours,
+            peer,
+            peer_name: peer_name.to_owned(),
+            ratio,
+            goal: at_most.map_or_else(|| "-".to_owned(), |bound| format!("<={bound}")),
+            holds: at_most.is_none_or(|bound| ratio <= bound),
+        }
+    }
+
+    /// A figure without a peer, and the most that it should be.
+    pub fn at_most(name: &str, unit: &'static str, ours: f64, bound: f64) -> Self {
+        Self::beside(name, unit, ours, ("goal", bound), Some(1.0))
+    }
+}
+
+/// Prints the rows and writes them to `target/bench/NAME.json`.
+pub fn publish(bench: &str, rows: &[Row]) -> Result<()> {
+    println!(
+        "{:52} {:>13} {:>13}  {:14} {:>7} {:>8}  holds",
+        "figure", "ours", "peer", "of", "ratio", "goal"
+    );
+    for row in rows {
+        let Row { name, unit, ours, peer, peer_name, ratio, goal, holds } = row;
+        println!(
+            "{name:52} {ours:>9.2} {unit:3} {peer:>9.2} {unit:3}  {peer_name:14} {ratio:>7.2} {goal:>8}  {holds}"
+        );
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let folder = target.join("bench");
+    std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
+    let path = folder.join(format!("{bench}.json"));
+    std::fs::write(&path, serde_json::to_vec_pretty(rows)?)
+        .with_context(|| format!("could not write {}", path.display()))?;
+    println!("written to {}", path.display());
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! What a fake agent holds, and what it does with a command.
+
+use super::capacity;
+use novacron_common::{
+    ids::{AttemptKey, HostId, MigrationId, VmId},
+    record::{
+        AttemptEnd, AttemptOutcome, AttemptReport, HostStatus, InboundState, MigrationReport, OutboundState,
+        Output, SideState, VmAction, VmAssignment, VmObservation, VmState,
+    },
+    units::{ByteCount, Epoch, Incarnation, UnixMillis},
+    wire::{AgentCommand, AgentReply, AttemptStart, ControlRequest, Directory, StreamKind},
+};
+use novacron_coordinator::identity::now;
+use novacron_transport::Link;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+use tokio::sync::watch;
+
+/// What the agent holds.
+pub struct World {
+    pub host: HostId,
+    pub state: Mutex<State>,
+    pub changed: watch::Sender<u64>,
+    pub directory: watch::Sender<Directory>,
+    pub link: watch::Sender<Option<Link>>,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub vms: BTreeMap<VmId, VmObservation>,
+    pub sides: BTreeMap<MigrationId, SideState>,
+    pub attempts: Vec<AttemptKey>,
+    pub log: Vec<String>,
+    /// Where the source sends to.
+    pub peers: BTreeMap<HostId, Arc<World>>,
+    /// The target says that it is not ready until this is cleared.
+    pub hold_inbound: bool,
+}
+
+impl World {
+    pub fn new(host: HostId) -> Self {
+        Self {
+            host,
+            state: Mutex::default(),
+            changed: watch::Sender::new(0),
+            directory: watch::Sender::default(),
+            link: watch::Sender::new(None),
+        }
+    }
+
+    pub fn status(&self, sequence: u64) -> HostStatus {
+        HostStatus {
+            incarnation: Incarnation(1),
+            sequence,
+            capacity: capacity(),
+            load_millis: 0,
+            memory_available: ByteCount::gib(8),
+            vms: self.state.lock().unwrap().vms.values().cloned().collect(),
+            foreign_domains: Vec::new(),
+        }
+    }
+
+    fn note(&self, text: String) {
+        self.state.lock().unwrap().log.push(text);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    pub fn obey(self: &Arc<Self>, command: AgentCommand) -> AgentReply {
+        match command {
+            AgentCommand::AssignVm(assignment) => self.assign(assignment),
+            AgentCommand::ObserveVm(vm) => AgentReply::Vm(self.state.lock().unwrap().vms.get(&vm).cloned()),
+            AgentCommand::ConsoleLog { .. } => AgentReply::Bytes(b"login: ".to_vec()),
+            AgentCommand::StartAttempt(start) => self.attempt(start),
+            AgentCommand::PrepareInbound { ticket, .. } => {
+                self.note("prepare".into());
+                let hold = self.state.lock().unwrap().hold_inbound;
+                let state = if hold { InboundState::Preparing } else { InboundState::Ready };
+                self.side(ticket.migration, SideState::Inbound(state))
+            }
+            AgentCommand::StartOutbound { ticket, .. } => {
+                self.note("start".into());
+                self.send_guest(ticket.migration, ticket.vm, ticket.target)
+            }
+            AgentCommand::ResumeInbound { migration, vm, epoch, .. } => {
+                self.note("resume".into());
+                self.put(vm, epoch, VmState::Running, 0);
+                self.side(migration, SideState::Inbound(InboundState::Running))
+            }
+            AgentCommand::ReleaseOutbound { migration, .. } => {
+                self.note("release".into());
+                self.side(migration, SideState::Outbound(OutboundState::Released))
+            }
+            AgentCommand::CancelOutbound { migration, reason } => {
+                self.note("cancel".into());
+                let back = OutboundState::Back { reason, cancelled: true };
+                self.side(migration, SideState::Outbound(back))
+            }
+            AgentCommand::DiscardInbound { migration, reason, .. } => {
+                self.note("discard".into());
+                self.side(migration, SideState::Inbound(InboundState::Discarded { reason }))
+            }
+            AgentCommand::ObserveMigration(migration) => AgentReply::Migration(
+                self.state.lock().unwrap().sides.get(&migration).cloned().into_iter().collect(),
+            ),
+            AgentCommand::FetchImages(_) | AgentCommand::KillAttempt { .. } | AgentCommand::Directory(_) => {
+                AgentReply::Accepted
+            }
+        }
+    }
+
+    fn assign(&self, assignment: VmAssignment) -> AgentReply {
+        let VmAssignment { vm, epoch, action, .. } = assignment;
+        match action {
+            VmAction::Run => self.put(vm, epoch, VmState::Running, 0),
+            VmAction::Stop { .. } => self.put(vm, epoch, VmState::Stopped, 0),
+            VmAction::Restart { request, .. } => self.put(vm, epoch, VmState::Running, request),
+            VmAction::Delete => drop(self.state.lock().unwrap().vms.remove(&vm)),
+        }
+        self.note(format!("{action:?}"));
+        AgentReply::Accepted
+    }
+
+    fn put(&self, vm: VmId, epoch: Epoch, state: VmState, restarted: u64) {
+        let mut world = self.state.lock().unwrap();
+        let restarted = world.vms.get(&vm).map_or(0, |old| old.restarted).max(restarted);
+        let observation = VmObservation {
+            vm,
+            epoch,
+            state,
+            message: None,
+            addresses: vec!["10.0.0.7".parse().unwrap()],
+            restarted,
+            cpu_ms: 5,
+            memory: ByteCount::mib(64),
+            since: UnixMillis(1),
+        };
+        world.vms.insert(vm, observation);
+    }
+
+    fn side(&self, migration: MigrationId, side: SideState) -> AgentReply {
+        self.state.lock().unwrap().sides.insert(migration, side);
+        AgentReply::Accepted
+    }
+
+    /// The guest is at once gone here and complete there; both sides say so only when they are asked.
+    fn send_guest(&self, migration: MigrationId, vm: VmId, target: HostId) -> AgentReply {
+        let peer = self.state.lock().unwrap().peers[&target].clone();
+        self.state.lock().unwrap().vms.remove(&vm);
+        peer.side(migration, SideState::Inbound(InboundState::Arrived));
+        let report = MigrationReport { copy_ms: 7, iterations: 2, ..MigrationReport::default() };
+        self.side(migration, SideState::Outbound(OutboundState::Gone(report)))
+    }
+
+    /// It prints its name and succeeds; the end is reported like a real one.
+    fn attempt(self: &Arc<Self>, start: AttemptStart) -> AgentReply {
+        {
+            let mut state = self.state.lock().unwrap();
+            if state.attempts.contains(&start.attempt) {
+                return AgentReply::AlreadySo;
+            }
+            state.attempts.push(start.attempt);
+        }
+        let world = self.clone();
+        tokio::spawn(async move { world.report_end(&start).await });
+        AgentReply::Accepted
+    }
+
+    async fn report_end(&self, start: &AttemptStart) {
+        let end = AttemptEnd {
+            outcome: AttemptOutcome::Exited(0),
+            started_at: Some(now()),
+            ended_at: now(),
+            output: Output {
+                head: format!("hello from {}", self.host).into_bytes(),
+                tail: Vec::new(),
+                total: 40,
+            },
+        };
+        let report = AttemptReport { attempt: start.attempt, epoch: start.epoch, end };
+        let link = self.link.subscribe().wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        let mut stream = link.open(StreamKind::Control).await.unwrap();
+        stream.send(&ControlRequest::AttemptEnded(report)).await.unwrap();
+        stream.finish();
+        stream.recv::<()>().await.expect("the report is acknowledged once it is committed");
+    }
+}

@@ -1,0 +1,333 @@
+//! NovaCron's own programs in the lab: a coordinator outside, an agent on each host, and `novactl` to talk to them.
+//!
+//! Everything goes through the public command lines and configuration files, as an administrator would do it.
+
+mod config;
+mod echo;
+mod machine;
+mod moves;
+mod program;
+mod remains;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::bins;
+use crate::lab::{Host, HostOptions, Lab, addr};
+pub use echo::{Echo, EchoReport};
+pub use machine::{Console, GuestOptions, Machine, TemplateOptions, machine_path};
+pub use program::Program;
+
+/// The coordinators' port for agents and each other (QUIC).
+pub const COORDINATOR_PORT: u16 = 8091;
+/// The agents' port for everything between processes (QUIC). Nothing else may be seen between hosts.
+pub const AGENT_PORT: u16 = 8092;
+/// The HTTPS API.
+pub const API_PORT: u16 = 8090;
+
+const COORDINATOR_CONFIG: &str = "/etc/novacron/coordinator.toml";
+const AGENT_CONFIG: &str = "/etc/novacron/agent.toml";
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How a cluster is set up.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Name of the lab.
+    pub name: String,
+    /// The hosts.
+    pub hosts: Vec<(String, HostOptions)>,
+    /// How long certificates are valid; `None`: the product's default.
+    pub certificate_seconds: Option<u32>,
+}
+
+impl ClusterOptions {
+    /// Two hosts, `h1` and `h2`, whose QEMUs run as root.
+    #[must_use]
+    pub fn two_hosts(name: &str) -> Self {
+        let host = |name: &str| (name.to_owned(), HostOptions::default());
+        Self { name: name.to_owned(), hosts: vec![host("h1"), host("h2")], certificate_seconds: None }
+    }
+}
+
+/// A host and its agent.
+pub struct Member {
+    /// The agent; first, so that it is killed before its host.
+    pub agent: Program,
+    /// The host.
+    pub host: Host,
+}
+
+/// What a client needs to reach the API.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// `https://address:port`.
+    pub server: String,
+    /// Fingerprint of the cluster's CA, in hex.
+    pub ca_fingerprint: String,
+    /// API token.
+    pub token: String,
+}
+
+/// A running cluster.
+pub struct Cluster {
+    /// The coordinator, in the outside node.
+    pub coordinator: Program,
+    /// The hosts with their agents.
+    pub members: Vec<Member>,
+    /// How to reach the API from the outside node.
+    pub access: Access,
+    /// The lab below.
+    pub lab: Lab,
+}
+
+impl Cluster {
+    /// Starts everything and waits until all hosts are up.
+    ///
+    /// # Errors
+    /// When a program fails or the hosts do not come up in time; the error carries what was said last.
+    pub fn start(options: &ClusterOptions) -> Result<Self> {
+        let mut lab = Lab::new(&options.name)?;
+        let config = config::coordinator(options);
+        write(&lab.outside().dir().join("etc-novacron/coordinator.toml"), &config)?;
+        let coordinator = bins::path("novacron-coordinator")?;
+        let coordinator_path = coordinator.display().to_string();
+        let said = lab.outside().exec(&coordinator_path, &["init", "--config", COORDINATOR_CONFIG])?;
+        let access = access(&said)?;
+        let mut coordinator = Program::new(coordinator, &["run", "--config", COORDINATOR_CONFIG]);
+        coordinator.start(lab.outside())?;
+        wait_for_api(&lab)?;
+        let mut members = Vec::new();
+        for (name, host_options) in &options.hosts {
+            let host = lab.host(name, *host_options)?;
+            members.push(enroll(&lab, &access, host)?);
+        }
+        let cluster = Self { coordinator, members, access, lab };
+        cluster.wait_for_hosts()?;
+        Ok(cluster)
+    }
+
+    /// Runs `novactl` in the outside node and returns its answer as JSON (`null` if it printed nothing).
+    ///
+    /// # Errors
+    /// When it fails; the error carries what it said.
+    pub fn novactl(&self, args: &[&str]) -> Result<Value> {
+        novactl(&self.lab, &self.access, args)
+    }
+
+    /// Runs `novactl` in the outside node and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails; the error carries what it said.
+    pub fn novactl_said(&self, args: &[&str]) -> Result<String> {
+        novactl_said(&self.lab, &self.access, args)
+    }
+
+    /// The member whose host has this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn member(&mut self, name: &str) -> Result<&mut Member> {
+        let found = self.members.iter_mut().find(|member| member.host.name() == name);
+        found.with_context(|| format!("no host {name} in this cluster"))
+    }
+
+    /// Kills the coordinator with SIGKILL and starts it again.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn restart_coordinator(&mut self) -> Result<()> {
+        self.coordinator.kill9()?;
+        self.coordinator.start(self.lab.outside())?;
+        wait_for_api(&self.lab)
+    }
+
+    /// Waits until the coordinator reports every host as up.
+    ///
+    /// # Errors
+    /// When they are not within a minute.
+    pub fn wait_for_hosts(&self) -> Result<()> {
+        let wanted = self.members.len();
+        self.wait_until(READY_LIMIT, "all hosts are up", |cluster| {
+            let hosts = items(cluster.novactl(&["host", "list"])?);
+            Ok(hosts.iter().filter(|host| host["state"] == "up").count() == wanted)
+        })
+    }
+
+    /// Asks again and again until the answer is yes.
+    ///
+    /// # Errors
+    /// When it is not within `limit`; the error carries the last fault, if the question itself failed.
+    pub fn wait_until(
+        &self,
+        limit: Duration,
+        what: &str,
+        question: impl Fn(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let answer = question(self);
+            if matches!(answer, Ok(true)) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                answer.with_context(|| format!("asking whether {what}"))?;
+                bail!("not within {limit:?}: {what}");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Cluster {
+    /// What our programs printed last, each at most `lines` lines: for the message of a failed test.
+    #[must_use]
+    pub fn last_words(&self, lines: usize) -> String {
+        let agents =
+            self.members.iter().map(|member| (format!("agent on {}", member.host.name()), &member.agent));
+        let all = std::iter::once(("coordinator".to_owned(), &self.coordinator)).chain(agents);
+        all.map(|(name, program)| format!("--- the {name} said last:\n{}\n", program.last_lines(lines)))
+            .collect()
+    }
+
+    /// What is left of a deleted machine: domains, files, sockets of migrations, reservations. Empty: nothing.
+    ///
+    /// # Errors
+    /// When a host or the API cannot be asked.
+    pub fn remains_of(&self, machine: &Machine) -> Result<Vec<String>> {
+        let mut remains = Vec::new();
+        for member in &self.members {
+            remains.extend(remains::on_host(&member.host, &machine.id)?);
+        }
+        remains.extend(remains::in_ledger(self)?);
+        Ok(remains)
+    }
+
+    /// What a host that should have nothing of the machine has of it. Empty: nothing.
+    ///
+    /// # Errors
+    /// When there is no such host or it cannot be asked.
+    pub fn leftovers_on(&self, host: &str, machine: &Machine) -> Result<Vec<String>> {
+        let found = self.members.iter().find(|member| member.host.name() == host);
+        remains::on_host(&found.with_context(|| format!("no host {host}"))?.host, &machine.id)
+    }
+
+    /// Lets everything live on after this process, and says where it is.
+    #[must_use]
+    pub fn keep(mut self) -> std::path::PathBuf {
+        self.coordinator.detach();
+        for member in &mut self.members {
+            member.agent.detach();
+            member.host.detach_libvirtd();
+        }
+        let mut hosts: Vec<&mut Host> = self.members.iter_mut().map(|member| &mut member.host).collect();
+        self.lab.keep(&mut hosts)
+    }
+}
+
+/// The entries of a list, whether it came as a page or bare.
+#[must_use]
+pub fn items(list: Value) -> Vec<Value> {
+    match list {
+        Value::Array(items) => items,
+        Value::Object(mut page) => {
+            page.remove("items").and_then(|items| items.as_array().cloned()).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn enroll(lab: &Lab, access: &Access, host: Host) -> Result<Member> {
+    let config = config::agent(&host)?;
+    write(&host.dir().join("etc-novacron/agent.toml"), &config)?;
+    let answer = novactl(lab, access, &["host", "token"])?;
+    let token = answer["token"].as_str().with_context(|| format!("no join token in {answer}"))?;
+    let agent = bins::path("novacron-agent")?;
+    host.exec(&agent.display().to_string(), &["join", "--config", AGENT_CONFIG, "--token", token])?;
+    let mut agent = Program::new(agent, &["run", "--config", AGENT_CONFIG]);
+    agent.start(host.node())?;
+    Ok(Member { agent, host })
+}
+
+impl Access {
+    /// The arguments by which `novactl` finds the API and answers in JSON.
+    #[must_use]
+    pub fn arguments(&self) -> [String; 4] {
+        [
+            format!("--server={}", self.server),
+            format!("--ca-fingerprint={}", self.ca_fingerprint),
+            format!("--token={}", self.token),
+            "--output=json".to_owned(),
+        ]
+    }
+}
+
+fn novactl_said(lab: &Lab, access: &Access, args: &[&str]) -> Result<String> {
+    let program = bins::path("novactl")?.display().to_string();
+    let global = access.arguments();
+    let words: Vec<&str> = global.iter().map(String::as_str).chain(args.iter().copied()).collect();
+    // The token is in the arguments: a failure names the rest only.
+    let output = lab.outside().output(&program, &words)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "novactl {args:?}: {}: {}", output.status, said.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn novactl(lab: &Lab, access: &Access, args: &[&str]) -> Result<Value> {
+    let said = novactl_said(lab, access, args)?;
+    if said.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_str(&said).with_context(|| format!("novactl {args:?} printed no JSON: {said}"))
+}
+
+/// Reads what `init` prints: lines `token: …` and `ca: …`.
+fn access(said: &str) -> Result<Access> {
+    let field = |name: &str| {
+        let line = said.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
+        line.map(|value| value.trim().to_owned()).with_context(|| format!("`init` printed no {name}: {said}"))
+    };
+    let server = format!("https://{}:{API_PORT}", addr::OUTSIDE_LAN);
+    Ok(Access { server, ca_fingerprint: field("ca")?, token: field("token")? })
+}
+
+fn wait_for_api(lab: &Lab) -> Result<()> {
+    let to = SocketAddr::from((addr::OUTSIDE_LAN, API_PORT));
+    let deadline = Instant::now() + READY_LIMIT;
+    let knock =
+        || std::net::TcpStream::connect_timeout(&to, Duration::from_secs(1)).context("connecting to the API");
+    while let Err(fault) = lab.outside().on_network(knock) {
+        if Instant::now() > deadline {
+            return Err(fault.context("the coordinator did not come up"));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn reads_what_init_prints() {
+        let access = access("cluster: c1\nca: 00ff\n token: nva1.abc.def\n").unwrap();
+        assert_eq!((access.ca_fingerprint.as_str(), access.token.as_str()), ("00ff", "nva1.abc.def"));
+        assert!(super::access("token: x").unwrap_err().to_string().contains("no ca"));
+    }
+
+    #[test]
+    fn a_list_is_taken_bare_or_as_a_page() {
+        assert_eq!(items(json!([1, 2])), [json!(1), json!(2)]);
+        assert_eq!(items(json!({"items": [3], "next": null})), [json!(3)]);
+        assert!(items(json!(null)).is_empty());
+    }
+}

@@ -1,0 +1,71 @@
+//! Wires the nodes: two bridges in the outside node, a veth pair for each interface, token buckets for shaped links.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::addr;
+use super::node::{Node, Role};
+
+const LAN: &str = "lan0";
+const GUEST: &str = "guest0";
+
+/// The outside's end of a node's `eth0`.
+pub fn lan_port(node: &Node) -> String {
+    format!("{}-lan", node.name())
+}
+
+/// Makes both bridges and gives the outside its addresses.
+pub fn make_bridges(outside: &Node) -> Result<()> {
+    for (bridge, address) in [(LAN, addr::OUTSIDE_LAN), (GUEST, addr::OUTSIDE_GUEST)] {
+        ip(outside, &format!("link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"))?;
+        ip(outside, &format!("addr add {address}/{} dev {bridge}", addr::PREFIX))?;
+        ip(outside, &format!("link set {bridge} up"))?;
+    }
+    Ok(())
+}
+
+/// Gives a node its interfaces.
+pub fn attach(outside: &Node, node: &Node) -> Result<()> {
+    cable(outside, node, &lan_port(node), "eth0", LAN)?;
+    ip(node, &format!("addr add {}/{} dev eth0", node.address(), addr::PREFIX))?;
+    if node.spec().role == Role::Hypervisor {
+        cable(outside, node, &format!("{}-guest", node.name()), "eth1", GUEST)?;
+    }
+    Ok(())
+}
+
+fn cable(outside: &Node, node: &Node, port: &str, inside: &str, bridge: &str) -> Result<()> {
+    let init = node.init_pid()?;
+    ip(outside, &format!("link add {port} type veth peer name {inside} netns {init}"))?;
+    ip(outside, &format!("link set {port} master {bridge} up"))?;
+    ip(node, &format!("link set {inside} up"))
+}
+
+/// Limits both directions of the node's `eth0`.
+pub fn shape(outside: &Node, node: &Node, mbit: u32) -> Result<()> {
+    // A bucket of 5 ms at the full rate, but never less than a few packets, and a queue of 50 ms.
+    let burst_kib = (mbit / 8 * 5).max(32);
+    let limit = format!("root tbf rate {mbit}mbit burst {burst_kib}kb latency 50ms");
+    tc(node, &format!("qdisc replace dev eth0 {limit}"))?;
+    tc(outside, &format!("qdisc replace dev {} {limit}", lan_port(node)))
+}
+
+/// Takes the limits away.
+pub fn unshape(outside: &Node, node: &Node) -> Result<()> {
+    tc(node, "qdisc del dev eth0 root")?;
+    tc(outside, &format!("qdisc del dev {} root", lan_port(node)))
+}
+
+/// Cuts or restores the node's `eth0` at the outside's end.
+pub fn set_link(outside: &Node, node: &Node, up: bool) -> Result<()> {
+    ip(outside, &format!("link set {} {}", lan_port(node), if up { "up" } else { "down" }))
+}
+
+fn ip(node: &Node, words: &str) -> Result<()> {
+    node.with_network(Command::new("ip").args(words.split(' '))).map(|_| ())
+}
+
+fn tc(node: &Node, words: &str) -> Result<()> {
+    node.with_network(Command::new("tc").args(words.split(' '))).map(|_| ())
+}

@@ -1,0 +1,251 @@
+//! The promises. Each makes machines of its own and leaves none behind.
+
+use super::Place;
+use anyhow::{Context as _, Result, bail, ensure};
+use novacron_agent::hypervisor::{ConsoleStream, HvError, Hypervisor, HypervisorEvent, Listed};
+use novacron_common::{ids::VmId, record::VmState};
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+type Console = Pin<Box<dyn ConsoleStream>>;
+
+const NONE: Duration = Duration::ZERO;
+const GRACE: Duration = Duration::from_secs(30);
+/// How often a guest that may still be booting is spoken to.
+const REPEAT: Duration = Duration::from_millis(500);
+
+/// Asks one, and says how long it took; the error names it.
+macro_rules! ask {
+    ($place:expr, $($promise:ident),* $(,)?) => {$(
+        let asked = Instant::now();
+        $promise($place).await.context(stringify!($promise))?;
+        println!("{:>6} ms  {}", asked.elapsed().as_millis(), stringify!($promise));
+    )*};
+}
+
+/// Asks all of them, one after the other.
+pub async fn all<P: Place>(place: &P) -> Result<()> {
+    ask!(
+        place,
+        defining_again_changes_nothing,
+        starting_and_stopping_twice_is_harmless,
+        an_unknown_machine_is_missing,
+        undefining_cuts_power_and_forgets,
+        the_list_tells_ours_from_foreign,
+        changes_are_announced,
+        a_held_machine_is_resumed,
+        usage_grows_while_it_runs,
+        a_guest_that_is_asked_shuts_down_in_time,
+        the_console_speaks_and_is_taken_over,
+    );
+    Ok(())
+}
+
+async fn is(hypervisor: &dyn Hypervisor, vm: VmId, wanted: VmState) -> Result<()> {
+    let found = hypervisor.state(vm).await?;
+    ensure!(found == wanted, "{vm} is {found:?}, not {wanted:?}");
+    Ok(())
+}
+
+/// A machine that runs.
+async fn running<P: Place>(place: &P, number: u128) -> Result<VmId> {
+    let definition = place.definition(number).await?;
+    place.hypervisor().define(&definition).await?;
+    place.hypervisor().start(definition.vm).await?;
+    is(place.hypervisor(), definition.vm, VmState::Running).await?;
+    Ok(definition.vm)
+}
+
+async fn defining_again_changes_nothing<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let definition = place.definition(1).await?;
+    for _ in 0..2 {
+        hypervisor.define(&definition).await?;
+        is(hypervisor, definition.vm, VmState::Stopped).await?;
+    }
+    hypervisor.start(definition.vm).await?;
+    hypervisor.define(&definition).await?;
+    is(hypervisor, definition.vm, VmState::Running).await?;
+    hypervisor.undefine(definition.vm).await?;
+    Ok(())
+}
+
+async fn starting_and_stopping_twice_is_harmless<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let vm = running(place, 2).await?;
+    hypervisor.start(vm).await?;
+    is(hypervisor, vm, VmState::Running).await?;
+    for _ in 0..2 {
+        hypervisor.stop(vm, NONE).await?;
+        is(hypervisor, vm, VmState::Stopped).await?;
+    }
+    hypervisor.start(vm).await?;
+    is(hypervisor, vm, VmState::Running).await?;
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+async fn an_unknown_machine_is_missing<P: Place>(place: &P) -> Result<()> {
+    let (hypervisor, vm) = (place.hypervisor(), VmId::from_u128(0xdead));
+    is(hypervisor, vm, VmState::Missing).await?;
+    hypervisor.undefine(vm).await?;
+    let refused = |outcome: Result<(), HvError>| matches!(outcome, Err(HvError::Unknown { .. }));
+    ensure!(refused(hypervisor.start(vm).await), "start");
+    ensure!(refused(hypervisor.stop(vm, NONE).await), "stop");
+    ensure!(refused(hypervisor.stop(vm, GRACE).await), "stop with grace");
+    ensure!(refused(hypervisor.resume(vm).await), "resume");
+    ensure!(refused(hypervisor.usage(vm).await.map(drop)), "usage");
+    ensure!(refused(hypervisor.console(vm).await.map(drop)), "console");
+    Ok(())
+}
+
+async fn undefining_cuts_power_and_forgets<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let vm = running(place, 3).await?;
+    for _ in 0..2 {
+        hypervisor.undefine(vm).await?;
+        is(hypervisor, vm, VmState::Missing).await?;
+    }
+    ensure!(
+        !hypervisor.list().await?.iter().any(|listed| matches!(listed, Listed::Ours(id, _) if *id == vm))
+    );
+    Ok(())
+}
+
+async fn the_list_tells_ours_from_foreign<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let running = running(place, 4).await?;
+    let stopped = place.definition(5).await?;
+    hypervisor.define(&stopped).await?;
+    let foreign = place.add_foreign()?;
+    let listed = hypervisor.list().await?;
+    for wanted in [
+        Listed::Ours(running, VmState::Running),
+        Listed::Ours(stopped.vm, VmState::Stopped),
+        Listed::Foreign(foreign),
+    ] {
+        ensure!(listed.contains(&wanted), "{wanted:?} is not in {listed:?}");
+    }
+    ensure!(listed.len() == 3, "{listed:?}");
+    hypervisor.undefine(running).await?;
+    hypervisor.undefine(stopped.vm).await?;
+    Ok(())
+}
+
+async fn changes_are_announced<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let definition = place.definition(6).await?;
+    hypervisor.define(&definition).await?;
+    for start in [true, false] {
+        let mut events = hypervisor.events();
+        if start {
+            hypervisor.start(definition.vm).await?;
+        } else {
+            hypervisor.stop(definition.vm, NONE).await?;
+        }
+        let announced = async {
+            while events.recv().await? != HypervisorEvent::Changed(definition.vm) {}
+            Ok::<_, anyhow::Error>(())
+        };
+        tokio::time::timeout(Duration::from_secs(10), announced).await.context("nothing was announced")??;
+    }
+    hypervisor.undefine(definition.vm).await?;
+    Ok(())
+}
+
+async fn a_held_machine_is_resumed<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let vm = running(place, 7).await?;
+    hypervisor.resume(vm).await?;
+    place.hold(vm).await?;
+    is(hypervisor, vm, VmState::Paused).await?;
+    hypervisor.start(vm).await?;
+    is(hypervisor, vm, VmState::Paused).await.context("start must not let a held machine run")?;
+    hypervisor.resume(vm).await?;
+    is(hypervisor, vm, VmState::Running).await?;
+    place.hold(vm).await?;
+    let asked = Instant::now();
+    hypervisor.stop(vm, GRACE).await?;
+    ensure!(asked.elapsed() < GRACE, "a held guest cannot hear: waiting for it is of no use");
+    is(hypervisor, vm, VmState::Stopped).await?;
+    ensure!(hypervisor.resume(vm).await.is_err(), "a stopped machine was resumed");
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+async fn usage_grows_while_it_runs<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let vm = running(place, 8).await?;
+    let first = hypervisor.usage(vm).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let second = hypervisor.usage(vm).await?;
+    ensure!(second.cpu > first.cpu && second.memory.0 > 0, "{first:?}, then {second:?}");
+    hypervisor.stop(vm, NONE).await?;
+    let stopped = hypervisor.usage(vm).await?;
+    ensure!(stopped == novacron_agent::hypervisor::Usage::default(), "{stopped:?}");
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+async fn a_guest_that_is_asked_shuts_down_in_time<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let vm = running(place, 9).await?;
+    if hypervisor.capabilities().console {
+        drop(answering(place, vm).await?);
+    }
+    let asked = Instant::now();
+    hypervisor.stop(vm, GRACE).await?;
+    ensure!(asked.elapsed() < GRACE, "it took {:?}: its power was cut", asked.elapsed());
+    is(hypervisor, vm, VmState::Stopped).await?;
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+async fn the_console_speaks_and_is_taken_over<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    if !hypervisor.capabilities().console {
+        return Ok(());
+    }
+    let vm = running(place, 10).await?;
+    let mut first = answering(place, vm).await?;
+    let second = answering(place, vm).await?;
+    let ended = tokio::time::timeout(place.patience(), drain(&mut first)).await;
+    ended.context("the first user was not told that the console was taken over")?;
+    drop(second);
+    drop(answering(place, vm).await.context("a third user")?);
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+/// A console whose guest has answered.
+async fn answering<P: Place>(place: &P, vm: VmId) -> Result<Console> {
+    let mut console = place.hypervisor().console(vm).await?;
+    let deadline = Instant::now() + place.patience();
+    let mut heard = String::new();
+    let mut bytes = [0; 1024];
+    while Instant::now() < deadline {
+        console.write_all(b"are-you-there\n").await?;
+        let repeat = tokio::time::sleep(REPEAT);
+        tokio::pin!(repeat);
+        loop {
+            let length = tokio::select! {
+                length = console.read(&mut bytes) => length?,
+                () = &mut repeat => break,
+            };
+            ensure!(length > 0, "the console ended; the guest said: {heard}");
+            heard.push_str(&String::from_utf8_lossy(&bytes[..length]));
+            if heard.contains("are-you-there") {
+                return Ok(console);
+            }
+        }
+    }
+    bail!("the guest did not answer; it said: {heard}")
+}
+
+async fn drain(console: &mut Console) {
+    let mut bytes = [0; 1024];
+    while console.read(&mut bytes).await.is_ok_and(|length| length > 0) {}
+}

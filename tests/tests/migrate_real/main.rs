@@ -1,0 +1,6 @@
+//! Real QEMU under real libvirt, moved by the real programs: ticks, memory, disk and a TCP connection through every move,
+//! and nothing left behind.
+
+mod disks;
+mod live;
+mod stopped;

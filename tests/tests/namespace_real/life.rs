@@ -1,0 +1,255 @@
+//! From start to acknowledged report, through the death of everybody who looks after it.
+
+use crate::world::{World, eventually, exe, groups, processes_with, shell, start};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use novacron_agent::attempt::{Admitted, AttemptError};
+use novacron_common::{
+    record::AttemptOutcome,
+    spec::JobTarget,
+    units::Epoch,
+    wire::{AttemptStart, Denial, DenialCode},
+};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+#[tokio::test]
+async fn exit_codes_and_signals_are_reported_as_they_were() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    for (script, outcome) in [
+        ("exit 0", AttemptOutcome::Exited(0)),
+        ("exit 42", AttemptOutcome::Exited(42)),
+        ("kill -SEGV $$", AttemptOutcome::Signaled(libc::SIGSEGV)),
+        ("kill -KILL $$", AttemptOutcome::Signaled(libc::SIGKILL)),
+        // Rust's runtime ignores SIGPIPE; the command must not inherit that.
+        ("kill -PIPE $$", AttemptOutcome::Signaled(libc::SIGPIPE)),
+        ("kill -TERM $$", AttemptOutcome::Signaled(libc::SIGTERM)),
+    ] {
+        let end = world.sh(script).await;
+        assert_eq!(end.outcome, outcome, "{script}");
+        assert!(end.started_at.is_some_and(|started| started <= end.ended_at), "{end:?}");
+    }
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let mut missing = shell("");
+    missing.argv = vec!["no-such-program".into()];
+    let end = world.run(start(missing)).await;
+    let AttemptOutcome::FailedToStart { reason } = &end.outcome else { panic!("{end:?}") };
+    assert!(reason.contains("no-such-program") && reason.contains("ENOENT"), "{reason}");
+    assert_eq!(end.started_at, None);
+
+    let mut lost = shell("true");
+    lost.working_dir = Some("/nowhere".into());
+    let end = world.run(start(lost)).await;
+    let AttemptOutcome::FailedToStart { reason } = &end.outcome else { panic!("{end:?}") };
+    assert!(reason.contains("/nowhere"), "{reason}");
+
+    let mut empty = shell("");
+    empty.argv.clear();
+    let refused = world.runner.start(start(empty)).await.unwrap_err();
+    assert_eq!(Denial::from(&refused).code, DenialCode::Invalid);
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn a_killed_runner_harms_no_attempt_and_its_successor_reports_the_real_exit() {
+    novacron_tests::require!(root);
+    let folder = TempDir::new().unwrap();
+    let mut driver = Command::new(exe())
+        .arg("hold")
+        .arg(folder.path())
+        .args(["sh", "-c", "echo before; sleep 2.9876; echo after; exit 7"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(driver.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "started\n");
+    eventually("the command runs", || !processes_with("sleep 2.9876").is_empty()).await;
+    driver.kill().unwrap();
+    driver.wait().unwrap();
+
+    let mut world = World::on(folder).await;
+    assert_eq!(processes_with("sleep 2.9876").len(), 1, "the attempt was harmed");
+    assert_eq!(world.runner.running().len(), 1, "it was not adopted");
+    let report = world.report().await;
+    assert_eq!(report.end.outcome, AttemptOutcome::Exited(7));
+    assert_eq!(report.end.output.to_text(), "before\nafter\n");
+    assert_eq!(world.runner.unacknowledged().await.unwrap(), [report]);
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn an_end_while_nobody_looked_is_still_reported() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let start = start(shell("exit 9"));
+    let attempt = start.attempt;
+    world.runner.start(start.clone()).await.unwrap();
+    let report = world.report().await;
+    let World { folder, runner, .. } = world;
+    drop(runner);
+    let world = World::on(folder).await;
+    assert_eq!(world.runner.unacknowledged().await.unwrap(), [report]);
+    world.runner.acknowledge(attempt).await.unwrap();
+    assert_eq!(world.runner.unacknowledged().await.unwrap(), []);
+    // A command that was under way all that time does not run it again.
+    assert_eq!(world.runner.start(start).await.unwrap(), Admitted::AlreadySo);
+    world.leave_no_trace().await;
+}
+
+fn supervisor_of(folder: &Path, start: &AttemptStart) -> Pid {
+    let pid = std::fs::read_to_string(folder.join("attempts").join(start.attempt.to_string()).join("pid"));
+    Pid::from_raw(pid.unwrap().trim().parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_supervisor_that_is_killed_takes_its_tree_along_and_the_attempt_is_lost() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let start = start(shell("(setsid sleep 600.2468 &); sleep 600.2468"));
+    world.runner.start(start.clone()).await.unwrap();
+    eventually("the command runs", || processes_with("sleep 600.2468").len() == 2).await;
+    kill(supervisor_of(world.folder.path(), &start), Signal::SIGKILL).unwrap();
+    let report = world.report().await;
+    assert_eq!(report.end.outcome, AttemptOutcome::Lost);
+    assert_eq!(processes_with("sleep 600.2468"), Vec::<String>::new());
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_lost_while_nobody_looked_is_found_lost() {
+    novacron_tests::require!(root);
+    let world = World::new().await;
+    let start = start(shell("sleep 600.1357"));
+    world.runner.start(start.clone()).await.unwrap();
+    eventually("the command runs", || !processes_with("sleep 600.1357").is_empty()).await;
+    let World { folder, runner, .. } = world;
+    let supervisor = supervisor_of(folder.path(), &start);
+    drop(runner);
+    kill(supervisor, Signal::SIGKILL).unwrap();
+    eventually("the tree is gone", || processes_with("sleep 600.1357").is_empty()).await;
+    let world = World::on(folder).await;
+    let reports = world.runner.unacknowledged().await.unwrap();
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0].end.outcome, AttemptOutcome::Lost);
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn a_signal_that_nobody_ordered_ends_nothing() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let start = start(shell("sleep 1.3579; exit 5"));
+    world.runner.start(start.clone()).await.unwrap();
+    eventually("the command runs", || !processes_with("sleep 1.3579").is_empty()).await;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        kill(supervisor_of(world.folder.path(), &start), signal).unwrap();
+    }
+    assert_eq!(world.report().await.end.outcome, AttemptOutcome::Exited(5));
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn a_kill_ends_it_once_and_only_under_its_epoch() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let mut start = start(shell("trap '' TERM; sleep 600.8642; sleep 600.8642"));
+    start.epoch = Epoch(5);
+    let attempt = start.attempt;
+    let unknown = world.runner.kill(attempt, Epoch(5)).await.unwrap_err();
+    assert_eq!(Denial::from(&unknown).code, DenialCode::Unknown);
+    world.runner.start(start).await.unwrap();
+    let stale = world.runner.kill(attempt, Epoch(4)).await.unwrap_err();
+    assert_eq!(Denial::from(&stale).code, DenialCode::StaleEpoch);
+    assert_eq!(world.runner.kill(attempt, Epoch(5)).await.unwrap(), Admitted::Accepted);
+    let began = Instant::now();
+    assert_eq!(world.report().await.end.outcome, AttemptOutcome::Killed);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(world.runner.kill(attempt, Epoch(5)).await.unwrap(), Admitted::AlreadySo);
+    assert_eq!(processes_with("sleep 600.8642"), Vec::<String>::new());
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn one_fire_has_one_living_attempt_and_epochs_only_rise() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let mut first = start(shell("sleep 600.9753"));
+    first.epoch = Epoch(3);
+    assert_eq!(world.runner.start(first.clone()).await.unwrap(), Admitted::Accepted);
+    assert_eq!(world.runner.start(first.clone()).await.unwrap(), Admitted::AlreadySo);
+
+    let mut second = first.clone();
+    (second.attempt.number, second.epoch) = (2, Epoch(4));
+    let early = world.runner.start(second.clone()).await.unwrap_err();
+    assert!(matches!(early, AttemptError::StillRuns { running: 1, .. }), "{early}");
+    world.runner.kill(first.attempt, Epoch(3)).await.unwrap();
+    world.report().await;
+
+    second.target = JobTarget::Noop;
+    assert_eq!(world.runner.start(second.clone()).await.unwrap(), Admitted::Accepted);
+    assert_eq!(world.report().await.end.outcome, AttemptOutcome::Exited(0));
+    let stale = world.runner.start(first.clone()).await.unwrap_err();
+    assert_eq!(Denial::from(&stale).code, DenialCode::StaleEpoch);
+    world.runner.acknowledge(first.attempt).await.unwrap();
+    world.runner.acknowledge(second.attempt).await.unwrap();
+
+    // Acknowledged, forgotten, restarted: the epoch is still known.
+    let World { folder, runner, .. } = world;
+    drop(runner);
+    let world = World::on(folder).await;
+    let stale = world.runner.start(first).await.unwrap_err();
+    assert_eq!(Denial::from(&stale).code, DenialCode::StaleEpoch);
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn a_supervisor_program_that_is_missing_is_a_failed_start() {
+    novacron_tests::require!(root);
+    let folder = TempDir::new().unwrap();
+    let runner =
+        novacron_agent::attempt::AttemptRunner::open(folder.path(), "/nowhere/agent".into()).await.unwrap();
+    let mut reports = runner.reports().unwrap();
+    assert_eq!(runner.start(start(shell("true"))).await.unwrap(), Admitted::Accepted);
+    let report = reports.recv().await.unwrap();
+    let AttemptOutcome::FailedToStart { reason } = report.end.outcome else { panic!("{:?}", report.end) };
+    assert!(reason.contains("/nowhere/agent"), "{reason}");
+    assert!(groups(&folder.path().join("attempts")).is_empty());
+}
+
+#[tokio::test]
+async fn twenty_at_once_all_end_and_start_fast() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let mut alone = Vec::new();
+    for _ in 0..10 {
+        let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let end = world.sh("true").await;
+        alone.push(end.started_at.unwrap().0 - i64::try_from(began.as_millis()).unwrap());
+    }
+    alone.sort_unstable();
+    println!("start() to running, alone: {alone:?} ms");
+    assert!(alone[alone.len() / 2] < 250, "{alone:?}");
+    for _ in 0..20 {
+        world.runner.start(start(shell("sleep 0.3; echo done"))).await.unwrap();
+    }
+    for _ in 0..20 {
+        let end = world.report().await.end;
+        assert_eq!((end.outcome, end.output.to_text().as_str()), (AttemptOutcome::Exited(0), "done\n"));
+    }
+    world.leave_no_trace().await;
+}

@@ -1,0 +1,8 @@
+//! Commands in real namespaces, and what they try in order to get out. Needs root; nothing else.
+
+mod crash;
+mod life;
+mod limits;
+mod machine;
+mod walls;
+mod world;

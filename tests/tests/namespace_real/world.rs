@@ -1,0 +1,138 @@
+//! A runner on a data folder of its own, and eyes on the host for what it leaves behind.
+
+use novacron_agent::attempt::{Admitted, AttemptRunner};
+use novacron_common::{
+    ids::{AttemptKey, FireCause, FireKey, JobId},
+    record::{AttemptEnd, AttemptReport},
+    spec::{CommandTarget, JobTarget, Root},
+    units::{ByteCount, Epoch, UnixMillis},
+    wire::AttemptStart,
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// Longest that any of these tests waits for a report.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program that stands in for the agent's own.
+pub fn exe() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_attempt-driver"))
+}
+
+pub struct World {
+    pub folder: TempDir,
+    pub runner: AttemptRunner,
+    reports: mpsc::Receiver<AttemptReport>,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::on(TempDir::new().unwrap()).await
+    }
+
+    /// A runner on what an earlier one left.
+    pub async fn on(folder: TempDir) -> Self {
+        let runner = AttemptRunner::open(folder.path(), exe()).await.unwrap();
+        let reports = runner.reports().expect("the first caller gets the channel");
+        Self { folder, runner, reports }
+    }
+
+    /// Runs a shell script to its end.
+    pub async fn sh(&mut self, script: &str) -> AttemptEnd {
+        self.run(start(shell(script))).await
+    }
+
+    pub async fn run(&mut self, start: AttemptStart) -> AttemptEnd {
+        let attempt = start.attempt;
+        assert_eq!(self.runner.start(start).await.unwrap(), Admitted::Accepted);
+        let report = self.report().await;
+        assert_eq!(report.attempt, attempt);
+        report.end
+    }
+
+    pub async fn report(&mut self) -> AttemptReport {
+        let report = tokio::time::timeout(PATIENCE, self.reports.recv()).await;
+        report.expect("a report in time").expect("an open channel")
+    }
+
+    /// Lets the reports go and checks that nothing of any attempt is left on the host.
+    pub async fn leave_no_trace(self) {
+        for report in self.runner.unacknowledged().await.unwrap() {
+            self.runner.acknowledge(report.attempt).await.unwrap();
+        }
+        let attempts = self.folder.path().join("attempts");
+        let left: Vec<_> = std::fs::read_dir(&attempts)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != ".instance" && name != "fences")
+            .collect();
+        assert!(left.is_empty(), "left in attempts: {left:?}");
+        let groups = groups(&attempts);
+        assert!(groups.is_empty(), "left cgroups: {groups:?}");
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let here = self.folder.path().to_str().unwrap();
+        assert!(!mounts.contains(here), "left mounts:\n{mounts}");
+    }
+}
+
+/// The cgroups that belong to a home, in whatever hierarchy.
+pub fn groups(home: &Path) -> Vec<PathBuf> {
+    let instance = std::fs::read_to_string(home.join(".instance")).unwrap();
+    let name = format!("novacron-{}", instance.trim());
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+    let roots = hierarchies.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
+    roots.map(|root| root.join(&name)).filter(|path| path.exists()).collect()
+}
+
+/// The command lines of the host's processes that begin with this text.
+pub fn processes_with(marker: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()))
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "))
+        .filter(|line| line.starts_with(marker))
+        .collect()
+}
+
+/// Waits until `holds`, or fails.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("never happened: {what}");
+}
+
+pub fn shell(script: &str) -> CommandTarget {
+    CommandTarget {
+        argv: vec!["sh".into(), "-c".into(), script.into()],
+        env: Vec::new(),
+        working_dir: None,
+        memory_max: ByteCount::mib(128),
+        pids_max: 64,
+        cpu_millis: 2000,
+        root: Root::Host,
+    }
+}
+
+/// A start of its own fire.
+pub fn start(target: CommandTarget) -> AttemptStart {
+    static NEXT: AtomicI64 = AtomicI64::new(1);
+    let scheduled_at = UnixMillis(NEXT.fetch_add(1, Ordering::Relaxed) * 1000);
+    let fire = FireKey { job: JobId::from_u128(7), scheduled_at, cause: FireCause::Schedule };
+    AttemptStart {
+        attempt: AttemptKey { fire, number: 1 },
+        epoch: Epoch(1),
+        target: JobTarget::Command(target),
+        timeout_ms: 20_000,
+        scheduled_at,
+    }
+}
