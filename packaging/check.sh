@@ -44,6 +44,7 @@ done
 for file in etc/novacron/agent.toml etc/novacron/coordinator.toml usr/lib/systemd/system/novacron-agent.service \
   usr/lib/systemd/system/novacron-coordinator.service usr/share/bash-completion/completions/novactl \
   usr/share/zsh/vendor-completions/_novactl usr/share/fish/vendor_completions.d/novactl.fish \
+  usr/bin/novacron-supervisor etc/apparmor.d/abstractions/libvirt-qemu.d/novacron \
   var/lib/novacron/agent var/lib/novacron/import; do
   expect "$file"
 done

@@ -54,6 +54,13 @@ stage_service() {
   done
 }
 
+# The small program beside each attempt, and leave for QEMU to open the sockets of a migration where AppArmor is on.
+stage_agent() {
+  put 755 "$target/$profile/novacron-supervisor" usr/bin/novacron-supervisor
+  strip --strip-unneeded "$stage/usr/bin/novacron-supervisor"
+  put 644 packaging/novacron-agent/apparmor etc/apparmor.d/abstractions/libvirt-qemu.d/novacron
+}
+
 stage_completions() {
   local shell file
   for shell in bash zsh fish; do
@@ -104,6 +111,7 @@ package() {
     novactl) stage_completions ;;
     *) stage_service "$package" ;;
   esac
+  [ "$package" != novacron-agent ] || stage_agent
   write_control "$package"
   dpkg-deb --root-owner-group "${compress[@]}" --build "$stage" "$file" >/dev/null
   say "$file ($(du -h "$file" | cut -f1))"

@@ -149,7 +149,14 @@ async fn assemble(config: Config) -> anyhow::Result<Parts> {
     let seal_key = SealKey::load(&config.seal_key)?;
     let endpoint = Endpoint::bind(config.quic.listen, Arc::new(IdentityCell::new(identity)))?;
     let options = LedgerOptions { node, folder: config.ledger_dir(), endpoint: Some(endpoint.clone()) };
-    let ledger = Ledger::open(options).await?;
+    let ledger = match Ledger::open(options).await {
+        Ok(ledger) => ledger,
+        Err(error) => {
+            // Its own task would hold the port.
+            endpoint.close().await;
+            return Err(error.into());
+        }
+    };
     let authority = Authority::new(AuthorityOptions {
         ledger: ledger.clone(),
         endpoint: endpoint.clone(),

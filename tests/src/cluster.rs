@@ -42,6 +42,9 @@ pub struct ClusterOptions {
     pub hosts: Vec<(String, HostOptions)>,
     /// How long certificates are valid; `None`: the product's default.
     pub certificate_seconds: Option<u32>,
+    /// Where agents find libvirtd's socket for the control lane of a migration; `None`: libvirtd's own. A test that
+    /// wants to see or break that lane puts a relay there.
+    pub control_socket: Option<String>,
 }
 
 impl ClusterOptions {
@@ -49,7 +52,12 @@ impl ClusterOptions {
     #[must_use]
     pub fn two_hosts(name: &str) -> Self {
         let host = |name: &str| (name.to_owned(), HostOptions::default());
-        Self { name: name.to_owned(), hosts: vec![host("h1"), host("h2")], certificate_seconds: None }
+        Self {
+            name: name.to_owned(),
+            hosts: vec![host("h1"), host("h2")],
+            certificate_seconds: None,
+            control_socket: None,
+        }
     }
 }
 
@@ -103,7 +111,7 @@ impl Cluster {
         let mut members = Vec::new();
         for (name, host_options) in &options.hosts {
             let host = lab.host(name, *host_options)?;
-            members.push(enroll(&lab, &access, host)?);
+            members.push(enroll(&lab, &access, host, options)?);
         }
         let cluster = Self { coordinator, members, access, lab };
         cluster.wait_for_hosts()?;
@@ -141,8 +149,45 @@ impl Cluster {
     /// When it does not come back.
     pub fn restart_coordinator(&mut self) -> Result<()> {
         self.coordinator.kill9()?;
+        self.start_coordinator()
+    }
+
+    /// Starts the coordinator again after it was killed.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn start_coordinator(&mut self) -> Result<()> {
         self.coordinator.start(self.lab.outside())?;
         wait_for_api(&self.lab)
+    }
+
+    /// Kills a host's agent with SIGKILL.
+    ///
+    /// # Errors
+    /// When there is no such host or its agent does not run.
+    pub fn kill_agent(&mut self, host: &str) -> Result<()> {
+        self.member(host)?.agent.kill9()
+    }
+
+    /// Starts a host's agent again.
+    ///
+    /// # Errors
+    /// When there is no such host or its agent runs already.
+    pub fn start_agent(&mut self, host: &str) -> Result<()> {
+        let member = self.member(host)?;
+        member.agent.start(member.host.node())
+    }
+
+    /// Pulls a host's plug, boots it again and starts its agent, as systemd would.
+    ///
+    /// # Errors
+    /// When there is no such host or it does not come up.
+    pub fn power_cycle(&mut self, host: &str) -> Result<()> {
+        let found = self.members.iter_mut().find(|member| member.host.name() == host);
+        let member = found.with_context(|| format!("no host {host}"))?;
+        member.host.crash();
+        self.lab.boot(&mut member.host)?;
+        member.agent.start(member.host.node())
     }
 
     /// Waits until the coordinator reports every host as up.
@@ -206,6 +251,18 @@ impl Cluster {
         Ok(remains)
     }
 
+    /// Room that is reserved on a host on which no machine is placed, and sockets of migrations. Empty: nothing.
+    ///
+    /// # Errors
+    /// When a host or the API cannot be asked.
+    pub fn idle_reservations_and_sockets(&self) -> Result<Vec<String>> {
+        let mut left = remains::in_ledger(self)?;
+        for member in &self.members {
+            left.extend(remains::sockets(&member.host)?);
+        }
+        Ok(left)
+    }
+
     /// What a host that should have nothing of the machine has of it. Empty: nothing.
     ///
     /// # Errors
@@ -240,8 +297,8 @@ pub fn items(list: Value) -> Vec<Value> {
     }
 }
 
-fn enroll(lab: &Lab, access: &Access, host: Host) -> Result<Member> {
-    let config = config::agent(&host)?;
+fn enroll(lab: &Lab, access: &Access, host: Host, options: &ClusterOptions) -> Result<Member> {
+    let config = config::agent(&host, options)?;
     write(&host.dir().join("etc-novacron/agent.toml"), &config)?;
     let answer = novactl(lab, access, &["host", "token"])?;
     let token = answer["token"].as_str().with_context(|| format!("no join token in {answer}"))?;

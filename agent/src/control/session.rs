@@ -16,8 +16,12 @@ use tokio::sync::watch;
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 /// How long status waits after a change for further ones.
 const SETTLE: Duration = Duration::from_millis(20);
-/// Pause between two rounds of trying every coordinator.
+/// Pause between two rounds of trying every coordinator: short at first, for a change of leader.
 const PAUSE: Duration = Duration::from_millis(400);
+/// Rounds after which the pause is long and the log quiet: nobody is there.
+const PATIENT_ROUNDS: u32 = 20;
+/// The long pause.
+const PAUSE_LONG: Duration = Duration::from_secs(2);
 /// How long a coordinator may take to answer a hello.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// A deleted machine is named as missing this long.
@@ -88,20 +92,22 @@ impl Session {
     /// Keeps a session for ever.
     pub async fn run(mut self) {
         let mut hint: Option<SocketAddr> = None;
+        let mut rounds = 0;
         loop {
             let known = self.parts.peers.coordinators().into_iter().map(|c| c.quic);
             let candidates: Vec<_> = hint.take().into_iter().chain(known).collect();
             for address in candidates {
-                let end = self.converse(address).await;
-                self.link.send_replace(None);
-                let Err(end) = end else { continue };
-                tracing::info!(%address, reason = describe(&end), "no session with this coordinator");
+                let Err(end) = self.converse(address).await else { continue };
+                let had_session = self.link.send_replace(None).is_some();
+                rounds = if had_session { 0 } else { rounds };
+                tell(address, &end, rounds);
                 if let SessionEnd::NotLeader(Some(leader)) = end {
                     hint = Some(leader.quic);
                     break;
                 }
             }
-            tokio::time::sleep(if hint.is_some() { PAUSE / 8 } else { PAUSE }).await;
+            rounds += 1;
+            tokio::time::sleep(pause(hint.is_some(), rounds)).await;
         }
     }
 
@@ -181,6 +187,23 @@ impl Session {
             vms,
             foreign_domains: self.parts.machines.foreign().await,
         }
+    }
+}
+
+fn pause(has_hint: bool, rounds: u32) -> Duration {
+    match (has_hint, rounds) {
+        (true, 0..=PATIENT_ROUNDS) => PAUSE / 8,
+        (_, 0..=PATIENT_ROUNDS) => PAUSE,
+        _ => PAUSE_LONG,
+    }
+}
+
+fn tell(address: SocketAddr, end: &SessionEnd, rounds: u32) {
+    let reason = describe(end);
+    if rounds <= 1 || rounds == PATIENT_ROUNDS {
+        tracing::warn!(%address, reason, "no session with this coordinator");
+    } else {
+        tracing::debug!(%address, reason, "no session with this coordinator");
     }
 }
 

@@ -120,7 +120,10 @@ pub enum HvError {
 
 impl HvError {
     /// A failure with its cause.
-    pub fn failed(doing: impl Into<String>, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn failed(
+        doing: impl Into<String>,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self::Failed { doing: doing.into(), cause: cause.into() }
     }
 }

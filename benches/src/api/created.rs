@@ -1,9 +1,10 @@
 //! From "create" to "the guest runs", on a real host with a real agent, beside `virsh create` of the same guest there.
 //!
 //! The clock starts with the `POST` (its connection exists) and stops when the guest's init says its first word on the
-//! serial console, as seen from outside. When QEMU began is the kernel's own stamp (`/proc/PID/stat`, 10 ms steps):
-//! from then on libvirt, QEMU and the guest are at work and nothing of ours, so that ours is at most what came before. The
-//! template's files are on the host and each machine gets a copy-on-write overlay; the peer's disk exists beforehand.
+//! serial console, as seen from outside. When QEMU began is the kernel's own stamp (`/proc/PID/stat`, 10 ms steps): from
+//! then on libvirt, QEMU and the guest are at work and nothing of ours, so that ours is at most what came before.
+//!
+//! The template's files are on the host and each machine gets a copy-on-write overlay; the peer's disk exists beforehand.
 
 use crate::{
     guest::{Shape, create, start_plain, virsh},

@@ -14,6 +14,7 @@ use novacron_tests::{
     serial::Recorder,
 };
 use serde_json::json;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// How often the API is asked whether the migration has ended: the error of our seconds.
@@ -120,16 +121,58 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Follows the migration to its end, and prints how long it was seen in each state.
 async fn migrate(client: &Client, vm: &str, to: &str) -> Result<f64> {
     let began = Instant::now();
     let asked = client.post(&format!("/api/v1/vms/{vm}/migrate"), &json!({"target_host": to})).await?;
     let id = asked["id"].as_str().with_context(|| format!("no id in {asked}"))?;
+    let (mut phases, mut last) = (Phases::default(), String::new());
     loop {
         let view = client.show(&format!("/api/v1/migrations/{id}")).await?;
-        match view["status"]["state"].as_str() {
-            Some("completed") => return Ok(began.elapsed().as_secs_f64()),
-            Some("failed" | "cancelled") => bail!("our migration did not complete: {}", view["status"]),
+        let state = view["status"]["state"].as_str().context("a migration without a state")?;
+        if state != last {
+            phases.enter(state, began.elapsed());
+            state.clone_into(&mut last);
+        }
+        match state {
+            "completed" => break,
+            "failed" | "cancelled" => bail!("our migration did not complete: {}", view["status"]),
             _ => tokio::time::sleep(ASK_EVERY).await,
         }
+    }
+    println!("{:>14}  {phases}", "");
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// The states that a migration was seen in, and since when. A state between two questions is not seen.
+#[derive(Default)]
+struct Phases(Vec<(String, Duration)>);
+
+impl Phases {
+    fn enter(&mut self, state: &str, at: Duration) {
+        self.0.push((state.to_owned(), at));
+    }
+}
+
+impl fmt::Display for Phases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.windows(2).try_for_each(|pair| {
+            let spent = pair[1].1.saturating_sub(pair[0].1);
+            write!(f, "{} {:.2} s  ", pair[0].0, spent.as_secs_f64())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_phase_lasts_until_the_next() {
+        let mut phases = Phases::default();
+        for (state, ms) in [("preparing", 100), ("copying", 400), ("completed", 5400)] {
+            phases.enter(state, Duration::from_millis(ms));
+        }
+        assert_eq!(phases.to_string().trim(), "preparing 0.30 s  copying 5.00 s");
     }
 }

@@ -39,6 +39,8 @@ struct Node {
 /// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
+    /// A change was left half-way (joint consensus, Raft section 6) by a leader that was lost: finish it.
+    Settle,
     /// A new coordinator begins to receive the log.
     AddLearner(NodeId, Member),
     /// It has the log: it may vote.
@@ -56,6 +58,7 @@ struct Seen {
     wanted: BTreeMap<NodeId, Member>,
     nodes: BTreeMap<NodeId, Node>,
     last_log: u64,
+    joint: bool,
 }
 
 impl Seen {
@@ -71,7 +74,8 @@ impl Seen {
                 (*node, Node { voter: voters.contains(node), member: *at, matched: matched(node) })
             })
             .collect();
-        Self { wanted, nodes, last_log: metrics.last_log_index.unwrap_or(0) }
+        let joint = membership.get_joint_config().len() > 1;
+        Self { wanted, nodes, last_log: metrics.last_log_index.unwrap_or(0), joint }
     }
 
     /// Additions first: a replaced coordinator's successor votes before its predecessor leaves.
@@ -79,6 +83,9 @@ impl Seen {
         // Before the founder's first command there is no address book to follow.
         if self.wanted.is_empty() {
             return None;
+        }
+        if self.joint {
+            return Some(Step::Settle);
         }
         self.relocation().or_else(|| self.promotion()).or_else(|| self.addition()).or_else(|| self.removal())
     }
@@ -147,6 +154,8 @@ type Changed = Result<ClientWriteResponse<Types>, RaftError<NodeId, ClientWriteE
 async fn change(raft: &Raft, step: &Step) -> Changed {
     let (changes, retain) = match *step {
         Step::AddLearner(node, member) => return raft.add_learner(node, member, false).await,
+        // Adding nobody leads from a joint configuration to its later half.
+        Step::Settle => (ChangeMembers::AddVoterIds(BTreeSet::new()), true),
         Step::Promote(node) => (ChangeMembers::AddVoterIds([node].into()), true),
         // openraft warns of this one: safe here, because a node's number stands in its certificate, so that at a
         // wrong address nobody is taken for it.
@@ -173,6 +182,7 @@ mod tests {
                 })
                 .collect(),
             last_log: LAST,
+            joint: false,
         }
     }
 
@@ -201,6 +211,12 @@ mod tests {
         let elsewhere = Member { quic: ([10, 0, 0, 1], 8091).into(), ..Member::default() };
         seen.wanted.insert(1, elsewhere);
         assert_eq!(seen.next(), Some(Step::Move(1, elsewhere)));
+    }
+
+    #[test]
+    fn a_change_that_was_left_half_way_is_finished_first() {
+        let half_way = Seen { joint: true, ..seen(&[1, 2], &[(1, true, Some(LAST))]) };
+        assert_eq!(half_way.next(), Some(Step::Settle));
     }
 
     #[test]

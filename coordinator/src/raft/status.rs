@@ -12,7 +12,7 @@ pub struct MemberStatus {
     pub quic: SocketAddr,
     /// HTTP API.
     pub http: SocketAddr,
-    /// Whether it votes; a learner only receives.
+    /// Whether it votes, in both halves of a change under way; a learner only receives.
     pub voter: bool,
     /// Whether it leads, as far as this node knows.
     pub leader: bool,
@@ -49,7 +49,7 @@ impl Ledger {
             node: *node,
             quic: member.quic,
             http: member.http,
-            voter: membership.voter_ids().any(|voter| voter == *node),
+            voter: membership.get_joint_config().iter().all(|voters| voters.contains(node)),
             leader: metrics.current_leader == Some(*node),
         };
         membership.nodes().map(status).collect()

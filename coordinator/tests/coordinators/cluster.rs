@@ -35,10 +35,11 @@ async fn three_replicate_and_survive_the_loss_of_their_leader() {
     eventually("the survivors commit", async || nodes[survivor].ledger().propose(write()).await.is_ok())
         .await;
     println!("first write after the leader's loss: {:?}", began.elapsed());
+    nodes[survivor].ledger().linearizable().await.unwrap();
     let written = nodes[survivor].tokens();
     nodes[lost].start().await;
     eventually("the restarted one has caught up", async || nodes[lost].tokens() >= written).await;
-    assert_eq!(nodes[lost].voters(), [1, 2, 3]);
+    eventually("it votes", async || nodes[lost].voters() == [1, 2, 3]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

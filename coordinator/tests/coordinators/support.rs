@@ -18,7 +18,7 @@ use novacron_coordinator::{
 use novacron_core::{Applied, CommandBody, command::TokenPut};
 use novacron_transport::{Endpoint, Identity, IdentityCell, Link, Role, Stream, certificate_request};
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -52,8 +52,11 @@ fn ledger_only(parts: &Parts) -> anyhow::Result<Services> {
     Ok(Services { agents: Arc::new(NoAgents), tasks })
 }
 
+/// A port on a loopback address of this process's own (all of 127.0.0.0/8 is loopback), so that tests in other
+/// processes cannot take it in between.
 pub fn free_port() -> SocketAddr {
-    UdpSocket::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    UdpSocket::bind((Ipv4Addr::new(127, high | 0x40, middle, low), 0)).unwrap().local_addr().unwrap()
 }
 
 fn config(name: &str, folder: &Path, validity: Duration) -> Config {

@@ -101,10 +101,7 @@ impl Body {
     /// A multiply and a shift per word: enough to leave nothing for zstd, cheap enough for an emulated CPU.
     fn next_word(&mut self) -> u64 {
         if self.step != 0 {
-            self.word = self
-                .word
-                .wrapping_mul(0x5851_f42d_4c95_7f2d)
-                .wrapping_add(self.step);
+            self.word = self.word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(self.step);
             return self.word ^ (self.word >> 32);
         }
         self.word

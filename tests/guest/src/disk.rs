@@ -95,17 +95,10 @@ impl DiskTest {
     }
 
     fn open_with(path: &Path, mib: u64, flags: i32) -> io::Result<(Self, Found)> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(flags)
-            .open(path)?;
+        let mut file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
         let slots = file.seek(SeekFrom::End(0))?.min(mib << 20) / PAGE_BYTES as u64;
         if slots == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the disk is smaller than one block",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the disk is smaller than one block"));
         }
         let count = usize::try_from(slots).map_err(io::Error::other)?;
         let mut disk = Self {
@@ -214,8 +207,7 @@ fn offset(index: usize) -> u64 {
 #[must_use]
 pub fn area_hash(area: &[u8]) -> u64 {
     let mut hash = WordHash::default();
-    area.chunks_exact(PAGE_BYTES)
-        .for_each(|block| hash.word(of_bytes(block)));
+    area.chunks_exact(PAGE_BYTES).for_each(|block| hash.word(of_bytes(block)));
     hash.value()
 }
 
@@ -261,9 +253,7 @@ mod tests {
         (0..2000).for_each(|_| disk.write_one().unwrap());
         assert_eq!(disk.settle().unwrap().1, 0);
         disk.file.write_all_at(&Block::zeroed().0, offset(3)).unwrap();
-        disk.file
-            .write_all_at(&Block::of(4, 1_000_000).0, offset(4))
-            .unwrap();
+        disk.file.write_all_at(&Block::of(4, 1_000_000).0, offset(4)).unwrap();
         disk.file.write_all_at(&[1, 2, 3], offset(5) + 2048).unwrap();
         assert_eq!(disk.settle().unwrap().1, 3);
         assert_eq!(scratch.open().1.torn, 1);
@@ -274,9 +264,6 @@ mod tests {
         let scratch = Scratch::new("hash");
         let (mut disk, _) = scratch.open();
         disk.write_one().unwrap();
-        assert_eq!(
-            disk.settle().unwrap().0,
-            area_hash(&std::fs::read(&scratch.0).unwrap())
-        );
+        assert_eq!(disk.settle().unwrap().0, area_hash(&std::fs::read(&scratch.0).unwrap()));
     }
 }

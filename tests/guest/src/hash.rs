@@ -66,9 +66,6 @@ mod tests {
 
     #[test]
     fn order_of_words_matters() {
-        assert_ne!(
-            of_bytes(&[1, 0, 0, 0, 0, 0, 0, 0, 2]),
-            of_bytes(&[2, 0, 0, 0, 0, 0, 0, 0, 1])
-        );
+        assert_ne!(of_bytes(&[1, 0, 0, 0, 0, 0, 0, 0, 2]), of_bytes(&[2, 0, 0, 0, 0, 0, 0, 0, 1]));
     }
 }

@@ -29,9 +29,7 @@ impl Arena {
     /// A working set of `mib` MiB (at least one page), written once.
     #[must_use]
     pub fn new(mib: u64, fill: Fill) -> Self {
-        let count = usize::try_from(mib * (1 << 20) / PAGE_BYTES as u64)
-            .unwrap_or(usize::MAX)
-            .max(1);
+        let count = usize::try_from(mib * (1 << 20) / PAGE_BYTES as u64).unwrap_or(usize::MAX).max(1);
         let mut arena = Self {
             pages: vec![Page([0; PAGE_WORDS]); count],
             states: vec![PageState::default(); count],
@@ -59,10 +57,7 @@ impl Arena {
     /// Rewrites one page, chosen at random, with its next version.
     pub fn rewrite_one(&mut self) {
         let index = self.pick();
-        self.states[index] = PageState {
-            version: self.states[index].version.wrapping_add(1),
-            pokes: 0,
-        };
+        self.states[index] = PageState { version: self.states[index].version.wrapping_add(1), pokes: 0 };
         self.write(index);
     }
 
@@ -90,24 +85,13 @@ impl Arena {
     #[must_use]
     pub fn sum(&self) -> Sum {
         let mut hash = WordHash::default();
-        self.pages
-            .iter()
-            .flat_map(|page| page.0.iter())
-            .for_each(|&word| hash.word(word));
+        self.pages.iter().flat_map(|page| page.0.iter()).for_each(|&word| hash.word(word));
         let bad = (0..self.len()).filter(|&index| !self.holds(index)).count() as u64;
-        Sum {
-            hash: hash.value(),
-            bad,
-        }
+        Sum { hash: hash.value(), bad }
     }
 
     fn write(&mut self, index: usize) {
-        content::write(
-            &mut self.pages[index].0,
-            index as u64,
-            self.states[index],
-            self.fill,
-        );
+        content::write(&mut self.pages[index].0, index as u64, self.states[index], self.fill);
     }
 
     fn pick(&mut self) -> usize {

@@ -58,9 +58,7 @@ impl Options {
             let Some(setting) = word.strip_prefix("nova.") else {
                 continue;
             };
-            let taken = setting
-                .split_once('=')
-                .and_then(|(key, value)| options.set(key, value));
+            let taken = setting.split_once('=').and_then(|(key, value)| options.set(key, value));
             if taken.is_none() {
                 options.refused.push(word.to_owned());
             }
@@ -134,12 +132,6 @@ mod tests {
             "nova.mb=many nova.tick=0 nova.addr=10.0.0.1/40 nova.disk=../sda nova.colour=red nova.poke";
         let options = Options::parse(line);
         assert_eq!(options.refused.len(), 6);
-        assert_eq!(
-            Options {
-                refused: Vec::new(),
-                ..options
-            },
-            Options::default()
-        );
+        assert_eq!(Options { refused: Vec::new(), ..options }, Options::default());
     }
 }

@@ -99,11 +99,7 @@ fn parse_body(body: &str) -> Option<Tick> {
         disk_reads: field("dr")?,
         disk_bad: field("db")?,
     };
-    Some(Tick {
-        number,
-        guest_us,
-        counters,
-    })
+    Some(Tick { number, guest_us, counters })
 }
 
 #[cfg(test)]
@@ -111,20 +107,9 @@ mod tests {
     use super::*;
 
     fn tick() -> Tick {
-        let counters = Counters {
-            pages: 1,
-            pokes: 2,
-            passes: 3,
-            bad: 4,
-            disk_writes: 5,
-            disk_reads: 6,
-            disk_bad: 7,
-        };
-        Tick {
-            number: 42,
-            guest_us: 1_234_005,
-            counters,
-        }
+        let counters =
+            Counters { pages: 1, pokes: 2, passes: 3, bad: 4, disk_writes: 5, disk_reads: 6, disk_bad: 7 };
+        Tick { number: 42, guest_us: 1_234_005, counters }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub fn coordinator(options: &ClusterOptions) -> String {
 }
 
 /// `agent.toml` for a host's agent.
-pub fn agent(host: &Host) -> Result<String> {
+pub fn agent(host: &Host, options: &ClusterOptions) -> Result<String> {
     let mut config = Table::new();
     set(&mut config, "agent", "name", host.name());
     set(&mut config, "agent", "quic_listen", format!("0.0.0.0:{AGENT_PORT}"));
@@ -32,6 +32,9 @@ pub fn agent(host: &Host) -> Result<String> {
     set(&mut config, "hypervisor", "accel", "tcg");
     if host.qemu_user() == QemuUser::LibvirtQemu {
         set(&mut config, "hypervisor", "qemu_user", "libvirt-qemu");
+    }
+    if let Some(socket) = &options.control_socket {
+        set(&mut config, "hypervisor", "libvirt_socket", socket.as_str());
     }
     // The guest's kernel, initramfs and empty disks are where they were built: the hosts see the machine's files.
     let images = bins::target_dir()?.join("lab").display().to_string();

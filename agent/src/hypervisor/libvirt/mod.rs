@@ -19,7 +19,7 @@ pub mod xml;
 
 pub use probe::AccelSetting;
 
-use super::{Capabilities, ConsoleStream, Definition, Hypervisor, HypervisorEvent, HvError, Listed, Usage};
+use super::{Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage};
 use async_trait::async_trait;
 use connection::Connection;
 use novacron_common::{

@@ -128,7 +128,7 @@ fn a_foreign_disk_or_host_device_is_refused_by_name() {
         "<graphics type='vnc' listen='0.0.0.0'/>",
         "<controller type='scsi' index='0'/>",
         "<controller type='pci' index='9' model='pcie-root'><driver iommu='/x'/></controller>",
-        "<emulator>/tmp/evil</emulator>",
+        "<emulator>/opt/evil</emulator>",
         "<watchdog model='itco' action='dump'/>",
         "<audio id='2' type='file' path='/srv/x'/>",
         "<console type='file'><source path='/etc/passwd'/><target type='serial' port='0'/></console>",
@@ -147,7 +147,7 @@ fn what_is_beside_the_devices_is_compared_too() {
         "<seclabel type='static' model='dac' relabel='yes'><label>root</label></seclabel>",
         "<launchSecurity type='sev'/>",
         "<resource><partition>/other</partition></resource>",
-        "<os><loader>/tmp/x</loader></os>",
+        "<os><loader>/opt/x</loader></os>",
         "<name>another</name>",
     ] {
         assert!(refusal(with_inserted(PREPARE, "<devices>", extra)).contains("domain/"), "{extra}");

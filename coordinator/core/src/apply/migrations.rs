@@ -176,7 +176,8 @@ pub(super) fn guest_stopped(state: &mut State, id: MigrationId) {
         return;
     };
     if let Some(vm) = state.vm(record.vm).cloned() {
-        state.write(VmRecord { hold_stopped: false, ..vm });
+        // It stopped for the move, not by its own wish: it is to run again wherever the move ends.
+        state.write(VmRecord { hold_stopped: false, settled: false, ..vm });
     }
     // A new step: whoever drives the saga looks again at once.
     state.write(MigrationRecord { awaits_stop: false, step: record.step + 1, ..record });

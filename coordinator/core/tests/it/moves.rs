@@ -5,20 +5,17 @@ use crate::world::{World, hello, seen};
 use novacron_common::{
     api::{EventKind, MigrationState},
     ids::{HostId, MigrationId, VmId},
-    record::{
-        InboundState, MigrationReport, OutboundState, SideState, VmAction, VmState,
-    },
+    record::{InboundState, MigrationReport, OutboundState, SideState, VmAction, VmState},
     units::{ByteCount, Epoch},
     wire::AgentCommand,
 };
 use novacron_core::{
     Applied, CommandBody,
-    command::{
-        Handover, HostRemove, MigrationDenied, MigrationObserve,
-        VmRestart,
-    }, migration,
+    command::{Handover, HostRemove, MigrationDenied, MigrationObserve, VmRestart},
+    migration,
     migration::saga::{self, SagaAction},
-    record::MigrationRecord, views, vms,
+    record::MigrationRecord,
+    views, vms,
 };
 
 struct Move {

@@ -4,19 +4,13 @@ use crate::world::{NOON, World, command_target, job_spec, seen, vm_create, vm_sp
 use novacron_common::{
     api::{FireState, VmDesired},
     ids::{FireKey, HostId, JobId, VmId},
-    record::{
-        AttemptEnd, AttemptOutcome, AttemptReport, HostStatus,
-        Output, VmAction, VmState,
-    },
+    record::{AttemptEnd, AttemptOutcome, AttemptReport, HostStatus, Output, VmAction, VmState},
     spec::{RestartPolicy, VmSpec},
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
 };
 use novacron_core::{
     Applied, CommandBody, attempts,
-    command::{
-        AttemptPlace, HostRemove, JobExecute, VmDesire, VmPlace,
-        VmRestart,
-    },
+    command::{AttemptPlace, HostRemove, JobExecute, VmDesire, VmPlace, VmRestart},
     hosts,
     placement::{Constraints, plan},
     schedule, views, vms,

@@ -82,14 +82,8 @@ fn set_rate(guest: &Guest, number: &str) {
 }
 
 fn print_sum(guest: &Guest) {
-    let sum = guest
-        .arena
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .sum();
-    guest
-        .console
-        .line(&format!("SUM hash={:016x} bad={}", sum.hash, sum.bad));
+    let sum = guest.arena.lock().unwrap_or_else(std::sync::PoisonError::into_inner).sum();
+    guest.console.line(&format!("SUM hash={:016x} bad={}", sum.hash, sum.bad));
 }
 
 /// Stops all writing (until `go`) and prints what the disk then holds, for comparison with the image on the host.
@@ -102,9 +96,7 @@ fn settle_disk(guest: &Guest) {
     match disk.settle() {
         Ok((hash, bad)) => {
             let (slots, seq) = (disk.slots(), disk.last_seq());
-            guest.console.line(&format!(
-                "SYNC hash={hash:016x} slots={slots} seq={seq} bad={bad}"
-            ));
+            guest.console.line(&format!("SYNC hash={hash:016x} slots={slots} seq={seq} bad={bad}"));
         }
         Err(cause) => guest.console.line(&format!("FAULT sync: {cause}")),
     }

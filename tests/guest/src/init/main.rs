@@ -56,36 +56,16 @@ fn start(options: Options, console: Console) -> Guest {
             Err(cause) => console.line(&format!("FAULT eth0: {cause}")),
         }
     }
-    let disk = options
-        .disk
-        .as_deref()
-        .and_then(|name| work::open_disk(&console, name, options.disk_mib));
+    let disk = options.disk.as_deref().and_then(|name| work::open_disk(&console, name, options.disk_mib));
     let arena = Arena::new(options.mib, options.fill);
-    console.line(&format!(
-        "READY pages={} tick={} fill={:?}",
-        arena.len(),
-        options.tick_ms,
-        options.fill
-    ));
+    console.line(&format!("READY pages={} tick={} fill={:?}", arena.len(), options.tick_ms, options.fill));
     let stats = Stats::new(options.rate);
-    Guest {
-        options,
-        console,
-        stats,
-        arena: Mutex::new(arena),
-        disk: disk.map(Mutex::new),
-    }
+    Guest { options, console, stats, arena: Mutex::new(arena), disk: disk.map(Mutex::new) }
 }
 
 fn spawn_workers(guest: &Arc<Guest>) {
-    let workers: [fn(&Guest); 6] = [
-        work::rewrite,
-        work::verify,
-        work::use_disk,
-        echo::serve,
-        power::wait_for_button,
-        console::obey,
-    ];
+    let workers: [fn(&Guest); 6] =
+        [work::rewrite, work::verify, work::use_disk, echo::serve, power::wait_for_button, console::obey];
     for worker in workers {
         let guest = Arc::clone(guest);
         thread::spawn(move || worker(&guest));
@@ -97,11 +77,7 @@ fn tick_for_ever(guest: &Guest) -> ! {
     let period = Duration::from_millis(guest.options.tick_ms);
     let mut due = Instant::now();
     for number in 1.. {
-        let tick = Tick {
-            number,
-            guest_us: boot::monotonic_us(),
-            counters: guest.stats.counters(),
-        };
+        let tick = Tick { number, guest_us: boot::monotonic_us(), counters: guest.stats.counters() };
         guest.console.line(&tick.to_string());
         due += period;
         match due.checked_duration_since(Instant::now()) {

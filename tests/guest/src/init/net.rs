@@ -14,20 +14,12 @@ pub fn bring_up(name: &str, addr: Ipv4Addr, prefix: u8) -> io::Result<()> {
     call(
         &socket,
         libc::SIOCSIFADDR,
-        &request(
-            name,
-            libc::__c_anonymous_ifr_ifru {
-                ifru_addr: sockaddr(addr),
-            },
-        ),
+        &request(name, libc::__c_anonymous_ifr_ifru { ifru_addr: sockaddr(addr) }),
     )?;
-    let mask = libc::__c_anonymous_ifr_ifru {
-        ifru_netmask: sockaddr(Ipv4Addr::from_bits(mask)),
-    };
+    let mask = libc::__c_anonymous_ifr_ifru { ifru_netmask: sockaddr(Ipv4Addr::from_bits(mask)) };
     call(&socket, libc::SIOCSIFNETMASK, &request(name, mask))?;
-    let flags = libc::__c_anonymous_ifr_ifru {
-        ifru_flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short,
-    };
+    let flags =
+        libc::__c_anonymous_ifr_ifru { ifru_flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short };
     call(&socket, libc::SIOCSIFFLAGS, &request(name, flags))
 }
 
@@ -54,18 +46,11 @@ fn sockaddr(addr: Ipv4Addr) -> libc::sockaddr {
     for (to, from) in sa_data[2..].iter_mut().zip(addr.octets()) {
         *to = from as libc::c_char;
     }
-    libc::sockaddr {
-        sa_family: libc::AF_INET as libc::sa_family_t,
-        sa_data,
-    }
+    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data }
 }
 
 fn call(socket: &OwnedFd, code: libc::Ioctl, request: &libc::ifreq) -> io::Result<()> {
     // SAFETY: the descriptor is open, and these three requests read one ifreq, which outlives the call.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), code, std::ptr::from_ref(request)) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -30,10 +30,7 @@ pub fn wait_for_button(guest: &Guest) {
 
 fn input_devices() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/dev/input").into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path())
-        .filter(|path| path.to_string_lossy().contains("event"))
-        .collect()
+    entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains("event")).collect()
 }
 
 fn wait_on(device: &PathBuf) -> bool {
@@ -59,10 +56,7 @@ fn is_power_press(event: &[u8; EVENT_BYTES]) -> bool {
 /// Says why, flushes, and powers the machine off. The disk is kept locked meanwhile: the kernel takes the drivers down before
 /// the machine, and a block written in between would look like a fault of the disk.
 pub fn off(guest: &Guest, why: &str) {
-    let _disk = guest
-        .disk
-        .as_ref()
-        .map(|disk| disk.lock().unwrap_or_else(PoisonError::into_inner));
+    let _disk = guest.disk.as_ref().map(|disk| disk.lock().unwrap_or_else(PoisonError::into_inner));
     guest.console.line(&format!("OFF {why}"));
     guest.console.drain();
     // SAFETY: neither call takes a pointer.

@@ -79,10 +79,7 @@ pub fn open_disk(console: &Console, name: &str, mib: u64) -> Option<DiskTest> {
     match DiskTest::open(&path, mib) {
         Ok((disk, found)) => {
             let (slots, seq) = (disk.slots(), disk.last_seq());
-            console.line(&format!(
-                "DISK slots={slots} found={} torn={} seq={seq}",
-                found.blocks, found.torn
-            ));
+            console.line(&format!("DISK slots={slots} found={} torn={} seq={seq}", found.blocks, found.torn));
             Some(disk)
         }
         Err(cause) => {
