@@ -134,12 +134,18 @@ impl Machines {
         self.ask(vm, |reply| Message::GiveBack { migration, reply }).await
     }
 
-    /// The machine is here and may run under `epoch`.
+    /// The machine is here and may run under `epoch`. One that came stopped waits for the coordinator's next word:
+    /// it alone knows whether the machine is to run.
     ///
     /// # Errors
     /// [`Denial`] if the agent is stopping or cannot write its ledger.
     pub async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch) -> Result<(), Denial> {
-        self.ask(vm, |reply| Message::Arrived { spec: Box::new(spec), epoch, reply }).await?
+        let hypervisor = self.parts.hypervisors.of(spec.kind);
+        let stopped = match hypervisor {
+            Some(hypervisor) => matches!(hypervisor.state(vm).await, Ok(VmState::Stopped)),
+            None => false,
+        };
+        self.ask(vm, |reply| Message::Arrived { spec: Box::new(spec), epoch, stopped, reply }).await?
     }
 
     /// The machine runs elsewhere under `epoch`.

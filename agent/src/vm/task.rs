@@ -31,7 +31,7 @@ use tokio::{
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Longest pause between tries of a step that fails.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Longest message that is reported.
+/// Longest message that is reported, in characters; the coordinator keeps as many.
 const MESSAGE_MAX: usize = 512;
 
 /// What a task is asked.
@@ -39,7 +39,7 @@ pub(super) enum Message {
     Assign(VmAssignment, oneshot::Sender<AgentReply>),
     Lend { migration: MigrationId, epoch: Epoch, reply: oneshot::Sender<Result<VmSpec, Denial>> },
     GiveBack { migration: MigrationId, reply: oneshot::Sender<()> },
-    Arrived { spec: Box<VmSpec>, epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
+    Arrived { spec: Box<VmSpec>, epoch: Epoch, stopped: bool, reply: oneshot::Sender<Result<(), Denial>> },
     Left { epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
     Look,
 }
@@ -102,7 +102,9 @@ impl VmTask {
                 self.give_back(migration);
                 let _ = reply.send(());
             }
-            Message::Arrived { spec, epoch, reply } => drop(reply.send(self.arrived(*spec, epoch))),
+            Message::Arrived { spec, epoch, stopped, reply } => {
+                drop(reply.send(self.arrived(*spec, epoch, stopped)));
+            }
             Message::Left { epoch, reply } => {
                 self.parts.board.forget(self.vm);
                 drop(reply.send(self.write(Entry::Left { epoch })));
@@ -172,9 +174,10 @@ impl VmTask {
         }
     }
 
-    fn arrived(&mut self, spec: VmSpec, epoch: Epoch) -> Result<(), Denial> {
-        let assignment = VmAssignment { vm: self.vm, epoch, spec, action: VmAction::Run };
-        let record = VmRecord { ran: true, ..VmRecord::new(assignment) };
+    fn arrived(&mut self, spec: VmSpec, epoch: Epoch, stopped: bool) -> Result<(), Denial> {
+        let action = if stopped { VmAction::Stop { grace_ms: 0 } } else { VmAction::Run };
+        let assignment = VmAssignment { vm: self.vm, epoch, spec, action };
+        let record = VmRecord { ran: !stopped, ..VmRecord::new(assignment) };
         self.write(Entry::Held(record))
     }
 
@@ -296,7 +299,7 @@ impl VmTask {
             vm: self.vm,
             epoch: record.assignment.epoch,
             state,
-            message: message.map(|m| m.chars().take(MESSAGE_MAX / 4).collect()),
+            message: message.map(|m| m.chars().take(MESSAGE_MAX).collect()),
             addresses: if state == VmState::Running { addresses } else { Vec::new() },
             restarted: record.restarted,
             cpu_ms,

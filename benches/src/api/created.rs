@@ -43,7 +43,7 @@ pub fn measure() -> Result<Vec<Row>> {
     }
     GuestImage::build()?;
     let host = ("h1".to_owned(), HostOptions::default());
-    let options = ClusterOptions { name: "bench".into(), hosts: vec![host], certificate_seconds: None };
+    let options = ClusterOptions { hosts: vec![host], ..ClusterOptions::two_hosts("bench") };
     let cluster = Cluster::start(&options)?;
     timed(&cluster).with_context(|| cluster.last_words(8))
 }

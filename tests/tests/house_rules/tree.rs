@@ -71,7 +71,7 @@ impl TextFile {
 
 /// Cuts a line at `//` where that is outside a string (an even number of quotes before it).
 fn without_comment(line: &str) -> &str {
-    let outside_text = |at: &usize| line[..*at].matches('"').count() % 2 == 0;
+    let outside_text = |at: &usize| line[..*at].matches('"').count().is_multiple_of(2);
     line.match_indices("//").map(|(at, _)| at).find(outside_text).map_or(line, |at| &line[..at])
 }
 

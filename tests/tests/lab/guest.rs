@@ -28,10 +28,8 @@ pub fn make_bridge(host: &Host) -> Result<()> {
 /// A guest on emulated hardware, defined by hand: the lab must not depend on the product that it tests.
 pub fn domain_xml(image: &GuestImage, disk: Option<&str>) -> String {
     let settings = "nova.mb=16 nova.rate=2 nova.tick=50";
-    let cmdline = format!(
-        "console=ttyS0 quiet {settings} nova.disk={} nova.addr={GUEST}/24",
-        u8::from(disk.is_some())
-    );
+    let cmdline =
+        format!("console=ttyS0 quiet {settings} nova.disk={} nova.addr={GUEST}/24", u8::from(disk.is_some()));
     let disk = disk.map_or(String::new(), |file| {
         format!(
             "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{file}'/>\

@@ -19,8 +19,7 @@ use guest::{BOOT_LIMIT, GUEST, ask, boot_guest, connect, console_of, domain_xml,
 use traces::Traces;
 
 fn is_off(host: &Host) -> bool {
-    host.virsh(&["domstate", "lab"])
-        .is_ok_and(|state| state.trim() == "shut off")
+    host.virsh(&["domstate", "lab"]).is_ok_and(|state| state.trim() == "shut off")
 }
 
 fn wait_until_off(host: &Host) -> Result<()> {
@@ -37,16 +36,10 @@ fn a_guest_lives_and_ends(lab: &Lab, host: &Host) -> Result<()> {
     make_bridge(host)?;
     let recorder = boot_guest(host)?;
     recorder.wait_for_ticks(40, BOOT_LIMIT)?;
-    lab.outside()
-        .exec("ping", &["-c", "1", "-W", "10", &GUEST.to_string()])
-        .or_else(|fault| {
-            // `ping` may be absent; the echo below proves more.
-            if fault.to_string().contains("starting ping") {
-                Ok(String::new())
-            } else {
-                Err(fault)
-            }
-        })?;
+    lab.outside().exec("ping", &["-c", "1", "-W", "10", &GUEST.to_string()]).or_else(|fault| {
+        // `ping` may be absent; the echo below proves more.
+        if fault.to_string().contains("starting ping") { Ok(String::new()) } else { Err(fault) }
+    })?;
     let mut stream = BufReader::new(connect(lab)?);
     ensure!(ask(&mut stream, "hello")? == "1 hello");
     ensure!(ask(&mut stream, "again")? == "2 again");
@@ -58,9 +51,7 @@ fn a_guest_lives_and_ends(lab: &Lab, host: &Host) -> Result<()> {
     );
     ensure!(host.qemu_pids()?.len() == 1);
     host.virsh(&["shutdown", "lab", "--mode", "acpi"])?;
-    recorder.wait_for(Duration::ZERO, Duration::from_secs(30), |line| {
-        line == "OFF button"
-    })?;
+    recorder.wait_for(Duration::ZERO, Duration::from_secs(30), |line| line == "OFF button")?;
     wait_until_off(host)?;
     let verdict = recorder.judge();
     ensure!(verdict.is_continuous(), "{verdict:?}");
@@ -72,12 +63,7 @@ fn a_guest_ticks_echoes_and_ends_by_acpi_and_nothing_is_left() -> Result<()> {
     require!(root, libvirt, qemu, apt);
     let mut lab = Lab::new("lab-test")?;
     let h1 = lab.host("h1", HostOptions::default())?;
-    let h2 = lab.host(
-        "h2",
-        HostOptions {
-            qemu_user: QemuUser::LibvirtQemu,
-        },
-    )?;
+    let h2 = lab.host("h2", HostOptions { qemu_user: QemuUser::LibvirtQemu })?;
     let traces = Traces::of(&lab, &[&h1, &h2])?;
     a_guest_lives_and_ends(&lab, &h1)?;
     a_guest_is_run_by_its_own_user(&h2)?;
@@ -90,39 +76,20 @@ fn a_guest_is_run_by_its_own_user(host: &Host) -> Result<()> {
     make_bridge(host)?;
     let recorder = boot_guest(host)?;
     recorder.wait_for_ticks(5, BOOT_LIMIT)?;
-    let pid = host
-        .qemu_pids()?
-        .first()
-        .copied()
-        .context("no QEMU on the host")?;
+    let pid = host.qemu_pids()?.first().copied().context("no QEMU on the host")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let user = nix::unistd::User::from_name("libvirt-qemu")?.context("no user libvirt-qemu")?;
-    ensure!(
-        status.contains(&format!("Uid:\t{}\t", user.uid)),
-        "QEMU runs as another user: {status}"
-    );
+    ensure!(status.contains(&format!("Uid:\t{}\t", user.uid)), "QEMU runs as another user: {status}");
     host.virsh(&["destroy", "lab"]).map(|_| ())
 }
 
 /// libvirt's own migration, unencrypted over TCP: the control for what the product's tests look for.
 fn move_by_libvirt_alone(from: &Host, to: &Host) -> Result<()> {
     let mut virsh = std::process::Command::new("virsh");
-    virsh.args([
-        "-q",
-        "-c",
-        &from.libvirt_uri(),
-        "migrate",
-        "--live",
-        "lab",
-        &to.libvirt_uri(),
-    ]);
+    virsh.args(["-q", "-c", &from.libvirt_uri(), "migrate", "--live", "lab", &to.libvirt_uri()]);
     virsh.args(["--migrateuri", &format!("tcp://{}:49200", to.address())]);
     let output = virsh.output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
@@ -131,12 +98,7 @@ fn a_guest_moved_by_libvirt_alone_is_continuous_and_its_memory_is_seen_on_the_wi
     require!(root, libvirt, qemu, apt, libvirt_qemu_user);
     let mut lab = Lab::new("lab-move")?;
     let h1 = lab.host("h1", HostOptions::default())?;
-    let h2 = lab.host(
-        "h2",
-        HostOptions {
-            qemu_user: QemuUser::LibvirtQemu,
-        },
-    )?;
+    let h2 = lab.host("h2", HostOptions { qemu_user: QemuUser::LibvirtQemu })?;
     make_bridge(&h1)?;
     make_bridge(&h2)?;
     let recorder = Recorder::start(vec![console_of(&h1), console_of(&h2)]);
@@ -144,10 +106,7 @@ fn a_guest_moved_by_libvirt_alone_is_continuous_and_its_memory_is_seen_on_the_wi
     recorder.wait_for_ticks(20, BOOT_LIMIT)?;
     let mut stream = BufReader::new(connect(&lab)?);
     ensure!(ask(&mut stream, "before")? == "1 before");
-    let watch = Watch {
-        agent_ports: Vec::new(),
-        needle: novacron_guest::content::NEEDLE.to_vec(),
-    };
+    let watch = Watch { agent_ports: Vec::new(), needle: novacron_guest::content::NEEDLE.to_vec() };
     let capture = lab.capture(&[h1.node(), h2.node()], watch)?;
     let began = recorder.now();
     move_by_libvirt_alone(&h1, &h2)?;
@@ -158,20 +117,14 @@ fn a_guest_moved_by_libvirt_alone_is_continuous_and_its_memory_is_seen_on_the_wi
     recorder.wait_for_ticks(20, BOOT_LIMIT)?;
     ensure!(ask(&mut stream, "back")? == "3 back");
     let counts = capture.finish()?;
-    ensure!(
-        counts.tcp > 0 && counts.needles > 0 && counts.udp_agent == 0,
-        "{counts:?}"
-    );
+    ensure!(counts.tcp > 0 && counts.needles > 0 && counts.udp_agent == 0, "{counts:?}");
     let verdict = recorder.judge();
     ensure!(verdict.is_continuous() && verdict.boots == 1, "{verdict:?}");
     let chunks = recorder.finish();
     let sources: BTreeSet<usize> = chunks.iter().map(|chunk| chunk.source).collect();
     ensure!(sources.len() == 2, "ticks came from one host only");
     let silence = longest_silence_ms(&chunks, &(began..there));
-    ensure!(
-        silence > 0.0 && silence <= verdict.blackout_ms_max,
-        "{silence} {verdict:?}"
-    );
+    ensure!(silence > 0.0 && silence <= verdict.blackout_ms_max, "{silence} {verdict:?}");
     Ok(())
 }
 
@@ -184,14 +137,8 @@ fn hosts_are_separate_and_reach_each_other_over_one_counted_link() -> Result<()>
     ensure!(h1.exec("hostname", &[])?.trim() == "h1" && c2.exec("hostname", &[])?.trim() == "c2");
     ensure!((h1.address(), c2.address()) == (addr::of_node(1), addr::of_node(2)));
     let bind = |address| UdpSocket::bind((address, 7000)).context("binding");
-    let (from, to) = (
-        h1.on_network(|| bind(h1.address()))?,
-        c2.on_network(|| bind(c2.address()))?,
-    );
-    let watch = Watch {
-        agent_ports: vec![7000],
-        needle: b"plain secret".to_vec(),
-    };
+    let (from, to) = (h1.on_network(|| bind(h1.address()))?, c2.on_network(|| bind(c2.address()))?);
+    let watch = Watch { agent_ports: vec![7000], needle: b"plain secret".to_vec() };
     let capture = lab.capture(&[h1.node(), &c2], watch)?;
     from.send_to(b"nothing to see", to.local_addr()?)?;
     from.send_to(b"a plain secret!", to.local_addr()?)?;
@@ -200,13 +147,7 @@ fn hosts_are_separate_and_reach_each_other_over_one_counted_link() -> Result<()>
     ensure!(to.recv(&mut buffer)? == 14 && to.recv(&mut buffer)? == 15);
     let counts = capture.finish()?;
     ensure!(
-        (
-            counts.udp_agent,
-            counts.udp_other,
-            counts.tcp,
-            counts.needles,
-            counts.dropped
-        ) == (2, 0, 0, 1, 0),
+        (counts.udp_agent, counts.udp_other, counts.tcp, counts.needles, counts.dropped) == (2, 0, 0, 1, 0),
         "{counts:?}"
     );
     Ok(())
@@ -221,10 +162,7 @@ fn a_shaped_link_is_slow_and_a_cut_one_is_silent() -> Result<()> {
     lab.shape(&a, 8)?;
     let seconds = send_a_mebibyte(&a, &listener)?;
     // One MiB at 8 Mbit/s takes a second; the bucket gives the first packets away.
-    ensure!(
-        (0.6..5.0).contains(&seconds),
-        "1 MiB at 8 Mbit/s took {seconds} s"
-    );
+    ensure!((0.6..5.0).contains(&seconds), "1 MiB at 8 Mbit/s took {seconds} s");
     lab.unshape(&a)?;
     lab.set_link(&a, false)?;
     let to = listener.local_addr()?;
@@ -258,10 +196,7 @@ fn a_crashed_host_loses_its_processes_and_boots_again_with_its_files() -> Result
     host.exec("touch", &["/var/lib/novacron/mark", "/run/gone"])?;
     let sleeper = host.spawn("sleep", &["1000"], &[])?;
     host.crash();
-    ensure!(
-        sleeper.wait_for(Duration::from_secs(2)).is_some(),
-        "a process outlived its host"
-    );
+    ensure!(sleeper.wait_for(Duration::from_secs(2)).is_some(), "a process outlived its host");
     ensure!(host.virsh(&["list"]).is_err());
     lab.boot(&mut host)?;
     ensure!(host.exec("ls", &["/var/lib/novacron"])?.trim() == "mark");
@@ -276,10 +211,7 @@ fn libvirtd_dies_alone_and_comes_back() -> Result<()> {
     let mut host = lab.host("h1", HostOptions::default())?;
     let sleeper = host.spawn("sleep", &["1000"], &[])?;
     host.kill9_libvirtd()?;
-    ensure!(
-        host.virsh(&["list"]).is_err(),
-        "libvirtd answered after its death"
-    );
+    ensure!(host.virsh(&["list"]).is_err(), "libvirtd answered after its death");
     ensure!(sleeper.ended().is_none());
     host.start_libvirtd()?;
     host.virsh(&["list"]).map(|_| ())

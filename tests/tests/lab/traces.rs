@@ -25,23 +25,13 @@ impl Traces {
         let namespaces = inits.into_iter().flat_map(namespaces_of).collect();
         let mounts = fs::read_to_string("/proc/self/mounts")?;
         let interfaces = fs::read_to_string("/proc/self/net/dev")?;
-        Ok(Self {
-            namespaces,
-            mounts,
-            interfaces: names_of(&interfaces),
-            root: lab.root().to_path_buf(),
-        })
+        Ok(Self { namespaces, mounts, interfaces: names_of(&interfaces), root: lab.root().to_path_buf() })
     }
 
     /// Looks for each of them after the lab is gone.
     pub fn assert_gone(&self) -> Result<()> {
         ensure!(!self.root.exists(), "{} is still there", self.root.display());
-        let tag = self
-            .root
-            .file_name()
-            .context("a root without a name")?
-            .to_string_lossy()
-            .into_owned();
+        let tag = self.root.file_name().context("a root without a name")?.to_string_lossy().into_owned();
         let mounts = fs::read_to_string("/proc/self/mounts")?;
         ensure!(!mounts.contains(&tag), "mounts of the lab are left: {mounts}");
         ensure!(mounts == self.mounts, "the machine's mounts changed");
@@ -50,15 +40,11 @@ impl Traces {
             "interfaces changed"
         );
         for process in processes() {
-            let left: Vec<_> = namespaces_of(process)
-                .filter(|space| self.namespaces.contains(space))
-                .collect();
+            let left: Vec<_> =
+                namespaces_of(process).filter(|space| self.namespaces.contains(space)).collect();
             ensure!(left.is_empty(), "process {process} still lives in {left:?}");
         }
-        ensure!(
-            !cgroups_named(Path::new("/sys/fs/cgroup"), &tag, 2),
-            "a cgroup of the lab is left"
-        );
+        ensure!(!cgroups_named(Path::new("/sys/fs/cgroup"), &tag, 2), "a cgroup of the lab is left");
         Ok(())
     }
 }
@@ -85,11 +71,7 @@ fn names_of(net_dev: &str) -> String {
 }
 
 fn cgroups_named(folder: &Path, tag: &str, depth: u32) -> bool {
-    let folders = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().is_dir());
+    let folders = fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
     folders.into_iter().any(|entry| {
         entry.file_name().to_string_lossy().contains(tag)
             || (depth > 0 && cgroups_named(&entry.path(), tag, depth - 1))
