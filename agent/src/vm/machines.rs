@@ -12,7 +12,7 @@ use crate::{
 };
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::VmAssignment,
+    record::{VmAssignment, VmState},
     spec::{MachineKind, VmSpec},
     units::Epoch,
     wire::{AgentReply, Denial, DenialCode},

@@ -10,8 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use novacron_tests::cluster::ClusterOptions;
+use novacron_tests::lab::Host;
 
 const PROGRAM: u32 = 0x2000_8086;
 const FINISH: u32 = 306;
@@ -27,38 +30,66 @@ pub enum Cut {
     BeforeTheReply,
     /// The answer to Finish has been passed on; nothing after it is.
     AfterTheReply,
+    /// Nothing is cut: the relay only tells when the answer to Finish passes.
+    Nowhere,
 }
 
-/// Serves until the process ends. Tells whether it has cut.
+/// Serves until the process ends. Tells when the answer to Finish came by, which is where it cuts.
 pub struct ControlRelay {
-    has_cut: Arc<AtomicBool>,
+    has_come_by: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
 struct Lane {
     cut: Cut,
-    has_cut: Arc<AtomicBool>,
+    has_come_by: Arc<AtomicBool>,
     finish_serial: Arc<AtomicU32>,
+}
+
+/// Where the agents find the relay.
+const RELAY: &str = "/run/control-relay";
+
+/// The same cluster, whose agents speak to libvirtd through a relay when they move machines.
+pub fn with_relay(options: ClusterOptions) -> ClusterOptions {
+    ClusterOptions { control_socket: Some(RELAY.to_owned()), ..options }
+}
+
+/// The relay of one host of such a cluster.
+pub fn relay_before(host: &Host, cut: Cut) -> Result<ControlRelay> {
+    let at = host
+        .outside_path(Path::new(RELAY))
+        .context("the relay's socket is not in a folder of the host's own")?;
+    ControlRelay::start(&at, &host.libvirt_socket(), cut)
 }
 
 impl ControlRelay {
     /// Listens at `at` and passes everything to libvirtd's socket `to`, but for the cut.
-    pub fn start(at: &Path, to: &Path, cut: Cut) -> Result<Self> {
+    fn start(at: &Path, to: &Path, cut: Cut) -> Result<Self> {
         let listener = UnixListener::bind(at).with_context(|| format!("listening at {}", at.display()))?;
-        let has_cut = Arc::new(AtomicBool::new(false));
-        let (shared, to) = (Arc::clone(&has_cut), to.to_path_buf());
+        let has_come_by = Arc::new(AtomicBool::new(false));
+        let (shared, to) = (Arc::clone(&has_come_by), to.to_path_buf());
         thread::spawn(move || {
             for agent in listener.incoming().map_while(Result::ok) {
                 let Ok(libvirtd) = UnixStream::connect(&to) else { continue };
-                let (has_cut, finish_serial) = (Arc::clone(&shared), Arc::new(AtomicU32::new(u32::MAX)));
-                Lane { cut, has_cut, finish_serial }.carry(agent, libvirtd);
+                let (has_come_by, finish_serial) = (Arc::clone(&shared), Arc::new(AtomicU32::new(u32::MAX)));
+                Lane { cut, has_come_by, finish_serial }.carry(agent, libvirtd);
             }
         });
-        Ok(Self { has_cut })
+        Ok(Self { has_come_by })
     }
 
-    pub fn has_cut(&self) -> bool {
-        self.has_cut.load(Ordering::SeqCst)
+    pub fn has_come_by(&self) -> bool {
+        self.has_come_by.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the answer to Finish comes by: the copy is complete, the guest is paused on the target.
+    pub fn wait_for_it(&self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while !self.has_come_by() {
+            ensure!(Instant::now() < deadline, "the migration did not come to Finish within {limit:?}");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 }
 
@@ -81,7 +112,6 @@ impl Lane {
                 break;
             }
             if verdict != Verdict::Pass {
-                self.has_cut.store(true, Ordering::SeqCst);
                 break;
             }
         }
@@ -99,12 +129,14 @@ impl Lane {
     fn passes_reply(&self, message: &Message) -> Verdict {
         let is_reply = message.word(1) == PROGRAM && message.word(3) == FINISH && message.word(4) == REPLY;
         let is_ours = message.word(5) == self.finish_serial.load(Ordering::SeqCst);
-        if !(is_reply && is_ours) || self.has_cut.load(Ordering::SeqCst) {
+        // Once: a later migration passes.
+        if !(is_reply && is_ours) || self.has_come_by.swap(true, Ordering::SeqCst) {
             return Verdict::Pass;
         }
         match self.cut {
             Cut::BeforeTheReply => Verdict::DropAndCut,
             Cut::AfterTheReply => Verdict::PassAndCut,
+            Cut::Nowhere => Verdict::Pass,
         }
     }
 }

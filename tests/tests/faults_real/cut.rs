@@ -1,36 +1,26 @@
 //! The control lane is cut around Finish, where libvirt alone can leave two running guests (design decision 4).
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use novacron_tests::cluster::{Cluster, ClusterOptions, Machine};
 use novacron_tests::require;
 
-use crate::after::{cluster_with_machine, fully_there_or_back};
-use crate::control_relay::{ControlRelay, Cut};
-
-/// Where the agents find the relay.
-const RELAY: &str = "/run/control-relay";
+use crate::after::{SOON, cluster_with_machine, fully_there_or_back};
+use crate::control_relay::{Cut, relay_before, with_relay};
 
 fn cut_the_lane(lab: &str, cut: Cut) -> Result<()> {
-    let options = ClusterOptions { control_socket: Some(RELAY.to_owned()), ..ClusterOptions::two_hosts(lab) };
-    let (cluster, machine) = cluster_with_machine(&options)?;
+    let (cluster, machine) = cluster_with_machine(&with_relay(ClusterOptions::two_hosts(lab)))?;
     cluster.explain(&machine, move_through_the_cut(&cluster, &machine, cut))
 }
 
 fn move_through_the_cut(cluster: &Cluster, machine: &Machine, cut: Cut) -> Result<()> {
-    let target = &cluster.members[1].host;
-    let at = target
-        .outside_path(Path::new(RELAY))
-        .context("the relay's socket is not in a folder of the host's own")?;
-    let relay = ControlRelay::start(&at, &target.libvirt_socket(), cut)?;
+    let relay = relay_before(&cluster.members[1].host, cut)?;
     let migration = cluster.ask_to_migrate(machine, "h2", &[])?;
     let home = fully_there_or_back(cluster, machine, &migration)?;
-    ensure!(relay.has_cut(), "the lane was never cut");
+    ensure!(relay.has_come_by(), "the lane was never cut");
     // A machine that came back is as good as before: it moves when nobody cuts.
     if home == "h1" {
         cluster.migrate(machine, "h2")?;
-        machine.recorder.wait_for_ticks(25, crate::after::SOON)?;
+        machine.recorder.wait_for_ticks(25, SOON)?;
         ensure!(machine.recorder.judge().is_continuous(), "{:?}", machine.recorder.judge());
     }
     Ok(())

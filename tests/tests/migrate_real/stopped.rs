@@ -49,6 +49,8 @@ fn moves_running_and_stopped(cluster: &Cluster, machine: &Machine) -> Result<()>
     let since = machine.recorder.now();
     cluster.novactl(&["vm", "start", "vm", "--wait"])?;
     ensure!(found_blocks(machine, since)? > 0, "the guest lost its disk");
+    machine.recorder.wait_for(since, SOON, |line| line.starts_with("READY"))?;
+    machine.recorder.wait_for_ticks(25, SOON)?;
     let verdict = machine.recorder.judge();
     let sound = verdict.lost + verdict.repeated + verdict.garbled + verdict.bad_pages + verdict.disk_bad == 0;
     ensure!(sound && verdict.boots == 3, "{verdict:?}");
