@@ -27,28 +27,48 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// A side that does not report by itself is asked this often.
-const POLL: Duration = Duration::from_millis(500);
+/// A side that does not report by itself is asked again after this: the last steps take no longer, and a guest or a
+/// person waits for them.
+const POLL_FIRST: Duration = Duration::from_millis(50);
+/// The pause doubles with each question of the same step up to this.
+const POLL_MAX: Duration = Duration::from_millis(500);
 
 /// Drives migrations.
 pub struct Migrations {
     world: World,
     lanes: Lanes<MigrationId>,
-    /// The step that was last begun, and when.
-    begun: HashMap<MigrationId, (u64, Instant)>,
+    asked: HashMap<MigrationId, Asked>,
+}
+
+/// What was last asked about a migration.
+struct Asked {
+    step: u64,
+    at: Instant,
+    /// How often in this step.
+    times: u32,
+}
+
+impl Asked {
+    /// How long until it is asked again.
+    fn pause(&self) -> Duration {
+        let pause = POLL_FIRST.saturating_mul(1 << self.times.saturating_sub(1).min(8));
+        pause.min(POLL_MAX).saturating_sub(self.at.elapsed())
+    }
 }
 
 impl Migrations {
     pub fn new(world: World) -> Self {
-        Self { world, lanes: Lanes::new(), begun: HashMap::new() }
+        Self { world, lanes: Lanes::new(), asked: HashMap::new() }
     }
 
     /// When a migration's step is to be begun or asked after: a new step at once, a known one after a while.
     fn due_in(&self, id: MigrationId, step: u64) -> Duration {
-        match self.begun.get(&id) {
-            Some((begun, at)) if *begun == step => POLL.saturating_sub(at.elapsed()),
-            _ => Duration::ZERO,
-        }
+        self.asked.get(&id).filter(|asked| asked.step == step).map_or(Duration::ZERO, Asked::pause)
+    }
+
+    fn note(&mut self, id: MigrationId, step: u64) {
+        let times = self.asked.get(&id).filter(|asked| asked.step == step).map_or(0, |asked| asked.times);
+        self.asked.insert(id, Asked { step, at: Instant::now(), times: times + 1 });
     }
 }
 
@@ -61,14 +81,14 @@ impl Reconciler for Migrations {
         let open: Vec<(MigrationId, u64)> = self.world.ledger.read(|state| {
             state.index().migrating().filter_map(|id| state.migration(id)).map(|m| (m.id, m.step)).collect()
         });
-        self.begun.retain(|id, _| open.iter().any(|(open, _)| open == id));
+        self.asked.retain(|id, _| open.iter().any(|(open, _)| open == id));
         let mut next: Option<Duration> = None;
         for (id, step) in open {
             let wait = self.due_in(id, step);
             if wait > Duration::ZERO {
                 next = Some(next.map_or(wait, |n| n.min(wait)));
             } else if !self.lanes.is_busy(&id) {
-                self.begun.insert(id, (step, Instant::now()));
+                self.note(id, step);
                 let world = self.world.clone();
                 self.lanes.start(id, async move { advance(&world, id).await });
             }

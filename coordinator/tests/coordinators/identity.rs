@@ -1,14 +1,16 @@
 //! Join tokens, roles, renewal and removal, against a running coordinator.
 
-use crate::support::{A_WHILE, Node, agent, eventually, join_as_agent, must_write, three, write};
+use crate::support::{
+    A_WHILE, Node, agent, eventually, free_port, join_as, join_as_agent, must_write, three, write,
+};
 use novacron_common::{
     api::JoinTokenRole,
-    wire::{Enrolled, JoinDenied, JoinToken, RenewRequest, StreamKind},
+    wire::{Enrolled, JoinDenied, JoinPurpose, JoinToken, RenewRequest, StreamKind},
 };
 use novacron_coordinator::join::join;
 use novacron_core::{Applied, CommandBody};
-use novacron_transport::{Endpoint, Identity, Role, certificate_request};
-use std::time::Duration;
+use novacron_transport::{Endpoint, Identity, IdentityCell, Role, RoleKind, certificate_request};
+use std::{sync::Arc, time::Duration};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -42,6 +44,27 @@ async fn a_join_token_works_once_in_time_and_for_its_role() {
     assert_eq!(denied(&short, "h2").await, JoinDenied::Expired);
     let fresh = node.join_token(JoinTokenRole::Agent, A_WHILE).await;
     assert!(matches!(denied(&fresh, "h1").await, JoinDenied::NameTaken(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_away_too_long_comes_back_under_its_old_id_with_a_token() {
+    let node = Node::found(Duration::from_secs(2)).await;
+    let first = node.join_token(JoinTokenRole::Agent, A_WHILE).await;
+    let (enrolled, key) = join_as_agent(&first, "h1", None).await.unwrap().unwrap();
+    let identity = Identity::new(enrolled.cluster, &enrolled.ca, &enrolled.certificate, &key).unwrap();
+    let endpoint = Endpoint::bind(free_port(), Arc::new(IdentityCell::new(identity))).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let late = endpoint.connect_any(node.member().quic, RoleKind::Coordinator).await;
+    let served = match &late {
+        Ok(link) => renew(link).await.is_ok_and(|verdict| verdict.is_ok()),
+        Err(_) => false,
+    };
+    assert!(!served, "an expired certificate must not renew itself");
+
+    let second = node.join_token(JoinTokenRole::Agent, A_WHILE).await;
+    let purpose = JoinPurpose::Agent { name: "h1".parse().unwrap(), rejoin: enrolled.host };
+    let (again, _) = join_as(&second, purpose, None).await.unwrap().unwrap();
+    assert_eq!(again.host, enrolled.host);
 }
 
 #[tokio::test(flavor = "multi_thread")]

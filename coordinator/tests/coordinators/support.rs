@@ -188,13 +188,18 @@ pub async fn join_as_agent(
     name: &str,
     csr: Option<Vec<u8>>,
 ) -> anyhow::Result<Result<(Enrolled, Vec<u8>), JoinDenied>> {
+    join_as(token, JoinPurpose::Agent { name: name.parse()?, rejoin: None }, csr).await
+}
+
+/// Asks to join for `purpose`.
+pub async fn join_as(
+    token: &JoinToken,
+    purpose: JoinPurpose,
+    csr: Option<Vec<u8>>,
+) -> anyhow::Result<Result<(Enrolled, Vec<u8>), JoinDenied>> {
     let (key, own_csr) = certificate_request()?;
-    let request = JoinRequest {
-        token: token.id,
-        secret: token.secret,
-        purpose: JoinPurpose::Agent { name: name.parse()?, rejoin: None },
-        csr: csr.unwrap_or(own_csr),
-    };
+    let csr = csr.unwrap_or(own_csr);
+    let request = JoinRequest { token: token.id, secret: token.secret, purpose, csr };
     let address = *token.coordinators.first().context("no coordinator")?;
     let link = Endpoint::enroll(address, token.ca).await?;
     let mut stream = link.open(StreamKind::Join).await?;
