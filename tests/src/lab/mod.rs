@@ -120,6 +120,7 @@ impl Lab {
     /// # Errors
     /// As [`Lab::host`].
     pub fn boot(&self, host: &mut Host) -> Result<()> {
+        net::detach(&self.outside, host.node());
         host.node_mut().boot()?;
         net::attach(&self.outside, host.node())?;
         host.start_libvirtd()

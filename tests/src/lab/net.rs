@@ -15,6 +15,10 @@ pub fn lan_port(node: &Node) -> String {
     format!("{}-lan", node.name())
 }
 
+fn guest_port(node: &Node) -> String {
+    format!("{}-guest", node.name())
+}
+
 /// Makes both bridges and gives the outside its addresses.
 pub fn make_bridges(outside: &Node) -> Result<()> {
     for (bridge, address) in [(LAN, addr::OUTSIDE_LAN), (GUEST, addr::OUTSIDE_GUEST)] {
@@ -30,9 +34,18 @@ pub fn attach(outside: &Node, node: &Node) -> Result<()> {
     cable(outside, node, &lan_port(node), "eth0", LAN)?;
     ip(node, &format!("addr add {}/{} dev eth0", node.address(), addr::PREFIX))?;
     if node.spec().role == Role::Hypervisor {
-        cable(outside, node, &format!("{}-guest", node.name()), "eth1", GUEST)?;
+        cable(outside, node, &guest_port(node), "eth1", GUEST)?;
     }
     Ok(())
+}
+
+/// Takes away what a crashed node's interfaces left at the outside's end: the kernel takes dead network namespaces down in
+/// its own time, and a host that boots at once would find its ports still there.
+pub fn detach(outside: &Node, node: &Node) {
+    for port in [lan_port(node), guest_port(node)] {
+        // Fails if the kernel was faster.
+        let _ = ip(outside, &format!("link del {port}"));
+    }
 }
 
 fn cable(outside: &Node, node: &Node, port: &str, inside: &str, bridge: &str) -> Result<()> {
