@@ -4,21 +4,16 @@
 use crate::{control::StreamOwners, facts::HostFacts, peers::Peers};
 use std::{sync::Arc, time::Duration};
 
-/// How often this host's figures are said anew.
+/// How often this host's figures are said anew, and everybody in the directory is greeted.
 const SAY_EVERY: Duration = Duration::from_secs(2);
 
 /// Speaks for ever.
 pub async fn speak(owners: Arc<StreamOwners>, peers: Peers, facts: HostFacts) {
     let mut changes = peers.changes();
-    changes.mark_changed();
     loop {
-        if changes.has_changed().unwrap_or(false) {
-            changes.mark_unchanged();
-            let addresses = peers.hosts().into_iter().map(|h| h.quic);
-            addresses
-                .chain(peers.coordinators().into_iter().map(|c| c.quic))
-                .for_each(|a| owners.gossip.greet(a));
-        }
+        let hosts = peers.hosts().into_iter().map(|h| h.quic);
+        let coordinators = peers.coordinators().into_iter().map(|c| c.quic);
+        hosts.chain(coordinators).for_each(|address| owners.gossip.greet(address));
         let capacity = facts.capacity();
         let figures = [
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -33,6 +28,5 @@ pub async fn speak(owners: Arc<StreamOwners>, peers: Peers, facts: HostFacts) {
             owners.gossip.say(key, &value).await;
         }
         let _ = tokio::time::timeout(SAY_EVERY, changes.changed()).await;
-        changes.mark_changed();
     }
 }

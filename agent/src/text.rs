@@ -2,14 +2,8 @@
 
 use std::error::Error;
 
-type Cause<'a> = &'a (dyn Error + 'static);
-
 /// The error with its causes, outermost first.
-pub fn describe(error: Cause<'_>) -> String {
-    let causes = std::iter::successors(Some(error), cause_of);
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn cause_of<'a>(error: &Cause<'a>) -> Option<Cause<'a>> {
-    (**error).source()
+pub fn describe(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -1,13 +1,16 @@
 //! Why an attempt was not started or not ended, for logs and, as a [`Denial`], for the wire.
 
 use super::plan::BadCommand;
-use crate::hypervisor::namespace::{folder::FolderError, home::HomeError, process::ProcessError};
+use crate::{
+    hypervisor::namespace::{folder::FolderError, home::HomeError, process::ProcessError},
+    text::describe,
+};
 use novacron_common::{
     ids::AttemptKey,
     units::Epoch,
     wire::{Denial, DenialCode},
 };
-use std::{error::Error, path::PathBuf};
+use std::path::PathBuf;
 
 /// A refusal or a failure.
 #[derive(Debug, thiserror::Error)]
@@ -112,12 +115,6 @@ impl From<&AttemptError> for Denial {
             | AttemptError::Process(_)
             | AttemptError::BrokenOff { .. } => DenialCode::Failed,
         };
-        Denial { code, text: chain(error) }
+        Denial { code, text: describe(error) }
     }
-}
-
-/// An error and its causes in one line, for where only text can go.
-pub fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     admission::Fence,
-    error::{AttemptError, OpenError, chain},
+    error::{AttemptError, OpenError},
     fence::Fences,
     plan,
     table::{Live, Table},
@@ -14,6 +14,7 @@ use crate::hypervisor::namespace::{
     request::{Claim, Isolated, KillRequest, Request},
     supervise::{failed_to_start, never_ran},
 };
+use crate::text::describe;
 use novacron_common::{
     ids::AttemptKey,
     record::{AttemptEnd, AttemptOutcome, AttemptReport},
@@ -188,8 +189,8 @@ impl Shared {
         let launched = spawn_blocking(move || Supervisor::start(&shared.exe, &at)).await;
         match launched {
             Ok(Ok(supervisor)) => self.watch(Claim { attempt, epoch }, supervisor, slot),
-            Ok(Err(error)) => self.end_unstarted(Claim { attempt, epoch }, chain(&error)).await,
-            Err(error) => self.end_unstarted(Claim { attempt, epoch }, chain(&error)).await,
+            Ok(Err(error)) => self.end_unstarted(Claim { attempt, epoch }, describe(&error)).await,
+            Err(error) => self.end_unstarted(Claim { attempt, epoch }, describe(&error)).await,
         }
         Ok(Admitted::Accepted)
     }
@@ -261,11 +262,11 @@ impl Shared {
         match folder.outcome() {
             Ok(Some(end)) => return end,
             Ok(None) => {}
-            Err(error) => tracing::error!(%attempt, error = chain(&error), "the outcome cannot be read"),
+            Err(error) => tracing::error!(%attempt, error = describe(&error), "the outcome cannot be read"),
         }
         let lost = never_ran(AttemptOutcome::Lost);
         if let Err(error) = folder.write_outcome(&lost) {
-            tracing::error!(%attempt, error = chain(&error), "could not write down that an attempt is lost");
+            tracing::error!(%attempt, error = describe(&error), "could not write down that an attempt is lost");
         }
         lost
     }
@@ -281,7 +282,7 @@ impl Shared {
                 return Ok(());
             }
             Err(error) => {
-                tracing::error!(name, error = chain(&error), "left an attempt alone that cannot be read");
+                tracing::error!(name, error = describe(&error), "left an attempt alone that cannot be read");
                 return Ok(());
             }
         };
@@ -293,7 +294,9 @@ impl Shared {
                 self.watch(claim, supervisor, isolated.map_or(0, |isolated| isolated.id_slot));
             }
             Ok(None) => drop(self.settle(claim.attempt)),
-            Err(error) => tracing::error!(attempt = %claim.attempt, error = chain(&error), "could not adopt"),
+            Err(error) => {
+                tracing::error!(attempt = %claim.attempt, error = describe(&error), "could not adopt")
+            }
         }
         Ok(())
     }

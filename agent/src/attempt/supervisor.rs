@@ -1,11 +1,11 @@
 //! `novacron-agent supervise FOLDER`: the entry of a supervisor's own process.
 
-use super::error::chain;
 use crate::hypervisor::namespace::{
     folder::Folder,
     request::Request,
     supervise::{failed_to_start, hold_back_signals, never_ran, supervise},
 };
+use crate::text::describe;
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl, open},
@@ -78,12 +78,12 @@ fn run(folder: &Folder) -> Result<(), String> {
     // Out of the agent's session and process group: a signal to those is not for us. It fails only for a leader.
     let _leads_already = setsid();
     // Before the agent knows whom to signal.
-    hold_back_signals().map_err(|cause| chain(&cause))?;
+    hold_back_signals().map_err(|cause| describe(&cause))?;
     // Relative from here on, as the stage covers a folder that may be above this one.
-    std::env::set_current_dir(folder.path()).map_err(|cause| chain(&cause))?;
+    std::env::set_current_dir(folder.path()).map_err(|cause| describe(&cause))?;
     let folder = Folder::at(Path::new("."));
-    folder.write_pid().map_err(|cause| chain(&cause))?;
-    folder.write_outcome(&end_of(&folder)).map_err(|cause| chain(&cause))
+    folder.write_pid().map_err(|cause| describe(&cause))?;
+    folder.write_outcome(&end_of(&folder)).map_err(|cause| describe(&cause))
 }
 
 fn end_of(folder: &Folder) -> AttemptEnd {
@@ -92,6 +92,6 @@ fn end_of(folder: &Folder) -> AttemptEnd {
         (Ok(Some(Request { isolated: Some(isolated), .. })), _) => supervise(folder, &isolated),
         (Ok(Some(Request { isolated: None, .. })), _) => never_ran(AttemptOutcome::Exited(0)),
         (Ok(None), _) => failed_to_start("there is no request".into()),
-        (Err(error), _) => failed_to_start(chain(&error)),
+        (Err(error), _) => failed_to_start(describe(&error)),
     }
 }

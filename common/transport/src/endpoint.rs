@@ -169,20 +169,10 @@ impl Endpoint {
     /// # Errors
     /// [`LinkError`] if nobody answers or the CA is another.
     pub async fn enroll(address: SocketAddr, ca: Sha256Digest) -> Result<Link, LinkError> {
-        let any = SocketAddr::from(match address {
-            SocketAddr::V4(_) => ([0; 4], 0),
-            SocketAddr::V6(_) => {
-                return Self::enroll_from(SocketAddr::from(([0u16; 8], 0)), address, ca).await;
-            }
-        });
-        Self::enroll_from(any, address, ca).await
-    }
-
-    async fn enroll_from(
-        local: SocketAddr,
-        address: SocketAddr,
-        ca: Sha256Digest,
-    ) -> Result<Link, LinkError> {
+        let local = match address {
+            SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+            SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
+        };
         let quic = bind_quic(local, None)?;
         let config = quic_client(tls::enrolling_client(ca).map_err(LinkError::Tls)?)?;
         let connection = handshake(&quic, config, address).await?;
