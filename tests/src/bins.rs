@@ -30,3 +30,14 @@ fn folder() -> Result<PathBuf> {
 pub fn target_dir() -> Result<PathBuf> {
     Ok(folder()?.parent().context("the profile folder has no parent")?.to_path_buf())
 }
+
+/// The folder below [`target_dir`] that the lab keeps its guests and images in, made where it is missing: a test may
+/// be the first of a fresh clone to need it.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn lab_dir() -> Result<PathBuf> {
+    let lab = target_dir()?.join("lab");
+    std::fs::create_dir_all(&lab).with_context(|| format!("making {}", lab.display()))?;
+    Ok(lab)
+}

@@ -75,8 +75,7 @@ impl GuestImage {
     /// # Errors
     /// When the kernel cannot be downloaded or the guest cannot be built.
     pub fn build() -> Result<Self> {
-        let cache = bins::target_dir()?.join("lab");
-        fs::create_dir_all(&cache)?;
+        let cache = bins::lab_dir()?;
         let lock = fs::File::create(cache.join("lock")).context("creating the cache's lock")?;
         lock.lock().context("waiting for another build of the guest image")?;
         let kernel = Kernel::fetch(&cache.join("kernel"))?;

@@ -16,8 +16,10 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// A folder below those that the agents may take images from; removed in the end.
 fn image_folder() -> Result<tempfile::TempDir> {
-    let lab = bins::target_dir()?.join("lab");
-    tempfile::Builder::new().prefix("bad-images-").tempdir_in(lab).context("making a folder for images")
+    tempfile::Builder::new()
+        .prefix("bad-images-")
+        .tempdir_in(bins::lab_dir()?)
+        .context("making a folder for images")
 }
 
 fn qemu_img(args: &[&str]) -> Result<()> {

@@ -37,7 +37,7 @@ pub fn agent(host: &Host, options: &ClusterOptions) -> Result<String> {
         set(&mut config, "hypervisor", "libvirt_socket", socket.as_str());
     }
     // The guest's kernel, initramfs and empty disks are where they were built: the hosts see the machine's files.
-    let images = bins::target_dir()?.join("lab").display().to_string();
+    let images = bins::lab_dir()?.display().to_string();
     set(&mut config, "images", "folders", vec![Value::from(images)]);
     Ok(config.to_string())
 }

@@ -19,7 +19,7 @@ const AREA_MIB: usize = 16;
 fn image(name: &str) -> Result<(Checked, Vec<u8>)> {
     let half = AREA_MIB << 20;
     let known: Vec<u8> = (0..half).map(|at| (at / 512 * 7 + at) as u8).collect();
-    let path = bins::target_dir()?.join("lab").join(format!("{name}-{}.raw", std::process::id()));
+    let path = bins::lab_dir()?.join(format!("{name}-{}.raw", std::process::id()));
     let content = [vec![0; (IMAGE_MIB << 20) - half], known.clone()].concat();
     fs::write(&path, content)?;
     Ok((Checked::of(path)?, known))
