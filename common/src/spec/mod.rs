@@ -1,6 +1,7 @@
 //! What users ask for, checked on construction. These types are what the ledger keeps and the wire carries
 //! (bincode: no untagged, flattened or skipped fields); their JSON twins are in [`crate::api`].
 
+mod dst;
 mod fault;
 mod image;
 mod job;
@@ -9,6 +10,7 @@ mod network;
 mod schedule;
 mod vm;
 
+pub use dst::{Dst, Fold, Gap};
 pub use fault::{Fault, Faults};
 pub use image::{BootSource, ImageFormat, ImageRef, ImageSource, Sha256Digest, TemplateSpec};
 pub use job::{CommandTarget, JobSpec, JobTarget, Root};

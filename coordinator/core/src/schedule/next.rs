@@ -12,12 +12,14 @@ use chrono::{DateTime, NaiveDateTime, Offset, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
 use novacron_common::{
-    spec::{Schedule, TimeZone},
+    spec::{Dst, Schedule, TimeZone},
     units::UnixMillis,
 };
 
 /// The first tick later than `after`; `None` if there is none before the calendar's end (year 5000).
-pub fn next_after(schedule: &Schedule, zone: TimeZone, after: UnixMillis) -> Option<UnixMillis> {
+///
+/// (The policies other than the default ones land with the engine that replaces croner; callers pass them already.)
+pub fn next_after(schedule: &Schedule, zone: TimeZone, _dst: Dst, after: UnixMillis) -> Option<UnixMillis> {
     let cron = schedule.cron();
     let after = DateTime::from_timestamp(after.0.div_euclid(1000), 0)?;
     let at = if runs_every_hour(cron) {

@@ -3,7 +3,7 @@
 use crate::world::{NOON, World, command_target, job_spec};
 use chrono::{Datelike, Offset, TimeZone as _, Timelike};
 use novacron_common::{
-    spec::{Schedule, TimeZone},
+    spec::{Dst, Schedule, TimeZone},
     units::UnixMillis,
 };
 use novacron_core::{Applied, CommandBody, schedule};
@@ -113,7 +113,7 @@ fn plain() -> impl Strategy<Value = Plain> {
 }
 
 fn ticks(schedule: &Schedule, zone: TimeZone, from: i64, to: i64) -> Vec<i64> {
-    let next = |at: &UnixMillis| schedule::next_after(schedule, zone, *at);
+    let next = |at: &UnixMillis| schedule::next_after(schedule, zone, Dst::default(), *at);
     let first = UnixMillis(from * 1000 - 1);
     std::iter::successors(next(&first), next).map(|at| at.0 / 1000).take_while(|at| *at < to).collect()
 }
@@ -146,9 +146,9 @@ proptest! {
         let zone = zone("Europe/Berlin");
         let schedule: Schedule = plain.text().parse().unwrap();
         let after = UnixMillis(at * 1000 + ms);
-        let next = schedule::next_after(&schedule, zone, after).unwrap();
+        let next = schedule::next_after(&schedule, zone, Dst::default(), after).unwrap();
         prop_assert!(next > after);
-        let again = schedule::next_after(&schedule, zone, UnixMillis(next.0 - 1)).unwrap();
+        let again = schedule::next_after(&schedule, zone, Dst::default(), UnixMillis(next.0 - 1)).unwrap();
         prop_assert_eq!(again, next);
     }
 }
@@ -159,7 +159,7 @@ fn wall(text: &str) -> UnixMillis {
 
 fn next(schedule: &str, in_zone: &str, after: &str) -> Option<String> {
     let schedule = schedule.parse().unwrap();
-    schedule::next_after(&schedule, zone(in_zone), wall(after)).map(|at| at.to_string())
+    schedule::next_after(&schedule, zone(in_zone), Dst::default(), wall(after)).map(|at| at.to_string())
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_schedule_without_ticks_and_times_off_the_calendar_have_no_next() {
     assert_eq!(next("0 0 30 2 *", "UTC", "2026-01-01T00:00:00Z"), None);
     for edge in [i64::MIN, i64::MAX] {
         let daily = "0 0 * * *".parse().unwrap();
-        assert_eq!(schedule::next_after(&daily, TimeZone::UTC, UnixMillis(edge)), None);
+        assert_eq!(schedule::next_after(&daily, TimeZone::UTC, Dst::default(), UnixMillis(edge)), None);
     }
 }
 
