@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use novacron_common::{
         ids::{AttemptKey, FireCause, FireKey, JobId},
-        spec::{JobTarget, Root},
+        spec::{JobTarget, OnLeaseLost, Root},
         units::{Epoch, UnixMillis},
     };
 
@@ -128,6 +128,9 @@ mod tests {
             target: JobTarget::Noop,
             timeout_ms: 1000,
             scheduled_at,
+            lease: None,
+            on_lease_lost: OnLeaseLost::Keep,
+            env: Vec::new(),
         }
     }
 

@@ -7,7 +7,8 @@ use libfuzzer_sys::fuzz_target;
 use novacron_common::record::{HostHello, HostStatus};
 use novacron_common::wire::{
     AgentCommand, AgentReply, ConsoleOpen, ControlRequest, Directory, Enrolled, GossipFrame, ImageRequest,
-    ImageResponse, JoinDenied, JoinRequest, LaneOpen, LaneVerdict, RenewRequest, SessionOpened, codec,
+    ImageResponse, JoinDenied, JoinRequest, LaneOpen, LaneVerdict, LeasesGranted, RenewRequest,
+    SessionOpened, codec,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -37,6 +38,7 @@ const MESSAGES: &[fn(&[u8])] = &[
     round_trip::<RenewRequest>,
     round_trip::<Enrolled>,
     round_trip::<JoinDenied>,
+    round_trip::<LeasesGranted>,
 ];
 
 fuzz_target!(|data: &[u8]| {

@@ -26,6 +26,8 @@ pub enum AttemptOutcome {
     },
     /// Its supervisor ended without leaving an outcome (the host crashed).
     Lost,
+    /// Its lease ran out and its job says that it is to be killed then: nothing of it is left.
+    LeaseLost,
 }
 
 impl AttemptOutcome {
@@ -73,6 +75,14 @@ pub struct AttemptEnd {
     pub ended_at: UnixMillis,
     /// What it printed.
     pub output: Output,
+    /// What it left in the file that `NOVACRON_OUTPUT` names, or the beginning of an HTTP answer's body; at most
+    /// [`AttemptEnd::RESULT_MAX`] bytes of UTF-8.
+    pub result: Option<String>,
+}
+
+impl AttemptEnd {
+    /// Most bytes in `result`.
+    pub const RESULT_MAX: usize = 16 * 1024;
 }
 
 /// What an agent says of an attempt. Kept in the agent's ledger until the coordinator has committed it.

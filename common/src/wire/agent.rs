@@ -4,7 +4,7 @@ use super::CoordinatorAddress;
 use crate::{
     ids::{AttemptKey, HostId, MigrationId, VmId},
     record::{AttemptReport, SideState, Ticket, VmAssignment, VmObservation},
-    spec::{ImageRef, JobTarget, Name, Sha256Digest, VmSpec},
+    spec::{ImageRef, JobTarget, Name, OnLeaseLost, Sha256Digest, VmSpec},
     units::{Epoch, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,8 @@ pub struct PeerHost {
     pub quic: SocketAddr,
 }
 
-/// One request of an agent, on a stream of its own; answered by an empty frame once it is committed.
+/// One request of an agent, on a stream of its own; answered by an empty frame once it is committed, but
+/// `RenewLeases` by [`LeasesGranted`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlRequest {
     /// A machine changed.
@@ -56,6 +57,18 @@ pub enum ControlRequest {
         /// What this side sees.
         state: SideState,
     },
+    /// These attempts run here, under these epochs: may they go on? At most [`LeasesGranted::ASKED_MAX`].
+    RenewLeases(Vec<(AttemptKey, Epoch)>),
+}
+
+/// The answer to `RenewLeases`, given by the leader only, after a majority has confirmed that it still leads: these
+/// may run until their lease's duration after the *asking*, by the host's own clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeasesGranted(pub Vec<AttemptKey>);
+
+impl LeasesGranted {
+    /// Most attempts in one request.
+    pub const ASKED_MAX: usize = 4096;
 }
 
 /// One request of the coordinator. Every one is idempotent.
@@ -154,6 +167,20 @@ pub struct AttemptStart {
     pub timeout_ms: u64,
     /// For `NOVACRON_SCHEDULED_AT`.
     pub scheduled_at: UnixMillis,
+    /// How long it may run on without word from the leader; `None` for ever.
+    pub lease: Option<Lease>,
+    /// What happens when the lease has run out. `Kill` needs a lease.
+    pub on_lease_lost: OnLeaseLost,
+    /// Further `NOVACRON_` variables, beside those that the agent makes itself.
+    pub env: Vec<(String, String)>,
+}
+
+/// The terms of an attempt's lease. It begins with the agent's own first `RenewLeases` for the attempt, never with
+/// the start command, which may have been on its way for any length of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Milliseconds from the asking to the end; renewed at every third of it.
+    pub duration_ms: u64,
 }
 
 /// The agent's answer.

@@ -12,7 +12,8 @@ mod join;
 
 pub use agent::{
     AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Directory,
-    ImageRequest, ImageResponse, LaneKind, LaneOpen, LaneVerdict, PeerHost, SessionOpened,
+    ImageRequest, ImageResponse, LaneKind, LaneOpen, LaneVerdict, Lease, LeasesGranted, PeerHost,
+    SessionOpened,
 };
 pub use gossip::GossipFrame;
 pub use header::{

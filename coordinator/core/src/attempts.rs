@@ -50,6 +50,9 @@ pub fn start(state: &State, fire: FireKey) -> Option<(HostId, AttemptStart)> {
         target: job.spec.target.clone(),
         timeout_ms: job.spec.timeout_ms,
         scheduled_at: fire.scheduled_at,
+        lease: None,
+        on_lease_lost: Default::default(),
+        env: Vec::new(),
     };
     Some((host, start))
 }

@@ -1,9 +1,14 @@
 //! Requests of agents that must not be lost: an attempt's end, a migration's side, a machine's change. The agent
-//! repeats each until the empty answer, and the answer is given only once the report is committed.
+//! repeats each until the empty answer, and the answer is given only once the report is committed. The renewal of
+//! leases comes the same way and changes nothing in the ledger.
 
 use super::{Agents, ingest, serve::StreamError};
 use crate::identity::now;
-use novacron_common::{ids::HostId, wire::ControlRequest};
+use novacron_common::{
+    ids::{AttemptKey, HostId},
+    units::Epoch,
+    wire::{ControlRequest, LeasesGranted},
+};
 use novacron_core::{CommandBody, command::MigrationObserve};
 use novacron_transport::Stream;
 use std::time::{Duration, Instant};
@@ -16,6 +21,9 @@ impl Agents {
         let request = tokio::time::timeout(REQUEST_DEADLINE, stream.recv::<ControlRequest>()).await;
         let request = request.map_err(|_| StreamError::Silent(REQUEST_DEADLINE.as_secs()))??;
         self.heard_from(host);
+        if let ControlRequest::RenewLeases(asked) = request {
+            return self.serve_leases(stream, host, asked).await;
+        }
         if let Some(command) = self.command(host, request) {
             // A refusal is final too: the ledger knows better, and repeating would not change its mind.
             self.0.ledger.propose(command).await?;
@@ -25,8 +33,24 @@ impl Agents {
         Ok(())
     }
 
+    /// Answered only by the leader: any other lets the agent wait for nothing, and it asks again elsewhere.
+    async fn serve_leases(
+        &self,
+        mut stream: Stream,
+        host: HostId,
+        mut asked: Vec<(AttemptKey, Epoch)>,
+    ) -> Result<(), StreamError> {
+        asked.truncate(LeasesGranted::ASKED_MAX);
+        let granted = self.leases().grant(&self.0.ledger, host, &asked).await?;
+        stream.send(&granted).await?;
+        stream.finish();
+        Ok(())
+    }
+
     fn command(&self, host: HostId, request: ControlRequest) -> Option<CommandBody> {
         self.0.ledger.read(|state| match request {
+            // Answered without a command.
+            ControlRequest::RenewLeases(_) => None,
             ControlRequest::Vm(seen) => ingest::vm_change(state, host, seen, now()),
             ControlRequest::AttemptEnded(report) => ingest::attempt_end(state, host, report),
             ControlRequest::Migration { migration, state: side } => {

@@ -12,6 +12,7 @@ mod control;
 mod directory;
 mod gossip;
 mod ingest;
+mod leases;
 mod serve;
 mod session;
 mod sessions;
@@ -19,6 +20,7 @@ mod sessions;
 pub use call::CallError;
 pub use gossip::GossipPlace;
 pub use ingest::ProgressPace;
+pub use leases::Leases;
 pub use sessions::{SessionNumber, Sessions, Silence};
 
 use crate::raft::Ledger;
@@ -48,6 +50,7 @@ struct Inner {
     gossip: OnceLock<Arc<Gossip>>,
     /// Shared by reports that come unasked and by answers to the migrations' reconciler.
     pace: Mutex<ProgressPace>,
+    leases: Leases,
 }
 
 impl Agents {
@@ -62,6 +65,7 @@ impl Agents {
             heard: Mutex::default(),
             gossip: OnceLock::new(),
             pace: Mutex::default(),
+            leases: Leases::default(),
         }))
     }
 
@@ -109,6 +113,11 @@ impl Agents {
     /// When `host` last said anything to this coordinator.
     pub fn last_heard(&self, host: HostId) -> Option<UnixMillis> {
         self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).get(&host).copied()
+    }
+
+    /// The leases of attempts that this coordinator has granted.
+    pub fn leases(&self) -> &Leases {
+        &self.0.leases
     }
 
     /// Paces the figures of migrations.

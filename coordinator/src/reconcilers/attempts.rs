@@ -161,6 +161,7 @@ fn never_started(denial: &Denial, at: UnixMillis) -> AttemptEnd {
         started_at: None,
         ended_at: at,
         output: Output::default(),
+        result: None,
     }
 }
 

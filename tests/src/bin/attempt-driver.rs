@@ -6,7 +6,7 @@
 use novacron_agent::attempt::{AttemptRunner, supervisor};
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId},
-    spec::{CommandTarget, JobTarget, Root},
+    spec::{CommandTarget, JobTarget, OnLeaseLost, Root},
     units::{ByteCount, Epoch, UnixMillis},
     wire::AttemptStart,
 };
@@ -30,6 +30,9 @@ fn held(argv: Vec<String>) -> AttemptStart {
         }),
         timeout_ms: 60_000,
         scheduled_at: fire.scheduled_at,
+        lease: None,
+        on_lease_lost: OnLeaseLost::Keep,
+        env: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use novacron_agent::attempt::{Admitted, AttemptRunner};
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId},
     record::{AttemptEnd, AttemptReport},
-    spec::{CommandTarget, JobTarget, Root},
+    spec::{CommandTarget, JobTarget, OnLeaseLost, Root},
     units::{ByteCount, Epoch, UnixMillis},
     wire::AttemptStart,
 };
@@ -134,5 +134,8 @@ pub fn start(target: CommandTarget) -> AttemptStart {
         target: JobTarget::Command(target),
         timeout_ms: 20_000,
         scheduled_at,
+        lease: None,
+        on_lease_lost: OnLeaseLost::Keep,
+        env: Vec::new(),
     }
 }

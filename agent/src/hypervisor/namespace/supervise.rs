@@ -54,7 +54,7 @@ pub fn failed_to_start(reason: String) -> AttemptEnd {
 
 /// An end without a start.
 pub fn never_ran(outcome: AttemptOutcome) -> AttemptEnd {
-    AttemptEnd { outcome, started_at: None, ended_at: now(), output: Default::default() }
+    AttemptEnd { outcome, started_at: None, ended_at: now(), output: Default::default(), result: None }
 }
 
 fn try_supervise(folder: &Folder, isolated: &Isolated) -> Result<AttemptEnd, StepError> {
@@ -297,6 +297,7 @@ impl<'a> Watch<'a> {
             started_at: self.started_at,
             ended_at: now(),
             output: self.capture.finish(),
+            result: None,
         }
     }
 }

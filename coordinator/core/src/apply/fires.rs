@@ -176,6 +176,7 @@ fn bounded(mut end: AttemptEnd) -> AttemptEnd {
     end.output.head.truncate(Output::PART_MAX);
     let over = end.output.tail.len().saturating_sub(Output::PART_MAX);
     end.output.tail.drain(..over);
+    end.result = end.result.filter(|text| text.len() <= AttemptEnd::RESULT_MAX);
     end
 }
 
@@ -211,7 +212,13 @@ pub(super) fn host_gone(state: &mut State, host: HostId) {
 }
 
 fn lost(now: UnixMillis) -> AttemptEnd {
-    AttemptEnd { outcome: AttemptOutcome::Lost, started_at: None, ended_at: now, output: Output::default() }
+    AttemptEnd {
+        outcome: AttemptOutcome::Lost,
+        started_at: None,
+        ended_at: now,
+        output: Output::default(),
+        result: None,
+    }
 }
 
 fn find(state: &State, key: FireKey) -> Result<&FireRecord, Refusal> {

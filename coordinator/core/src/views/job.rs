@@ -76,5 +76,6 @@ fn outcome_text(outcome: &AttemptOutcome) -> String {
         AttemptOutcome::Killed => "killed".to_owned(),
         AttemptOutcome::FailedToStart { reason } => format!("failed_to_start: {reason}"),
         AttemptOutcome::Lost => "lost".to_owned(),
+        AttemptOutcome::LeaseLost => "lease_lost".to_owned(),
     }
 }

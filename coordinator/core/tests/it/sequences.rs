@@ -193,7 +193,7 @@ fn work() -> impl Strategy<Value = CommandBody> {
         }),
         5 => (fire_key(), host_id()).prop_map(|(fire, host)| CommandBody::AttemptPlace(AttemptPlace { fire, host })),
         5 => (fire_key(), 1..3u32, outcome).prop_map(|(fire, number, outcome)| {
-            let end = AttemptEnd { outcome, started_at: None, ended_at: NOON, output: Output::default() };
+            let end = AttemptEnd { outcome, started_at: None, ended_at: NOON, output: Output::default(), result: None };
             let attempt = AttemptKey { fire, number };
             let report = AttemptReport { attempt, epoch: Epoch(u64::from(number)), end };
             CommandBody::AttemptEnd(Box::new(report))

@@ -201,6 +201,7 @@ fn start(world: &mut World, fire: FireKey) -> AttemptReport {
         started_at: Some(world.now),
         ended_at: world.now,
         output: Output::default(),
+        result: None,
     };
     AttemptReport { attempt, epoch, end }
 }

@@ -177,6 +177,7 @@ impl World {
                 tail: Vec::new(),
                 total: 40,
             },
+            result: None,
         };
         let report = AttemptReport { attempt: start.attempt, epoch: start.epoch, end };
         let link = self.link.subscribe().wait_for(Option::is_some).await.unwrap().clone().unwrap();
