@@ -1,6 +1,7 @@
 //! What an administrator types.
 
 use clap::{Parser, Subcommand};
+use novacron_common::ids::VmId;
 use std::path::PathBuf;
 
 /// NovaCron's agent: runs the machines of this host, and moves them.
@@ -35,5 +36,13 @@ pub enum Verb {
         /// The agent's configuration.
         #[arg(long, default_value = "/etc/novacron/agent.toml")]
         config: PathBuf,
+    },
+    /// Remove the damaged ledger record of one machine (the agent must be stopped). A sound record is left alone.
+    Forget {
+        /// The agent's configuration.
+        #[arg(long, default_value = "/etc/novacron/agent.toml")]
+        config: PathBuf,
+        /// The machine's id, as the agent's message names it.
+        vm: VmId,
     },
 }

@@ -5,9 +5,13 @@ use novacron_agent::{
     attempt::supervisor,
     cli::{Cli, Verb},
     config::Config,
-    enroll, run,
+    enroll,
+    ledger::AgentLedger,
+    run,
     text::describe,
+    vm::{self, ForgetError},
 };
+use novacron_common::ids::VmId;
 use std::{path::Path, process::ExitCode};
 
 /// `EX_CONFIG` of sysexits.h.
@@ -19,14 +23,24 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == "supervise") {
         return supervisor::main(&words.collect::<Vec<_>>());
     }
-    let (config, token) = match Cli::parse().verb {
-        Verb::Join { config, token } => (config, Some(token)),
-        Verb::Run { config } => (config, None),
-    };
-    let config = match load(&config) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+    match Cli::parse().verb {
+        Verb::Join { config, token } => with_config(&config, |config| serve(config, Some(token))),
+        Verb::Run { config } => with_config(&config, |config| serve(config, None)),
+        Verb::Forget { config, vm } => with_config(&config, |config| forget(&config, vm)),
+    }
+}
+
+fn with_config(path: &Path, act: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Config::load(path) {
+        Ok(config) => act(config),
+        Err(error) => {
+            eprintln!("novacron-agent: {}", describe(&error));
+            ExitCode::from(BAD_CONFIG)
+        }
+    }
+}
+
+fn serve(config: Config, token: Option<String>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -34,16 +48,23 @@ fn main() -> ExitCode {
     runtime.block_on(async {
         match token {
             Some(token) => join(&config, &token).await,
-            None => serve(config).await,
+            None => match run::run(config).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            },
         }
     })
 }
 
-fn load(path: &Path) -> Result<Config, ExitCode> {
-    Config::load(path).map_err(|error| {
-        eprintln!("novacron-agent: {}", describe(&error));
-        ExitCode::from(BAD_CONFIG)
-    })
+fn forget(config: &Config, vm: VmId) -> ExitCode {
+    let ledger = AgentLedger::open(&config.data_dir).map_err(ForgetError::from);
+    match ledger.and_then(|ledger| vm::forget(&ledger, vm)) {
+        Ok(()) => {
+            println!("the damaged record of {vm} is removed: start the agent again");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
 }
 
 async fn join(config: &Config, token: &str) -> ExitCode {
@@ -56,13 +77,6 @@ async fn join(config: &Config, token: &str) -> ExitCode {
             println!("joined {} as {}", identity.cluster, identity.role);
             ExitCode::SUCCESS
         }
-        Err(error) => fail(&error),
-    }
-}
-
-async fn serve(config: Config) -> ExitCode {
-    match run::run(config).await {
-        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }

@@ -122,7 +122,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let board = Arc::new(Board::default());
     let room = open_room(&config, &endpoint, &peers, &board)?;
     let machines = Machines::adopt(MachinesParts {
-        shelf: ledger.shelf("machines")?,
+        shelf: ledger.shelf(crate::vm::SHELF)?,
         hypervisors,
         files: Arc::new(room.clone()),
         board,

@@ -81,6 +81,27 @@ impl<V: Serialize + DeserializeOwned> Shelf<V> {
             .map(|row| row.map_err(LedgerError::from).and_then(|(k, v)| Ok((k, open(&v)?))))
             .collect()
     }
+
+    /// As [`Shelf::list`], but a record that cannot be read spoils no other.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the keys themselves cannot be read.
+    pub fn list_each(&self) -> Result<Vec<(Vec<u8>, Result<V, LedgerError>)>, LedgerError> {
+        let readable = |key: Vec<u8>| match self.get(&key).transpose() {
+            Some(record) => Some((key, record)),
+            None => None,
+        };
+        let keys: Vec<_> = self.tree.keys().collect::<Result<_, _>>()?;
+        Ok(keys.into_iter().filter_map(readable).collect())
+    }
+}
+
+#[cfg(test)]
+impl<V> Shelf<V> {
+    /// Puts bytes where a record should be, as a failing disk or a foreign program would.
+    pub(crate) fn spoil(&self, key: &[u8]) {
+        self.tree.put(key, &[FORMAT, 0xff, 0xff]).unwrap();
+    }
 }
 
 fn open<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, LedgerError> {

@@ -2,8 +2,9 @@
 
 use super::{
     board::Board,
+    damaged::Damaged,
     files::Files,
-    record::Entry,
+    record::{Entry, ledger_key, vm_of_key},
     task::{Message, VmTask},
 };
 use crate::{
@@ -88,11 +89,10 @@ impl Machines {
     /// [`MachinesError`] if the ledger cannot be read.
     pub fn adopt(parts: MachinesParts) -> Result<Self, MachinesError> {
         let machines = Self { parts: Arc::new(parts), tasks: Arc::default() };
-        let records = machines.parts.shelf.list()?;
-        for (key, entry) in records {
-            let key: [u8; 16] = key.try_into().unwrap_or_default();
-            if let Entry::Held(_) = entry {
-                machines.task(VmId::from_u128(u128::from_be_bytes(key)), Some(entry));
+        for (key, entry) in machines.parts.shelf.list_each()? {
+            let Some(vm) = vm_of_key(&key) else { continue };
+            if !matches!(entry, Ok(Entry::Left { .. })) {
+                machines.task(vm, Some(entry.map(Some)));
             }
         }
         for hypervisor in machines.parts.hypervisors.all() {
@@ -181,15 +181,18 @@ impl Machines {
         answer.await.map_err(|_| ended(()))
     }
 
-    /// The inbox of the machine's task; one is started if there is none.
-    fn task(&self, vm: VmId, known: Option<Entry>) -> mpsc::Sender<Message> {
+    /// The inbox of the machine's task; one is started if there is none, with what the ledger knows of it.
+    fn task(&self, vm: VmId, known: Option<Result<Option<Entry>, LedgerError>>) -> mpsc::Sender<Message> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(inbox) = tasks.get(&vm).filter(|inbox| !inbox.is_closed()) {
             return inbox.clone();
         }
         tasks.retain(|_, inbox| !inbox.is_closed());
         let (sender, inbox) = mpsc::channel(INBOX);
-        tokio::spawn(VmTask::new(vm, self.parts.clone(), inbox, known).run());
+        match known.unwrap_or_else(|| self.parts.shelf.get(&ledger_key(vm))) {
+            Ok(entry) => tokio::spawn(VmTask::new(vm, self.parts.clone(), inbox, entry).run()),
+            Err(error) => tokio::spawn(Damaged::new(vm, self.parts.board.clone(), inbox, &error).run()),
+        };
         tasks.insert(vm, sender.clone());
         sender
     }

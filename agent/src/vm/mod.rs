@@ -3,10 +3,12 @@
 //! * `admission` and `decide` are pure: what is taken, and what is done next;
 //! * `record` is what the ledger keeps of a machine;
 //! * `task` drives one machine towards what is wanted of it;
+//! * `damaged` stands in for the task of a machine whose record cannot be read;
 //! * `board` is what is seen of all of them.
 
 mod admission;
 mod board;
+mod damaged;
 mod decide;
 mod files;
 mod machines;
@@ -14,6 +16,7 @@ mod record;
 mod task;
 
 pub use board::Board;
+pub use damaged::{ForgetError, SHELF, forget};
 pub use files::{Files, FilesError};
 pub use machines::{Hypervisors, Machines, MachinesError, MachinesParts};
 pub use record::{Entry, VmRecord};

@@ -1,6 +1,10 @@
 //! What the ledger keeps of a machine.
 
-use novacron_common::{ids::MigrationId, record::VmAssignment, units::Epoch};
+use novacron_common::{
+    ids::{MigrationId, VmId},
+    record::VmAssignment,
+    units::Epoch,
+};
 use serde::{Deserialize, Serialize};
 
 /// A machine that this host holds.
@@ -44,4 +48,14 @@ impl VmRecord {
     pub fn new(assignment: VmAssignment) -> Self {
         Self { assignment, restarted: 0, ran: false, lent: None }
     }
+}
+
+/// Where a machine's entry stands on its shelf.
+pub(super) fn ledger_key(vm: VmId) -> [u8; 16] {
+    vm.uuid().as_u128().to_be_bytes()
+}
+
+/// Whose entry stands at `key`; `None` where no machine's would.
+pub(super) fn vm_of_key(key: &[u8]) -> Option<VmId> {
+    Some(VmId::from_u128(u128::from_be_bytes(key.try_into().ok()?)))
 }

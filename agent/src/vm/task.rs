@@ -8,7 +8,7 @@ use super::{
     admission::{self, Verdict},
     decide::{self, Step},
     machines::MachinesParts,
-    record::{Entry, VmRecord},
+    record::{Entry, VmRecord, ledger_key},
 };
 use crate::{
     hypervisor::{Definition, Hypervisor},
@@ -68,9 +68,8 @@ impl VmTask {
         vm: VmId,
         parts: Arc<MachinesParts>,
         inbox: mpsc::Receiver<Message>,
-        known: Option<Entry>,
+        entry: Option<Entry>,
     ) -> Self {
-        let entry = known.or_else(|| parts.shelf.get(&key(vm)).unwrap_or_default());
         Self { vm, parts, inbox, entry, working: None, trouble: None }
     }
 
@@ -182,7 +181,7 @@ impl VmTask {
     }
 
     fn write(&mut self, entry: Entry) -> Result<(), Denial> {
-        let written = tokio::task::block_in_place(|| self.parts.shelf.put(&key(self.vm), &entry));
+        let written = tokio::task::block_in_place(|| self.parts.shelf.put(&ledger_key(self.vm), &entry));
         self.entry = Some(entry);
         written.map_err(|error| Denial { code: DenialCode::Failed, text: describe(&error) })
     }
@@ -327,10 +326,6 @@ impl VmTask {
 
 fn was_to_run(record: &VmRecord) -> bool {
     !matches!(record.assignment.action, VmAction::Stop { .. })
-}
-
-fn key(vm: VmId) -> [u8; 16] {
-    vm.uuid().as_u128().to_be_bytes()
 }
 
 /// The step under way, or for ever.

@@ -98,6 +98,14 @@ impl Tree {
         self.tree.iter().map(|row| self.row(row))
     }
 
+    /// Every key, in order, whatever its value is worth.
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = Result<Vec<u8>, StoreError>> + '_ {
+        self.tree.iter().keys().map(|key| match key {
+            Ok(key) => Ok(key.to_vec()),
+            Err(cause) => Err(self.failed("read", cause)),
+        })
+    }
+
     /// The row with the lowest key.
     ///
     /// # Errors
