@@ -1,17 +1,23 @@
 //! Who asks, and may they: a bearer token (RFC 6750) from the header, or for a WebSocket a single-use ticket.
 //! Only `/health…` is open.
+//!
+//! The documentation is for people with a browser, which sends no bearer token by itself but asks for a password:
+//! there, and only there, the token is also taken as the password of Basic authentication (RFC 7617). Elsewhere it
+//! is not, because a browser adds such a password to requests that other sites made it send.
 
 use super::{
     App,
+    openapi::{DOCUMENT_PATH, PAGE_PATH},
     problem::{ApiError, ApiResult},
 };
 use crate::identity::ApiToken;
 use axum::{
     extract::{Query, Request, State},
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use novacron_common::api::{ProblemCode, TokenRole};
 use serde::Deserialize;
 use std::time::Instant;
@@ -28,14 +34,32 @@ pub async fn guard(State(app): State<App>, mut request: Request, next: Next) -> 
     if is_open(request.uri().path()) {
         return next.run(request).await;
     }
-    let asked = Asked::of(&request);
+    let browsable = is_documentation(request.method(), request.uri().path());
+    let asked = Asked::of(&request, browsable);
     match asked.admit(&app).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(error) => error.into_response(),
+        Err(error) => refuse(error, browsable),
     }
+}
+
+/// Where a browser may come, a 401 makes it ask for a password.
+fn refuse(error: ApiError, browsable: bool) -> Response {
+    const ASK: HeaderValue = HeaderValue::from_static(r#"Basic realm="NovaCron", charset="UTF-8""#);
+    let asks = browsable && error.problem().code == ProblemCode::Unauthenticated;
+    let mut response = error.into_response();
+    if asks {
+        response.headers_mut().append(header::WWW_AUTHENTICATE, ASK);
+    }
+    response
+}
+
+/// The document, its page and the page's parts.
+fn is_documentation(method: &Method, path: &str) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+        && (path == DOCUMENT_PATH || path == PAGE_PATH || path.starts_with("/docs/"))
 }
 
 /// A load balancer and an operator in need must get these without a token.
@@ -51,11 +75,11 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(request: &Request) -> Self {
+    fn of(request: &Request, browsable: bool) -> Self {
         Self {
             changes: changes(request.method(), request.uri().path()),
             ticket: ticket(request),
-            token: bearer(request.headers()),
+            token: token(request.headers(), browsable),
         }
     }
 
@@ -92,18 +116,30 @@ fn ticket(request: &Request) -> Option<String> {
     upgrades.then_some(query.ticket)
 }
 
-fn bearer(headers: &HeaderMap) -> ApiResult<ApiToken> {
-    let missing = || {
-        ApiError::new(ProblemCode::Unauthenticated, "no token was sent")
-            .fix("send Authorization: Bearer nva1.…, as `novacron-coordinator init` or `novactl token create` printed it")
-    };
-    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
-    let text = value.to_str().map_err(|_| missing())?;
-    let (scheme, token) = text.split_once(' ').ok_or_else(missing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(missing());
+/// The token of a request, as a bearer or, where a browser may come, as a password.
+fn token(headers: &HeaderMap, browsable: bool) -> ApiResult<ApiToken> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, credentials) = value.and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        credentials.trim().parse().map_err(|_| not_valid())
+    } else if browsable && scheme.eq_ignore_ascii_case("basic") {
+        password(credentials.trim()).and_then(|token| token.parse().ok()).ok_or_else(not_valid)
+    } else {
+        Err(missing())
     }
-    token.trim().parse().map_err(|_| not_valid())
+}
+
+/// What follows the user's name (of which nothing is asked) in Basic credentials.
+fn password(credentials: &str) -> Option<String> {
+    let text = String::from_utf8(STANDARD.decode(credentials).ok()?).ok()?;
+    text.split_once(':').map(|(_, password)| password.trim().to_owned())
+}
+
+fn missing() -> ApiError {
+    ApiError::new(ProblemCode::Unauthenticated, "no token was sent").fix(
+        "send Authorization: Bearer nva1.…, as `novacron-coordinator init` or `novactl token create` printed it \
+         (on /docs a browser may send it as the password, with any user name)",
+    )
 }
 
 async fn by_token(app: &App, token: &ApiToken) -> ApiResult<Caller> {
@@ -150,13 +186,32 @@ mod tests {
         assert!(changes(&Method::GET, "/api/v1/vms/x/console"));
     }
 
+    fn headers(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())])
+    }
+
     #[test]
     fn a_header_without_a_bearer_token_is_refused() {
-        for value in ["", "Basic abc", "nva1.x", "Bearer", "Bearer nope"] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
-            assert_eq!(bearer(&headers).unwrap_err().problem().status, 401, "{value:?}");
+        for value in ["", "Basic abc", "nva1.x", "Bearer", "Bearer nope", "Basic OjpueGE="] {
+            for browsable in [false, true] {
+                let error = token(&headers(value), browsable).unwrap_err();
+                assert_eq!(error.problem().status, 401, "{value:?}");
+            }
         }
-        assert_eq!(bearer(&HeaderMap::new()).unwrap_err().problem().status, 401);
+        assert_eq!(token(&HeaderMap::new(), true).unwrap_err().problem().status, 401);
+    }
+
+    #[test]
+    fn a_password_is_a_token_only_on_the_documentation() {
+        let made = ApiToken::generate().unwrap();
+        let basic = headers(&format!("Basic {}", STANDARD.encode(format!("anyone:{made}"))));
+        assert_eq!(token(&basic, true).unwrap().id, made.id);
+        assert!(token(&basic, false).is_err());
+        for path in ["/docs", "/docs/", "/docs/swagger-ui.css", DOCUMENT_PATH] {
+            assert!(is_documentation(&Method::GET, path) && !is_documentation(&Method::POST, path), "{path}");
+        }
+        for path in ["/", "/docsx", "/api/v1/vms", "/api/v1/openapi.json/x", "/metrics"] {
+            assert!(!is_documentation(&Method::GET, path), "{path}");
+        }
     }
 }

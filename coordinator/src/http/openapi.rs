@@ -16,7 +16,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 /// Where the document is served.
-const DOCUMENT_PATH: &str = "/api/v1/openapi.json";
+pub const DOCUMENT_PATH: &str = "/api/v1/openapi.json";
+/// Where its page is.
+pub const PAGE_PATH: &str = "/docs";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -62,9 +64,10 @@ pub fn document() -> utoipa::openapi::OpenApi {
     routes().into_openapi()
 }
 
-/// The document and its page. They need a token as all else does: the document tells an attacker what there is.
+/// The document and its page. They need a token as all else does (the document tells an attacker what there is);
+/// a browser may give it as a password.
 pub fn pages(document: utoipa::openapi::OpenApi) -> Router<App> {
-    let page = SwaggerUi::new("/docs").config(Config::from(DOCUMENT_PATH));
+    let page = SwaggerUi::new(PAGE_PATH).config(Config::from(DOCUMENT_PATH));
     Router::new()
         .route(DOCUMENT_PATH, get(async move || Json(document.clone())))
         .merge(Router::<App>::from(page))

@@ -42,6 +42,8 @@ pub struct TestCluster {
 pub struct Answer {
     pub status: StatusCode,
     pub content_type: String,
+    /// The schemes that a 401 offers.
+    pub challenges: Vec<String>,
     pub body: String,
 }
 
@@ -168,7 +170,9 @@ impl TestCluster {
         let status = response.status();
         let content_type = response.headers().get("content-type");
         let content_type = content_type.map_or("", |v| v.to_str().unwrap()).to_owned();
-        Answer { status, content_type, body: response.text().await.unwrap() }
+        let challenges = response.headers().get_all("www-authenticate").iter();
+        let challenges = challenges.map(|scheme| scheme.to_str().unwrap().to_owned()).collect();
+        Answer { status, content_type, challenges, body: response.text().await.unwrap() }
     }
 
     /// A request with this token (or none).
@@ -186,6 +190,16 @@ impl TestCluster {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
+        Self::read(request.send().await.unwrap()).await
+    }
+
+    /// As a browser asks: with a password, once it was asked for one.
+    pub async fn browse(&self, method: Method, path: &str, password: Option<&str>) -> Answer {
+        let request = self.client.request(method, self.url(path));
+        let request = match password {
+            Some(password) => request.basic_auth("me", Some(password)),
+            None => request,
+        };
         Self::read(request.send().await.unwrap()).await
     }
 

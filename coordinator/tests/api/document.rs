@@ -73,10 +73,46 @@ fn the_endpoints_of_the_feature_list_are_in_the_document() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_page_is_served_with_a_token() {
+async fn the_page_is_served_with_a_token_also_as_a_browsers_password_and_loads_nothing_from_elsewhere() {
     let cluster = TestCluster::start().await;
-    let page = cluster.get("/docs/").await;
-    assert_eq!(page.status.as_u16(), 200);
-    assert!(page.body.contains("swagger-ui"), "{}", page.body);
+    assert!(cluster.get("/docs/").await.body.contains("swagger-ui"));
+    let mut pages = vec!["/docs/".to_owned(), "/api/v1/openapi.json".to_owned()];
+    while let Some(path) = pages.pop() {
+        let answer = cluster.browse(Method::GET, &path, Some(&cluster.token)).await;
+        assert_eq!(answer.status.as_u16(), 200, "{path}: {answer:?}");
+        if path != "/docs/" {
+            continue;
+        }
+        for part in ["src=\"", "href=\""].iter().flat_map(|mark| answer.body.split(mark).skip(1)) {
+            let link = part.split('"').next().unwrap();
+            assert!(!link.contains("//"), "the page loads {link}");
+            pages.push(format!("/docs/{}", link.trim_start_matches("./")));
+        }
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_is_asked_for_a_password_on_the_documentation_and_nowhere_else() {
+    let cluster = TestCluster::start().await;
+    let asks = |answer: &crate::cluster::Answer| {
+        answer.problem(401, "unauthenticated", "");
+        assert!(answer.challenges.iter().any(|c| c == "Bearer"), "{answer:?}");
+        answer.challenges.iter().any(|c| c.starts_with("Basic realm=\"NovaCron\""))
+    };
+    let wrong = format!("{}x", cluster.token);
+    for password in [None, Some(wrong.as_str()), Some("")] {
+        assert!(asks(&cluster.browse(Method::GET, "/docs/", password).await));
+        assert!(asks(&cluster.browse(Method::GET, "/api/v1/openapi.json", password).await));
+    }
+    // Even with the right password: a browser would send it along with what another site asks for.
+    for (method, path) in [
+        (Method::GET, "/api/v1/vms"),
+        (Method::POST, "/api/v1/vms"),
+        (Method::POST, "/docs/"),
+        (Method::GET, "/"),
+    ] {
+        assert!(!asks(&cluster.browse(method, path, Some(&cluster.token)).await), "{path}");
+    }
     cluster.stop().await;
 }
