@@ -10,6 +10,7 @@ mod job;
 mod migration;
 mod page;
 mod problem;
+mod schedule;
 mod template;
 mod vm;
 
@@ -26,5 +27,6 @@ pub use job::{
 pub use migration::{MigrateRequest, MigrationState, MigrationStatus, MigrationView};
 pub use page::{Page, PageQuery};
 pub use problem::{Problem, ProblemCode};
+pub use schedule::{PreviewTick, ScheduleWarning, Transition};
 pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};
 pub use vm::{CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmStop, VmUpdate, VmView};

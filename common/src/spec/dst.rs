@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What becomes of a tick whose time of day the clock leaves out (spring: 02:00 is followed by 03:00).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Gap {
     /// No run that day.
@@ -16,7 +16,7 @@ pub enum Gap {
 }
 
 /// What becomes of a tick whose time of day the clock shows twice (autumn: after 02:59 comes 02:00 again).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fold {
     /// One run, the first time.
@@ -30,7 +30,7 @@ pub enum Fold {
 
 /// Both policies. The default neither loses a run nor doubles one. They hold for schedules bound to hours of the
 /// day; one that runs in every hour keeps to elapsed time and needs none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dst {
     /// For times that the clock leaves out.

@@ -8,7 +8,7 @@ mod job;
 mod lease;
 mod name;
 mod network;
-mod schedule;
+pub mod schedule;
 mod vm;
 
 pub use dst::{Dst, Fold, Gap};

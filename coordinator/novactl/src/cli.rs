@@ -247,7 +247,7 @@ pub struct JobName {
 pub struct JobCreateArgs {
     /// Its name.
     pub name: String,
-    /// A cron expression: 5 fields, 6 with seconds first, or @hourly … @yearly.
+    /// A cron expression (5 fields, 6 with seconds first), @hourly … @yearly, or "@every 90s".
     #[arg(long)]
     pub schedule: String,
     #[command(flatten)]

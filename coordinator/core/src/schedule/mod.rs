@@ -2,6 +2,11 @@
 
 mod due;
 mod next;
+mod offsets;
+mod preview;
+mod warnings;
 
 pub use due::{MISFIRE_AFTER, SKIPS_COUNTED_MAX, due, next_due, tick};
 pub use next::next_after;
+pub use preview::{PREVIEW_MAX, preview};
+pub use warnings::{AHEAD, TICKS_COUNTED_MAX, warnings};

@@ -1,122 +1,164 @@
-//! The next tick of a cron expression in a zone whose offset changes. croner finds matches on a plain calendar; what
-//! an offset change does to them is decided here.
+//! The next tick of a schedule in a zone whose offset changes. Matches on a plain calendar come from
+//! [`Cron::first_match`]; what an offset change does to them is decided here.
 //!
-//! * A schedule bound to hours of the day (`30 2 * * *`) keeps to the wall clock. A time that the clock skips (gap)
-//!   fires once, at the gap's end; a time that it shows twice (fold) fires once, the first time. No run is lost and
-//!   none doubled.
+//! * A schedule bound to hours of the day (`30 2 * * *`) keeps to the wall clock, and [`Dst`] says what becomes of a
+//!   time that the clock leaves out (gap) or shows twice (fold). By default no run is lost and none doubled.
 //! * A schedule that runs in every hour (`*/5 * * * *`) is an interval: it keeps to elapsed time, and fires whenever
 //!   the wall clock matches, so that it neither stands still for an hour in autumn nor bunches up in spring. This is
 //!   the distinction that Vixie cron makes.
+//! * `@every` has nothing to do with wall clocks.
+//!
+//! A zone is a row of stretches with one offset each ([`Offsets`]); in each, instants and wall-clock times run in
+//! step, so that the policies come down to which of its times a stretch may show.
 
-use chrono::{DateTime, NaiveDateTime, Offset, TimeDelta, TimeZone as _, Utc};
-use chrono_tz::Tz;
-use croner::Cron;
+use super::offsets::{Offsets, Stretch};
 use novacron_common::{
-    spec::{Dst, Schedule, TimeZone},
+    spec::{
+        Dst, Fold, Gap, Schedule, TimeZone,
+        schedule::{Cron, Every, Ticks},
+    },
     units::UnixMillis,
 };
 
-/// The first tick later than `after`; `None` if there is none before the calendar's end (year 5000).
-///
-/// (The policies other than the default ones land with the engine that replaces croner; callers pass them already.)
-pub fn next_after(schedule: &Schedule, zone: TimeZone, _dst: Dst, after: UnixMillis) -> Option<UnixMillis> {
-    let cron = schedule.cron();
-    let after = DateTime::from_timestamp(after.0.div_euclid(1000), 0)?;
-    let at = if runs_every_hour(cron) {
-        next_by_elapsed_time(cron, zone.tz(), after.checked_add_signed(TimeDelta::seconds(1))?)
-    } else {
-        next_by_wall_clock(cron, zone.tz(), after)
+/// How a tick came by its instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The wall clock matches.
+    Match,
+    /// It stands in for what the clock left out.
+    Gap,
+}
+
+/// An instant at which a schedule is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tick {
+    /// Seconds since 1970.
+    pub at: i64,
+    pub origin: Origin,
+}
+
+/// The first tick later than `after`; `None` if there is none before the year 10,000. No tick lies before 1970.
+pub fn next_after(schedule: &Schedule, zone: TimeZone, dst: Dst, after: UnixMillis) -> Option<UnixMillis> {
+    let tick = match schedule.ticks() {
+        Ticks::Every(every) => next_multiple(*every, after),
+        Ticks::Cron(cron) => next_match(cron, Offsets::of(zone), Policy::of(cron, dst), after),
     }?;
-    Some(UnixMillis(at.timestamp_millis()))
+    Some(UnixMillis(tick.at * 1000))
 }
 
-fn runs_every_hour(cron: &Cron) -> bool {
-    cron.pattern.hours.values().len() == 24
+/// The last second of the year 9999.
+const END: i64 = 253_402_300_799;
+
+/// The first whole second later than `after`, within the years that have ticks.
+fn first_second(after: UnixMillis) -> Option<i64> {
+    Some((after.0.div_euclid(1000) + 1).max(0)).filter(|first| *first <= END)
 }
 
-/// First match on the plain calendar at or after `from`.
-fn first_match(cron: &Cron, from: NaiveDateTime) -> Option<NaiveDateTime> {
-    cron.find_next_occurrence(&from.and_utc(), true).ok().map(|t| t.naive_utc())
+fn next_multiple(every: Every, after: UnixMillis) -> Option<Tick> {
+    let (first, interval) = (first_second(after)?, i64::from(every.seconds()));
+    let at = (first + interval - 1) / interval * interval;
+    (at <= END).then_some(Tick { at, origin: Origin::Match })
 }
 
-fn offset_at(tz: Tz, at: DateTime<Utc>) -> TimeDelta {
-    TimeDelta::seconds(i64::from(tz.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc()))
+/// What is done about jumps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    gap: Gap,
+    fold: Fold,
 }
 
-fn local(tz: Tz, at: DateTime<Utc>) -> Option<NaiveDateTime> {
-    at.naive_utc().checked_add_signed(offset_at(tz, at))
+impl Policy {
+    /// An interval has a tick whenever the clock matches, and no others.
+    pub fn of(cron: &Cron, dst: Dst) -> Self {
+        if cron.runs_every_hour() {
+            Self { gap: Gap::Skip, fold: Fold::Both }
+        } else {
+            Self { gap: dst.gap, fold: dst.fold }
+        }
+    }
 }
 
-/// Each wall-clock time stands for one instant ([`instant_of`]), and later times never for earlier instants: the
-/// first match whose instant lies behind `after` is the next tick.
-fn next_by_wall_clock(cron: &Cron, tz: Tz, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let mut wall = local(tz, after)?;
+/// The first tick of a cron expression later than `after`.
+pub(super) fn next_match(cron: &Cron, offsets: Offsets, policy: Policy, after: UnixMillis) -> Option<Tick> {
+    let from = first_second(after)?;
+    let mut matches = Matches { cron, searched: None };
+    let mut number = offsets.at(from);
     loop {
-        wall = first_match(cron, wall.checked_add_signed(TimeDelta::seconds(1))?)?;
-        let at = instant_of(tz, wall)?;
-        if at > after {
-            return Some(at);
+        let view = View { offsets, policy, number, stretch: offsets.get(number)? };
+        if let Some(tick) = view.first_tick(&mut matches, from) {
+            return (tick.at <= END).then_some(tick);
+        }
+        number += 1;
+    }
+}
+
+/// One stretch, seen through the policy.
+struct View {
+    offsets: Offsets,
+    policy: Policy,
+    number: usize,
+    stretch: Stretch,
+}
+
+impl View {
+    /// The first tick of this stretch at or after `from`.
+    fn first_tick(&self, matches: &mut Matches<'_>, from: i64) -> Option<Tick> {
+        if self.policy.gap == Gap::RunAtGapEnd
+            && self.stretch.start >= from
+            && matches.any(self.offsets.left_out(self.number))
+        {
+            return Some(Tick { at: self.stretch.start, origin: Origin::Gap });
+        }
+        let shown = self.shown(from);
+        let matched = matches.first_in(shown).map(|wall| wall - self.stretch.offset);
+        // The last second cannot come before a match.
+        matched.map(|at| Tick { at, origin: Origin::Match }).or_else(|| self.last_second(matches, from))
+    }
+
+    /// The wall-clock times whose matches are ticks of this stretch.
+    fn shown(&self, from: i64) -> std::ops::Range<i64> {
+        let offset = self.stretch.offset;
+        let start = from.max(self.stretch.start) + offset;
+        let end = self.offsets.end(self.number).saturating_add(offset);
+        match self.policy.fold {
+            Fold::First => start.max(self.offsets.shown_before(self.number))..end,
+            Fold::Second => start..end.min(self.offsets.shown_from(self.number + 1)),
+            Fold::Both => start..end,
         }
     }
+
+    /// The tick that stands in for those which the clock leaves out at this stretch's end.
+    fn last_second(&self, matches: &mut Matches<'_>, from: i64) -> Option<Tick> {
+        let at = self.offsets.end(self.number).checked_sub(1).filter(|at| *at >= from)?;
+        let due = self.policy.gap == Gap::RunBefore && matches.any(self.offsets.left_out(self.number + 1));
+        due.then_some(Tick { at, origin: Origin::Gap })
+    }
 }
 
-/// The instant that a wall-clock time stands for: in a fold the first of the two, in a gap the gap's end.
-fn instant_of(tz: Tz, wall: NaiveDateTime) -> Option<DateTime<Utc>> {
-    match tz.from_local_datetime(&wall) {
-        chrono::LocalResult::Single(at) => Some(at.to_utc()),
-        chrono::LocalResult::Ambiguous(first, second) => Some(first.to_utc().min(second.to_utc())),
-        chrono::LocalResult::None => {
-            // Offsets lie within a day of UTC: the gap's end is between these two.
-            let early = wall.and_utc().checked_sub_signed(OFFSET_CHANGE_MAX)?;
-            let late = wall.and_utc().checked_add_signed(OFFSET_CHANGE_MAX)?;
-            gap_end(tz, wall, early, late)
+/// Matches of an expression on a clock that does not jump. Remembers the last search: a yearly schedule is asked for
+/// the same stretch of the calendar by several stretches of the zone.
+struct Matches<'a> {
+    cron: &'a Cron,
+    /// From where was searched last, and the match found, or [`i64::MAX`]; no match lies in between.
+    searched: Option<(i64, i64)>,
+}
+
+impl Matches<'_> {
+    fn first_in(&mut self, walls: std::ops::Range<i64>) -> Option<i64> {
+        if walls.is_empty() {
+            return None;
         }
+        let known = self.searched.filter(|(from, found)| (*from..=*found).contains(&walls.start));
+        let (_, found) =
+            *self
+                .searched
+                .insert(known.unwrap_or_else(|| {
+                    (walls.start, self.cron.first_match(walls.start).unwrap_or(i64::MAX))
+                }));
+        Some(found).filter(|wall| walls.contains(wall))
     }
-}
 
-/// Offsets lie within a day of UTC, and no zone ever jumped by more than a day (Samoa, 2011).
-const OFFSET_CHANGE_MAX: TimeDelta = TimeDelta::hours(26);
-
-/// The first instant in `early..=late` whose wall clock shows `wall` or later.
-fn gap_end(tz: Tz, wall: NaiveDateTime, early: DateTime<Utc>, late: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    bisect(early, late, |at| local(tz, at).is_some_and(|shown| shown >= wall))
-}
-
-/// The first whole second in `from..=to` at which `holds`, given that it holds from there on.
-fn bisect(
-    from: DateTime<Utc>,
-    to: DateTime<Utc>,
-    holds: impl Fn(DateTime<Utc>) -> bool,
-) -> Option<DateTime<Utc>> {
-    let (mut low, mut high) = (from.timestamp(), to.timestamp());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if holds(DateTime::from_timestamp(middle, 0)?) { high = middle } else { low = middle + 1 }
+    fn any(&mut self, walls: std::ops::Range<i64>) -> bool {
+        self.first_in(walls).is_some()
     }
-    DateTime::from_timestamp(low, 0)
-}
-
-/// The first instant at or after `from` whose wall clock matches. Goes from offset change to offset change.
-fn next_by_elapsed_time(cron: &Cron, tz: Tz, from: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let mut from = from;
-    loop {
-        let offset = offset_at(tz, from);
-        let wall = first_match(cron, from.naive_utc().checked_add_signed(offset)?)?;
-        let at = wall.checked_sub_signed(offset)?.and_utc();
-        let horizon = from.checked_add_signed(OFFSET_CHANGE_MAX)?;
-        match next_change(tz, from, horizon) {
-            Some(change) if at >= change => from = change,
-            Some(_) => return Some(at),
-            None if at <= horizon => return Some(at),
-            // Far ahead. Nothing in between matches: no wall clock in between lies outside the stretch searched.
-            None => from = horizon.max(at.checked_sub_signed(OFFSET_CHANGE_MAX)?),
-        }
-    }
-}
-
-/// The first instant in `from..=to` at which the offset differs from that at `from`.
-fn next_change(tz: Tz, from: DateTime<Utc>, to: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let before = offset_at(tz, from);
-    let differs = |at| offset_at(tz, at) != before;
-    if differs(to) { bisect(from, to, differs) } else { None }
 }

@@ -321,8 +321,9 @@ fn nobody_hands_over_before_the_guest_has_left_and_arrived() {
 #[test]
 fn a_schedule_without_ticks_is_refused_unless_it_is_off() {
     let (mut world, _) = World::with_hosts(1);
-    let put = |spec| CommandBody::JobPut(Box::new(JobPut::new(JobId::from_u128(1), spec, NOON)));
-    let mut spec = job_spec("never", "0 0 30 2 *");
+    let last_second = UnixMillis(253_402_300_799_000);
+    let put = |spec| CommandBody::JobPut(Box::new(JobPut::new(JobId::from_u128(1), spec, last_second)));
+    let mut spec = job_spec("never", "0 0 29 2 *");
     let refusal = world.refused(put(spec.clone()));
     assert_eq!((refusal.code, refusal.details[0].field.as_str()), (ProblemCode::InvalidRequest, "schedule"));
     spec.enabled = false;

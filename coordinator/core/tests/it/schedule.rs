@@ -197,10 +197,15 @@ fn well_known_days_of_the_clock() {
 
 #[test]
 fn a_schedule_without_ticks_and_times_off_the_calendar_have_no_next() {
-    assert_eq!(next("0 0 30 2 *", "UTC", "2026-01-01T00:00:00Z"), None);
-    for edge in [i64::MIN, i64::MAX] {
-        let daily = "0 0 * * *".parse().unwrap();
-        assert_eq!(schedule::next_after(&daily, TimeZone::UTC, Dst::default(), UnixMillis(edge)), None);
+    assert!("0 0 30 2 *".parse::<Schedule>().is_err());
+    let next = |text: &str, after| {
+        schedule::next_after(&text.parse().unwrap(), TimeZone::UTC, Dst::default(), UnixMillis(after))
+    };
+    for text in ["0 0 * * *", "@every 1d", "* * * * * *", "0 0 29 2 *"] {
+        assert_eq!(next(text, i64::MAX), None, "{text}");
+        assert!(next(text, i64::MIN).is_some_and(|at| at.0 >= 0), "{text}");
+        let end = wall("9999-12-31T00:00:00Z");
+        assert!(next(text, end.0).is_none_or(|at| at < UnixMillis(end.0 + 86_400_000)), "{text}");
     }
 }
 
