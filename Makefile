@@ -73,6 +73,7 @@ audit: ## licences, bans and sources of every dependency (advisories need a data
 
 bench: deps build-release ## figures beside a named peer, to $(OUT)/bench/NAME.json (NAME=x; without it all)
 	$(call say,bench: $(or $(NAME),all))
+	@packaging/deps.sh --bench
 	@$(OUT)/release/novacron-benches $(NAME)
 
 soak: deps build ## the whole suite SEEDS times over, in its long form (NOVACRON_SOAK=1)

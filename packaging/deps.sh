@@ -3,6 +3,7 @@
 #
 #   packaging/deps.sh                 everything for `make test` and `make demo`
 #   packaging/deps.sh --dry-run       only say what that would be
+#   packaging/deps.sh --bench         the peers that benches run beside NovaCron, too
 #   packaging/deps.sh --tool NAME     only the cargo tool NAME (cargo-nextest, cargo-deny, cargo-fuzz)
 #
 # Package sources are derived from the machine's own apt configuration; nothing else is contacted. On a terminal it
@@ -21,7 +22,9 @@ declare -A TOOL_VERSION=([cargo-nextest]=0.9.143 [cargo-deny]=0.20.2 [cargo-fuzz
 # Without these nothing builds; the others are for tests, lint and packages.
 BUILD=(build-essential pkg-config libvirt-dev)
 BASE=(build-essential pkg-config git make cmake ca-certificates iproute2 bridge-utils procps util-linux
-      cpio dpkg-dev tcpdump openssl systemd shellcheck)
+      cpio dpkg-dev tcpdump iptables openssl systemd shellcheck)
+# What benches run beside NovaCron.
+BENCH=(etcd-server etcd-client)
 # Debian 12's own QEMU (7.2) is too old; there these come from backports.
 HYPERVISOR=(qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-clients libvirt-dev)
 
@@ -82,6 +85,7 @@ refuse_replacement() {
 }
 
 if [ "${1:-}" = --tool ]; then install_tool "${2:?which tool}"; exit; fi
+if [ "${1:-}" = --bench ]; then BASE+=("${BENCH[@]}"); shift; fi
 
 command -v apt-get >/dev/null || die "this machine has no apt-get: install by hand ${BASE[*]} ${HYPERVISOR[*]}"
 command -v cargo >/dev/null || die "no cargo on PATH: install Rust first (rustup)"

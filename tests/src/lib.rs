@@ -1,11 +1,12 @@
 //! The test lab: real hosts in namespaces of one machine, a guest that proves its own continuity, and the judge of that proof.
 //!
-//! Suites under `tests/` and the demo use it. Everything here needs root except [`serial`], [`need`] and [`bins`].
+//! Suites under `tests/` and the demo use it. Everything here needs root except [`serial`], [`need`], [`bins`] and the judges in [`ledger`].
 
 pub mod bins;
 pub mod cluster;
 pub mod demo;
 pub mod guest_image;
 pub mod lab;
+pub mod ledger;
 pub mod need;
 pub mod serial;

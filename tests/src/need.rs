@@ -22,6 +22,8 @@ pub enum Need {
     Apt,
     /// `tcpdump`.
     Tcpdump,
+    /// `iptables`, for links that lose packets one way.
+    Iptables,
     /// The `libvirt-qemu` user that Debian's packages create.
     LibvirtQemuUser,
 }
@@ -36,6 +38,7 @@ impl Need {
             Self::Qemu => missing_program(&["qemu-system-x86_64", "qemu-img"]),
             Self::Apt => missing_program(&["apt-get", "dpkg"]),
             Self::Tcpdump => missing_program(&["tcpdump"]),
+            Self::Iptables => missing_program(&["iptables"]),
             Self::LibvirtQemuUser => {
                 let user = nix::unistd::User::from_name("libvirt-qemu").ok().flatten();
                 user.is_none().then(|| "needs the user libvirt-qemu".to_owned())
@@ -92,7 +95,7 @@ pub fn function_of(type_name: &str) -> &str {
 }
 
 /// Ends the test with `SKIPPED <test>: <why>` unless the machine has all that is listed:
-/// `root`, `libvirt`, `qemu`, `apt`, `tcpdump`, `libvirt_qemu_user`.
+/// `root`, `libvirt`, `qemu`, `apt`, `tcpdump`, `iptables`, `libvirt_qemu_user`.
 #[macro_export]
 macro_rules! require {
     ($($need:ident),+ $(,)?) => {
@@ -107,6 +110,7 @@ macro_rules! require {
     (@ qemu) => { $crate::need::Need::Qemu };
     (@ apt) => { $crate::need::Need::Apt };
     (@ tcpdump) => { $crate::need::Need::Tcpdump };
+    (@ iptables) => { $crate::need::Need::Iptables };
     (@ libvirt_qemu_user) => { $crate::need::Need::LibvirtQemuUser };
 }
 
