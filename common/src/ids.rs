@@ -110,6 +110,19 @@ typed_ids! {
     TokenId = "tok",
     /// The cluster itself; part of every certificate.
     ClusterId = "cl",
+    /// One run of a workflow.
+    RunId = "run",
+}
+
+/// One node of a workflow's run, for which a fire was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeRef {
+    /// The run.
+    pub run: RunId,
+    /// The node's place in the definition that the run started with.
+    pub node: u32,
+    /// Which item, where the node fans out over a list; 0 where it does not.
+    pub item: u32,
 }
 
 /// One committed fire of a job: the job and the instant it was scheduled for. This pair is the key of the
@@ -134,6 +147,8 @@ pub enum FireCause {
     Schedule,
     /// Somebody asked for it (`POST /jobs/{id}/execute`).
     Manual,
+    /// A node of a workflow's run that is no job: `job` is then the id of its task.
+    Node,
 }
 
 impl fmt::Display for FireKey {
@@ -141,6 +156,7 @@ impl fmt::Display for FireKey {
         let kind = match self.cause {
             FireCause::Schedule => 's',
             FireCause::Manual => 'm',
+            FireCause::Node => 'n',
         };
         write!(f, "fire-{}-{kind}{}", self.job.uuid().simple(), self.scheduled_at.0)
     }
@@ -154,6 +170,7 @@ impl FromStr for FireKey {
         let cause = match tail.as_bytes().first() {
             Some(b's') => FireCause::Schedule,
             Some(b'm') => FireCause::Manual,
+            Some(b'n') => FireCause::Node,
             _ => return Err(bad()),
         };
         Ok(Self {
@@ -194,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_fire_key_round_trips_through_its_text() {
-        for cause in [FireCause::Schedule, FireCause::Manual] {
+        for cause in [FireCause::Schedule, FireCause::Manual, FireCause::Node] {
             let key =
                 FireKey { job: JobId::from_u128(9), scheduled_at: UnixMillis(1_700_000_000_123), cause };
             assert_eq!(key.to_string().parse::<FireKey>().unwrap(), key);

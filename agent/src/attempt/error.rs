@@ -45,6 +45,12 @@ pub enum AttemptError {
         /// How many.
         running: usize,
     },
+    /// This agent has no means to run it.
+    #[error("{attempt} has a target that this agent cannot run: is it of an older version?")]
+    Unsupported {
+        /// Which.
+        attempt: AttemptKey,
+    },
     /// The command cannot be run as it is written.
     #[error("the command of {attempt} is not valid")]
     Invalid {
@@ -110,6 +116,7 @@ impl From<&AttemptError> for Denial {
             AttemptError::Unknown { .. } => DenialCode::Unknown,
             AttemptError::NoRoom { .. } => DenialCode::NoRoom,
             AttemptError::Invalid { .. } => DenialCode::Invalid,
+            AttemptError::Unsupported { .. } => DenialCode::Unsupported,
             AttemptError::Fence { .. }
             | AttemptError::Folder(_)
             | AttemptError::Process(_)

@@ -139,6 +139,7 @@ mod tests {
             argv: vec!["true".into()],
             env: Vec::new(),
             working_dir: None,
+            stdin: None,
             memory_max: ByteCount::mib(64),
             pids_max: 16,
             cpu_millis: 1000,

@@ -18,7 +18,7 @@ use crate::text::describe;
 use novacron_common::{
     ids::AttemptKey,
     record::{AttemptEnd, AttemptOutcome, AttemptReport},
-    spec::JobTarget,
+    spec::{JobTarget, Root},
     units::Epoch,
     wire::AttemptStart,
 };
@@ -208,7 +208,15 @@ impl Shared {
     }
 
     fn isolated(&self, start: &AttemptStart, slot: u32) -> Result<Option<Isolated>, AttemptError> {
-        let JobTarget::Command(target) = &start.target else { return Ok(None) };
+        let target = match &start.target {
+            JobTarget::Noop => return Ok(None),
+            JobTarget::Command(target) if target.root == Root::Host && target.stdin.is_none() => target,
+            JobTarget::Record
+            | JobTarget::Command(_)
+            | JobTarget::VmCommand(_)
+            | JobTarget::Vm(_)
+            | JobTarget::Http(_) => return Err(AttemptError::Unsupported { attempt: start.attempt }),
+        };
         let cgroup = self.home.group_of(&start.attempt.to_string());
         let place = plan::Place { cgroup, id_slot: slot, masked: self.masked.clone() };
         let isolated = plan::isolate(start, target, place);

@@ -21,8 +21,9 @@ pub use cluster::{
 pub use event::{Event, EventKind};
 pub use host::{HostState, HostView, JoinTokenCreate, JoinTokenCreated, JoinTokenRole};
 pub use job::{
-    AttemptView, CommandTargetBody, ExecuteAccepted, FireState, FireView, JobCreate, JobTargetBody,
-    JobUpdate, JobView, Timeout,
+    AttemptView, BackoffBody, CommandTargetBody, ConcurrencyBody, ExecuteAccepted, FireState, FireView,
+    HttpBody, JobCreate, JobTargetBody, JobUpdate, JobView, MisfireBody, MisfirePolicyBody, Period,
+    RetentionBody, RetryBody, RetryOnBody, StatusBody, VmCommandBody, VmVerbBody,
 };
 pub use migration::{MigrateRequest, MigrationState, MigrationStatus, MigrationView};
 pub use page::{Page, PageQuery};

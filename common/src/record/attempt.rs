@@ -26,6 +26,13 @@ pub enum AttemptOutcome {
     },
     /// Its supervisor ended without leaving an outcome (the host crashed).
     Lost,
+    /// What is no process is done: a call was answered as expected, or a machine is as the verb wants it.
+    Done,
+    /// What is no process failed.
+    Failed {
+        /// Why.
+        reason: String,
+    },
     /// Its lease ran out and its job says that it is to be killed then: nothing of it is left.
     LeaseLost,
 }
@@ -33,7 +40,7 @@ pub enum AttemptOutcome {
 impl AttemptOutcome {
     /// Whether the fire counts as done.
     pub fn is_success(&self) -> bool {
-        matches!(self, Self::Exited(0))
+        matches!(self, Self::Exited(0) | Self::Done)
     }
 }
 

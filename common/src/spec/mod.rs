@@ -14,7 +14,11 @@ mod vm;
 pub use dst::{Dst, Fold, Gap};
 pub use fault::{Fault, Faults};
 pub use image::{BootSource, ImageFormat, ImageRef, ImageSource, Sha256Digest, TemplateSpec};
-pub use job::{CommandTarget, JobSpec, JobTarget, Root};
+pub use job::{
+    Backoff, CommandTarget, Concurrency, ExitCodes, HttpMethod, HttpTarget, JobSpec, JobTarget, Misfire,
+    MisfirePolicy, Retention, RetryOn, RetryPolicy, Root, STDIN_MAX, StatusRange, VmCommandTarget, VmVerb,
+    VmVerbTarget,
+};
 pub use lease::OnLeaseLost;
 pub use name::Name;
 pub use network::{MacAddress, NetworkSpec};

@@ -52,6 +52,7 @@ impl RowKey for FireKey {
         bytes.push(match self.cause {
             FireCause::Schedule => 0,
             FireCause::Manual => 1,
+            FireCause::Node => 2,
         });
         bytes
     }
@@ -61,6 +62,7 @@ impl RowKey for FireKey {
         let cause = match cause {
             [0] => FireCause::Schedule,
             [1] => FireCause::Manual,
+            [2] => FireCause::Node,
             _ => return None,
         };
         let at = u64::from_be_bytes(at.try_into().ok()?) ^ SIGN;
@@ -93,6 +95,7 @@ mod tests {
             fire(1, -5, FireCause::Schedule),
             fire(1, 5, FireCause::Schedule),
             fire(1, 5, FireCause::Manual),
+            fire(1, 5, FireCause::Node),
             fire(2, 0, FireCause::Schedule),
         ];
         assert!(keys.is_sorted());

@@ -18,6 +18,7 @@ pub mod applied;
 mod apply;
 pub mod attempts;
 pub mod command;
+mod hash;
 pub mod hosts;
 pub mod index;
 mod key;

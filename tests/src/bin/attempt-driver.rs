@@ -23,6 +23,7 @@ fn held(argv: Vec<String>) -> AttemptStart {
             argv,
             env: Vec::new(),
             working_dir: None,
+            stdin: None,
             memory_max: ByteCount::mib(128),
             pids_max: 32,
             cpu_millis: 1000,

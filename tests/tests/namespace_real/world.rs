@@ -116,6 +116,7 @@ pub fn shell(script: &str) -> CommandTarget {
         argv: vec!["sh".into(), "-c".into(), script.into()],
         env: Vec::new(),
         working_dir: None,
+        stdin: None,
         memory_max: ByteCount::mib(128),
         pids_max: 64,
         cpu_millis: 2000,

@@ -3,15 +3,13 @@
 mod policy;
 mod target;
 
-pub use policy::{
-    Backoff, Concurrency, ExitCodes, Misfire, MisfirePolicy, OnLeaseLost, Retention, RetryOn, RetryPolicy,
-};
+pub use policy::{Backoff, Concurrency, ExitCodes, Misfire, MisfirePolicy, Retention, RetryOn, RetryPolicy};
 pub use target::{
     CommandTarget, HttpMethod, HttpTarget, JobTarget, Root, STDIN_MAX, StatusRange, VmCommandTarget, VmVerb,
     VmVerbTarget,
 };
 
-use super::{Dst, Name, Schedule, TimeZone};
+use super::{Dst, Name, OnLeaseLost, Schedule, TimeZone};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

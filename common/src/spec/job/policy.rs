@@ -140,17 +140,6 @@ impl Concurrency {
     }
 }
 
-/// What an attempt does when its host has not heard from a leader for the length of a lease.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnLeaseLost {
-    /// It runs on. No other try starts until the host is seen again or is declared fenced.
-    #[default]
-    Keep,
-    /// Its supervisor kills it. Another try may start after the lease's end and a margin.
-    Kill,
-}
-
 /// How many ended fires are kept one by one; older ones are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {

@@ -82,9 +82,7 @@ pub enum VmVerb {
 }
 
 /// The methods of RFC 9110 (and RFC 5789's PATCH) that a job may use.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum HttpMethod {
     /// The default.

@@ -3,7 +3,7 @@
 use super::Outcome;
 use crate::{
     applied::{Applied, Refusal},
-    attempts::{backoff, may_run, needs_host},
+    attempts::{backoff, is_retried, may_run, needs_host, work_of},
     command::{AttemptPlace, FireCommit, JobExecute},
     record::{AttemptRecord, FireRecord, JobRecord},
     state::State,
@@ -77,6 +77,7 @@ fn fire(state: &mut State, job: JobRecord, key: FireKey) -> Applied {
         host: None,
         cancel_requested: false,
         ended_at: done.then_some(now),
+        node: None,
     });
     drop_oldest(state, key);
     Applied::FireCommitted(key)
@@ -144,29 +145,34 @@ pub(super) fn end(state: &mut State, report: AttemptReport) -> Outcome {
     Ok(Applied::Done)
 }
 
+/// What comes after an attempt. Its job, or the workflow that it belongs to, hears of it.
 fn conclude(state: &mut State, fire: FireRecord, outcome: &AttemptOutcome) {
     let now = state.now();
-    let Some(job) = state.job(fire.key.job).cloned() else {
+    let Some(retry) = work_of(state, fire.key).map(|work| work.retry.clone()) else {
         return;
     };
     let next = if outcome.is_success() {
         FireState::Succeeded
     } else if fire.cancel_requested {
         FireState::Cancelled
-    } else if fire.attempts <= job.spec.max_retries {
+    } else if is_retried(&retry, fire.attempts, outcome) {
         FireState::Waiting
     } else {
         FireState::Failed
     };
     let waits = next == FireState::Waiting;
-    let not_before = if waits { now.plus(backoff(fire.attempts)) } else { fire.not_before };
+    let wait = backoff(&retry.backoff, fire.key, fire.attempts);
+    let not_before = if waits { now.plus(wait) } else { fire.not_before };
     let ended_at = (!waits).then_some(now);
+    let job = state.job(fire.key.job).cloned();
     state.write(FireRecord { state: next, host: None, not_before, ended_at, ..fire });
-    state.write(JobRecord {
-        succeeded: job.succeeded + u64::from(next == FireState::Succeeded),
-        failed: job.failed + u64::from(next == FireState::Failed),
-        ..job
-    });
+    if let Some(job) = job {
+        state.write(JobRecord {
+            succeeded: job.succeeded + u64::from(next == FireState::Succeeded),
+            failed: job.failed + u64::from(next == FireState::Failed),
+            ..job
+        });
+    }
 }
 
 fn bounded(mut end: AttemptEnd) -> AttemptEnd {
@@ -193,7 +199,7 @@ pub(super) fn cancel(state: &mut State, key: FireKey) -> Outcome {
             state.write(FireRecord { cancel_requested: true, ..fire });
             Ok(Applied::Done)
         }
-        FireState::Succeeded | FireState::Failed | FireState::Cancelled => {
+        FireState::Succeeded | FireState::Failed | FireState::Cancelled | FireState::Missed => {
             Err(Refusal::conflict("the fire has ended"))
         }
     }

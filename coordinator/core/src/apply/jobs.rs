@@ -97,7 +97,7 @@ pub(super) fn erase_fire(state: &mut State, fire: FireKey) {
 /// The keys of all fires of a job.
 pub(crate) fn fires_of(job: JobId) -> std::ops::RangeInclusive<FireKey> {
     let first = FireKey { job, scheduled_at: UnixMillis(i64::MIN), cause: FireCause::Schedule };
-    let last = FireKey { job, scheduled_at: UnixMillis(i64::MAX), cause: FireCause::Manual };
+    let last = FireKey { job, scheduled_at: UnixMillis(i64::MAX), cause: FireCause::Node };
     first..=last
 }
 

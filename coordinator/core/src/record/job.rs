@@ -2,7 +2,7 @@
 
 use novacron_common::{
     api::FireState,
-    ids::{AttemptKey, FireKey, HostId, JobId},
+    ids::{AttemptKey, FireKey, HostId, JobId, NodeRef},
     record::AttemptEnd,
     spec::JobSpec,
     units::{Epoch, UnixMillis},
@@ -73,12 +73,17 @@ pub struct FireRecord {
     pub cancel_requested: bool,
     /// When it ended.
     pub ended_at: Option<UnixMillis>,
+    /// The node of a workflow's run that it was made for.
+    pub node: Option<NodeRef>,
 }
 
 impl FireRecord {
     /// Whether nothing more will happen.
     pub const fn is_final(&self) -> bool {
-        matches!(self.state, FireState::Succeeded | FireState::Failed | FireState::Cancelled)
+        match self.state {
+            FireState::Waiting | FireState::Running | FireState::Unknown => false,
+            FireState::Succeeded | FireState::Failed | FireState::Cancelled | FireState::Missed => true,
+        }
     }
 
     /// The attempt under way.

@@ -10,11 +10,7 @@ use crate::{
     record::{JobRecord, Skip},
     state::State,
 };
-use novacron_common::{
-    ids::JobId,
-    spec::{Dst, JobSpec},
-    units::UnixMillis,
-};
+use novacron_common::{ids::JobId, spec::JobSpec, units::UnixMillis};
 use std::time::Duration;
 
 /// A tick that is later than this was missed (the threshold that Quartz calls misfire, and its default).
@@ -42,7 +38,7 @@ pub fn tick(job: &JobRecord, now: UnixMillis) -> Option<FireCommit> {
         job: job.id,
         scheduled_at,
         revision: job.revision,
-        next_at: next_after(&job.spec.schedule, job.spec.timezone, Dst::default(), scheduled_at),
+        next_at: next_after(&job.spec.schedule, job.spec.timezone, job.spec.dst, scheduled_at),
         skip,
     })
 }
@@ -53,7 +49,7 @@ fn choose(spec: &JobSpec, first: UnixMillis, now: UnixMillis) -> (UnixMillis, Op
     if first >= threshold {
         return (first, None);
     }
-    let next = |after| next_after(&spec.schedule, spec.timezone, Dst::default(), after);
+    let next = |after| next_after(&spec.schedule, spec.timezone, spec.dst, after);
     let recent = next(UnixMillis(threshold.0 - 1)).filter(|at| *at <= now);
     let until = recent.unwrap_or_else(|| last_before(first, threshold, next));
     let count = ticks(first, next).take_while(|at| *at < until).take(skips_counted_max()).count();
@@ -103,7 +99,7 @@ impl JobUpdate {
     /// due; else they begin anew after `now`.
     pub fn new(job: &JobRecord, spec: JobSpec, now: UnixMillis) -> Self {
         let same = |a: &JobSpec, b: &JobSpec| {
-            (&a.schedule, a.timezone, a.enabled) == (&b.schedule, b.timezone, b.enabled)
+            (&a.schedule, a.timezone, a.dst, a.enabled) == (&b.schedule, b.timezone, b.dst, b.enabled)
         };
         let next_at = if same(&job.spec, &spec) { job.next_at } else { first_tick(&spec, now) };
         Self { id: job.id, spec, revision: job.revision, next_at }
@@ -111,5 +107,5 @@ impl JobUpdate {
 }
 
 fn first_tick(spec: &JobSpec, now: UnixMillis) -> NextTick {
-    if spec.enabled { next_after(&spec.schedule, spec.timezone, Dst::default(), now) } else { None }
+    if spec.enabled { next_after(&spec.schedule, spec.timezone, spec.dst, now) } else { None }
 }

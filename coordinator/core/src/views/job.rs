@@ -76,6 +76,8 @@ fn outcome_text(outcome: &AttemptOutcome) -> String {
         AttemptOutcome::Killed => "killed".to_owned(),
         AttemptOutcome::FailedToStart { reason } => format!("failed_to_start: {reason}"),
         AttemptOutcome::Lost => "lost".to_owned(),
+        AttemptOutcome::Done => "done".to_owned(),
+        AttemptOutcome::Failed { reason } => format!("failed: {reason}"),
         AttemptOutcome::LeaseLost => "lease_lost".to_owned(),
     }
 }

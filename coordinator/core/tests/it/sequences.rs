@@ -174,7 +174,7 @@ fn work() -> impl Strategy<Value = CommandBody> {
     prop_oneof![
         2 => (job_id(), short_name(), any::<bool>()).prop_map(|(id, n, noop)| {
             let mut spec = job_spec(n.as_str(), "* * * * * *");
-            spec.max_retries = 1;
+            spec.retry.max_retries = 1;
             if !noop {
                 spec.target = command_target();
             }

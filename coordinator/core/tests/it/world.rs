@@ -1,7 +1,7 @@
 //! A small ledger for tests: hosts, machines and jobs in a line each.
 
 use novacron_common::{
-    api::HostState,
+    api::{HostState, JobCreate},
     ids::{ClusterId, HostId, JobId, MigrationId, TokenId, VmId},
     record::{Accel, HostAddresses, HostCapacity, HostHello, VmObservation, VmState},
     spec::{
@@ -67,16 +67,9 @@ pub fn vm_spec(vm: &str) -> VmSpec {
 }
 
 pub fn job_spec(job: &str, schedule: &str) -> JobSpec {
-    JobSpec {
-        name: name(job),
-        schedule: schedule.parse().expect("a good schedule"),
-        timezone: "UTC".parse().unwrap(),
-        enabled: true,
-        priority: 5,
-        max_retries: 0,
-        timeout_ms: 30_000,
-        target: JobTarget::Noop,
-    }
+    let body = JobCreate { name: job.into(), schedule: schedule.into(), ..JobCreate::default() };
+    let spec = JobSpec::try_from(&body).expect("a good job");
+    JobSpec { timeout_ms: 30_000, ..spec }
 }
 
 pub fn command_target() -> JobTarget {
@@ -84,6 +77,7 @@ pub fn command_target() -> JobTarget {
         argv: vec!["/bin/true".into()],
         env: Vec::new(),
         working_dir: None,
+        stdin: None,
         memory_max: ByteCount::mib(64),
         pids_max: 16,
         cpu_millis: 1000,

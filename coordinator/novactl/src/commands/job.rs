@@ -7,7 +7,7 @@ use crate::{
     output::{self, Row, word},
 };
 use novacron_common::api::{
-    CommandTargetBody, ExecuteAccepted, FireView, JobCreate, JobTargetBody, JobUpdate, JobView, Timeout,
+    CommandTargetBody, ExecuteAccepted, FireView, JobCreate, JobTargetBody, JobUpdate, JobView, Period,
 };
 use std::collections::BTreeMap;
 
@@ -74,7 +74,11 @@ fn path(job: &str) -> String {
 fn show(context: &Context, job: &JobView) -> Result<(), CtlError> {
     let target = match &job.target {
         JobTargetBody::Noop => "nothing".to_owned(),
+        JobTargetBody::Record => "one line in its agent's record file".to_owned(),
         JobTargetBody::Command(c) => c.command.join(" "),
+        JobTargetBody::VmCommand(c) => format!("in {}: {}", c.vm, c.command.join(" ")),
+        JobTargetBody::Vm(v) => format!("{} {}", v.verb, v.vm),
+        JobTargetBody::Http(h) => format!("{} {}", word(&h.method), h.url),
     };
     let more = [
         ("does", target),
@@ -93,10 +97,10 @@ async fn create(context: &Context, args: JobCreateArgs) -> Result<(), CtlError> 
         schedule: args.schedule,
         target: target(&args.options)?,
         timezone: args.options.timezone,
-        enabled: None,
         priority: args.options.priority,
         max_retries: args.options.max_retries,
-        timeout: args.options.timeout.map(Timeout::Text),
+        timeout: args.options.timeout.map(Period::Text),
+        ..JobCreate::default()
     };
     show(context, &context.client.post("/api/v1/jobs", Some(&body)).await?)
 }
@@ -107,10 +111,10 @@ async fn update(context: &Context, args: JobUpdateArgs) -> Result<(), CtlError> 
         schedule: args.schedule,
         target: target(&args.options)?,
         timezone: args.options.timezone,
-        enabled: None,
         priority: args.options.priority,
         max_retries: args.options.max_retries,
-        timeout: args.options.timeout.map(Timeout::Text),
+        timeout: args.options.timeout.map(Period::Text),
+        ..JobUpdate::default()
     };
     show(context, &context.client.put(&path(&args.job), &body).await?)
 }
@@ -134,9 +138,7 @@ fn target(options: &JobOptions) -> Result<Option<JobTargetBody>, CtlError> {
     Ok(Some(JobTargetBody::Command(CommandTargetBody {
         command: options.command.clone(),
         env: pairs.collect::<Result<BTreeMap<_, _>, _>>()?,
-        working_dir: None,
         memory_mb: options.memory,
-        pids: None,
-        cpu_millis: None,
+        ..CommandTargetBody::default()
     })))
 }

@@ -1,5 +1,11 @@
 //! Which fires may be tried now, where, and what the host is told.
 
+mod backoff;
+mod work;
+
+pub use backoff::{backoff, is_retried};
+pub use work::{Work, work_of};
+
 use crate::{record::FireRecord, state::State};
 use novacron_common::{
     api::FireState,
@@ -8,16 +14,6 @@ use novacron_common::{
     units::UnixMillis,
     wire::AttemptStart,
 };
-use std::time::Duration;
-
-/// Longest wait between two attempts.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
-
-/// How long the next attempt waits after `failed` attempts: 1 s, 2 s, 4 s, …, at most [`BACKOFF_MAX`].
-pub fn backoff(failed: u32) -> Duration {
-    let doublings = failed.saturating_sub(1).min(16);
-    Duration::from_secs(1 << doublings).min(BACKOFF_MAX)
-}
 
 /// Fires that may have an attempt now, at most `limit`; the longest due first.
 pub fn due(state: &State, now: UnixMillis, limit: usize) -> Vec<FireKey> {
@@ -43,16 +39,16 @@ pub(crate) fn may_run(hello: Option<&novacron_common::record::HostHello>) -> boo
 pub fn start(state: &State, fire: FireKey) -> Option<(HostId, AttemptStart)> {
     let record = state.fire(fire).filter(|f| !f.is_final())?;
     let (attempt, host) = record.attempt().zip(record.host)?;
-    let job = state.job(fire.job)?;
+    let work = work_of(state, fire)?;
     let start = AttemptStart {
         attempt,
         epoch: record.epoch,
-        target: job.spec.target.clone(),
-        timeout_ms: job.spec.timeout_ms,
+        target: work.target.clone(),
+        timeout_ms: work.timeout_ms,
         scheduled_at: fire.scheduled_at,
         lease: None,
-        on_lease_lost: Default::default(),
-        env: Vec::new(),
+        on_lease_lost: work.on_lease_lost,
+        env: work.env.clone(),
     };
     Some((host, start))
 }
@@ -66,6 +62,10 @@ pub const fn is_to_be_killed(fire: &FireRecord) -> bool {
 pub const fn needs_host(target: &JobTarget) -> bool {
     match target {
         JobTarget::Noop => false,
-        JobTarget::Command(_) => true,
+        JobTarget::Record
+        | JobTarget::Command(_)
+        | JobTarget::VmCommand(_)
+        | JobTarget::Vm(_)
+        | JobTarget::Http(_) => true,
     }
 }
