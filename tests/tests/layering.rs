@@ -11,11 +11,15 @@ use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, Packag
 /// Each of our crates and the crates of ours it may depend on. A new crate needs a row here.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("novacron-common", &[]),
+    ("novacron-runtime", &[]),
     ("novacron-store", &[]),
-    ("novacron-transport", &["novacron-common"]),
+    ("novacron-transport", &["novacron-common", "novacron-runtime"]),
     ("novacron-core", &["novacron-common"]),
     ("novacron-agent", &["novacron-common", "novacron-store", "novacron-transport"]),
-    ("novacron-coordinator", &["novacron-common", "novacron-core", "novacron-store", "novacron-transport"]),
+    (
+        "novacron-coordinator",
+        &["novacron-common", "novacron-core", "novacron-runtime", "novacron-store", "novacron-transport"],
+    ),
     ("novactl", &["novacron-common"]),
     ("novacron-guest", &[]),
     ("novacron-tests", ANY_OF_OURS),
@@ -24,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 const ANY_OF_OURS: &[&str] = &[
     "novacron-common",
+    "novacron-runtime",
     "novacron-store",
     "novacron-transport",
     "novacron-core",
@@ -58,6 +63,7 @@ const CARD: &[&str] = &[
 /// The crates that are shipped: what only tests use does not count as work in the product.
 const PRODUCT: &[&str] = &[
     "novacron-common",
+    "novacron-runtime",
     "novacron-store",
     "novacron-transport",
     "novacron-core",

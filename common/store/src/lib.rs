@@ -8,11 +8,15 @@
 //! * damage is noticed when a value is read: each carries a CRC-32.
 //!
 //! All calls block; call them from a thread that may.
+//!
+//! A [`Store`] can also stand on a simulated [`Disk`], for the simulation in `tests/sim`.
 
 mod error;
+mod simulated;
 mod tree;
 
 pub use error::StoreError;
+pub use simulated::Disk;
 pub use tree::{Batch, Row, Tree};
 
 use std::{fs::File, path::Path, sync::Arc};
@@ -28,9 +32,12 @@ const _: () = assert!(SEGMENT_BYTES / 4 > 24 * VALUE_MAX);
 
 /// A folder with one database in it, locked against a second process.
 #[derive(Debug, Clone)]
-pub struct Store {
-    db: sled::Db,
-    file: Arc<File>,
+pub struct Store(Backend);
+
+#[derive(Debug, Clone)]
+enum Backend {
+    Sled { db: sled::Db, file: Arc<File> },
+    Simulated(simulated::Hold),
 }
 
 impl Store {
@@ -49,7 +56,15 @@ impl Store {
             .map_err(|cause| StoreError::Engine { doing: doing(), cause })?;
         let file =
             File::open(folder.join("db")).map_err(|cause| StoreError::File { doing: doing(), cause })?;
-        Ok(Self { db, file: Arc::new(file) })
+        Ok(Self(Backend::Sled { db, file: Arc::new(file) }))
+    }
+
+    /// Opens the store on a simulated disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if another store is open on it.
+    pub fn simulated(disk: &Disk) -> Result<Self, StoreError> {
+        Ok(Self(Backend::Simulated(disk.hold()?)))
     }
 
     /// Opens or makes a tree.
@@ -57,11 +72,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if sled cannot.
     pub fn tree(&self, name: &str) -> Result<Tree, StoreError> {
-        let tree = self
-            .db
-            .open_tree(name)
-            .map_err(|cause| StoreError::Engine { doing: format!("open tree {name}"), cause })?;
-        Ok(Tree::new(name, tree))
+        match &self.0 {
+            Backend::Sled { db, .. } => {
+                let tree = db
+                    .open_tree(name)
+                    .map_err(|cause| StoreError::Engine { doing: format!("open tree {name}"), cause })?;
+                Ok(Tree::sled(name, tree))
+            }
+            Backend::Simulated(hold) => Ok(Tree::simulated(name, hold.clone())),
+        }
     }
 
     /// Removes a tree with all that is in it; an absent one is no error.
@@ -69,10 +88,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if sled cannot.
     pub fn drop_tree(&self, name: &str) -> Result<(), StoreError> {
-        self.db
-            .drop_tree(name)
-            .map(|_| ())
-            .map_err(|cause| StoreError::Engine { doing: format!("drop tree {name}"), cause })
+        match &self.0 {
+            Backend::Sled { db, .. } => db
+                .drop_tree(name)
+                .map(|_| ())
+                .map_err(|cause| StoreError::Engine { doing: format!("drop tree {name}"), cause }),
+            Backend::Simulated(hold) => hold.drop_tree(name),
+        }
     }
 
     /// Returns once everything that was written before is on stable storage.
@@ -80,8 +102,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: what was written may be lost at a power cut.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(|cause| StoreError::Engine { doing: "flush the store".into(), cause })?;
-        self.file.sync_data().map_err(|cause| StoreError::File { doing: "sync the store".into(), cause })
+        match &self.0 {
+            Backend::Sled { db, file } => {
+                db.flush().map_err(|cause| StoreError::Engine { doing: "flush the store".into(), cause })?;
+                file.sync_data().map_err(|cause| StoreError::File { doing: "sync the store".into(), cause })
+            }
+            Backend::Simulated(hold) => hold.sync(),
+        }
     }
 
     /// Bytes on disk.
@@ -89,9 +116,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the folder cannot be read.
     pub fn size_on_disk(&self) -> Result<u64, StoreError> {
-        self.db
-            .size_on_disk()
-            .map_err(|cause| StoreError::Engine { doing: "measure the store".into(), cause })
+        match &self.0 {
+            Backend::Sled { db, .. } => db
+                .size_on_disk()
+                .map_err(|cause| StoreError::Engine { doing: "measure the store".into(), cause }),
+            Backend::Simulated(hold) => hold.bytes(),
+        }
     }
 }
 

@@ -46,7 +46,8 @@ fn a_damaged_value_is_noticed() {
     let (_folder, store) = store();
     let tree = store.tree("t").unwrap();
     tree.put(b"a", b"value").unwrap();
-    let raw = store.db.open_tree("t").unwrap();
+    let Backend::Sled { db, .. } = &store.0 else { unreachable!("opened on a folder") };
+    let raw = db.open_tree("t").unwrap();
     let mut stored = raw.get(b"a").unwrap().unwrap().to_vec();
     *stored.last_mut().unwrap() ^= 1;
     raw.insert(b"a", stored).unwrap();

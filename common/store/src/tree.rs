@@ -1,6 +1,6 @@
 //! One ordered map of the store, with a checksum on each value.
 
-use crate::{StoreError, VALUE_MAX};
+use crate::{StoreError, VALUE_MAX, simulated::Hold};
 use std::ops::RangeBounds;
 
 const CHECKSUM_BYTES: usize = 4;
@@ -12,7 +12,41 @@ pub type Row = (Vec<u8>, Vec<u8>);
 #[derive(Debug, Clone)]
 pub struct Tree {
     name: String,
-    tree: sled::Tree,
+    map: Map,
+}
+
+#[derive(Debug, Clone)]
+enum Map {
+    Sled(sled::Tree),
+    Simulated(Hold),
+}
+
+/// Rows of either.
+enum Rows<A, B> {
+    Sled(A),
+    Simulated(B),
+}
+
+impl<T, A: Iterator<Item = T>, B: Iterator<Item = T>> Iterator for Rows<A, B> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        match self {
+            Self::Sled(rows) => rows.next(),
+            Self::Simulated(rows) => rows.next(),
+        }
+    }
+}
+
+impl<T, A: DoubleEndedIterator<Item = T>, B: DoubleEndedIterator<Item = T>> DoubleEndedIterator
+    for Rows<A, B>
+{
+    fn next_back(&mut self) -> Option<T> {
+        match self {
+            Self::Sled(rows) => rows.next_back(),
+            Self::Simulated(rows) => rows.next_back(),
+        }
+    }
 }
 
 /// Writes that happen together or, after a crash, not at all.
@@ -39,8 +73,12 @@ impl Batch {
 }
 
 impl Tree {
-    pub(crate) fn new(name: &str, tree: sled::Tree) -> Self {
-        Self { name: name.to_owned(), tree }
+    pub(crate) fn sled(name: &str, tree: sled::Tree) -> Self {
+        Self { name: name.to_owned(), map: Map::Sled(tree) }
+    }
+
+    pub(crate) fn simulated(name: &str, hold: Hold) -> Self {
+        Self { name: name.to_owned(), map: Map::Simulated(hold) }
     }
 
     /// The value of `key`.
@@ -48,8 +86,13 @@ impl Tree {
     /// # Errors
     /// [`StoreError::Damaged`] if it is not what was written.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.tree.get(key).map_err(|cause| self.failed("read", cause))?;
-        found.map(|stored| self.open(key, &stored)).transpose()
+        match &self.map {
+            Map::Sled(tree) => {
+                let found = tree.get(key).map_err(|cause| self.failed("read", cause))?;
+                found.map(|stored| self.open(key, &stored)).transpose()
+            }
+            Map::Simulated(hold) => hold.get(&self.name, key),
+        }
     }
 
     /// Writes `value`; durable after the next [`crate::Store::sync`].
@@ -57,8 +100,16 @@ impl Tree {
     /// # Errors
     /// [`StoreError::TooLong`], or sled's.
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        let sealed = self.seal(value)?;
-        self.tree.insert(key, sealed).map(|_| ()).map_err(|cause| self.failed("write", cause))
+        match &self.map {
+            Map::Sled(tree) => {
+                let sealed = self.seal(value)?;
+                tree.insert(key, sealed).map(|_| ()).map_err(|cause| self.failed("write", cause))
+            }
+            Map::Simulated(hold) => {
+                self.check(value)?;
+                hold.write(&self.name, vec![(key.to_vec(), Some(value.to_vec()))])
+            }
+        }
     }
 
     /// Removes `key`; an absent one is no error.
@@ -66,7 +117,12 @@ impl Tree {
     /// # Errors
     /// sled's.
     pub fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
-        self.tree.remove(key).map(|_| ()).map_err(|cause| self.failed("remove from", cause))
+        match &self.map {
+            Map::Sled(tree) => {
+                tree.remove(key).map(|_| ()).map_err(|cause| self.failed("remove from", cause))
+            }
+            Map::Simulated(hold) => hold.write(&self.name, vec![(key.to_vec(), None)]),
+        }
     }
 
     /// Does all of `batch`, or none.
@@ -74,6 +130,23 @@ impl Tree {
     /// # Errors
     /// [`StoreError::TooLong`] (nothing is done), or sled's.
     pub fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+        match &self.map {
+            Map::Sled(tree) => {
+                let writes = self.seal_all(batch)?;
+                tree.apply_batch(writes).map_err(|cause| self.failed("write a batch to", cause))
+            }
+            Map::Simulated(hold) => {
+                batch
+                    .writes
+                    .iter()
+                    .filter_map(|(_, value)| value.as_ref())
+                    .try_for_each(|v| self.check(v))?;
+                hold.write(&self.name, batch.writes.clone())
+            }
+        }
+    }
+
+    fn seal_all(&self, batch: &Batch) -> Result<sled::Batch, StoreError> {
         let mut writes = sled::Batch::default();
         for (key, value) in &batch.writes {
             match value {
@@ -81,7 +154,7 @@ impl Tree {
                 None => writes.remove(key.as_slice()),
             }
         }
-        self.tree.apply_batch(writes).map_err(|cause| self.failed("write a batch to", cause))
+        Ok(writes)
     }
 
     /// The rows with keys in `range`, in order.
@@ -90,12 +163,15 @@ impl Tree {
         range: impl RangeBounds<Vec<u8>>,
     ) -> impl DoubleEndedIterator<Item = Result<Row, StoreError>> + 'a {
         let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
-        self.tree.range::<Vec<u8>, _>(bounds).map(|row| self.row(row))
+        match &self.map {
+            Map::Sled(tree) => Rows::Sled(tree.range::<Vec<u8>, _>(bounds).map(|row| self.row(row))),
+            Map::Simulated(hold) => Rows::Simulated(hold.range(&self.name, bounds).into_iter()),
+        }
     }
 
     /// Every row, in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Result<Row, StoreError>> + '_ {
-        self.tree.iter().map(|row| self.row(row))
+        self.range(..)
     }
 
     /// Every key, in order, whatever its value is worth.
@@ -127,7 +203,10 @@ impl Tree {
     /// # Errors
     /// sled's.
     pub fn clear(&self) -> Result<(), StoreError> {
-        self.tree.clear().map_err(|cause| self.failed("clear", cause))
+        match &self.map {
+            Map::Sled(tree) => tree.clear().map_err(|cause| self.failed("clear", cause)),
+            Map::Simulated(hold) => hold.clear(&self.name),
+        }
     }
 
     fn row(&self, row: sled::Result<(sled::IVec, sled::IVec)>) -> Result<Row, StoreError> {
@@ -136,13 +215,18 @@ impl Tree {
     }
 
     fn seal(&self, value: &[u8]) -> Result<Vec<u8>, StoreError> {
-        if value.len() > VALUE_MAX {
-            return Err(StoreError::TooLong { tree: self.name.clone(), length: value.len() });
-        }
+        self.check(value)?;
         let mut sealed = Vec::with_capacity(CHECKSUM_BYTES + value.len());
         sealed.extend_from_slice(&crc32fast::hash(value).to_le_bytes());
         sealed.extend_from_slice(value);
         Ok(sealed)
+    }
+
+    fn check(&self, value: &[u8]) -> Result<(), StoreError> {
+        if value.len() > VALUE_MAX {
+            return Err(StoreError::TooLong { tree: self.name.clone(), length: value.len() });
+        }
+        Ok(())
     }
 
     fn open(&self, key: &[u8], stored: &[u8]) -> Result<Vec<u8>, StoreError> {

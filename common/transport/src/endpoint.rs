@@ -2,8 +2,11 @@
 
 use crate::{
     IdentityCell, Link, LinkError, Role, RoleKind,
+    connection::Connection,
     link::{Gate, LinkFacts},
-    settings, tls,
+    settings,
+    simulated::{Met, SimulatedNet},
+    tls,
 };
 use novacron_common::{spec::Sha256Digest, units::UnixMillis};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -20,19 +23,27 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Handshakes that may be under way at once; further ones wait in the socket's buffer.
 const HANDSHAKES_MAX: usize = 64;
 
+/// QUIC's code for a link whose peer is no member.
+const REMOVED: u32 = 2;
+
 /// Links that were opened from here and are shared: by address, and by role where a certain one was wanted.
 type Pool = Arc<tokio::sync::Mutex<HashMap<(SocketAddr, Option<Role>), Link>>>;
-type Links = Arc<Mutex<HashMap<usize, (Role, quinn::Connection)>>>;
+type Links = Arc<Mutex<HashMap<usize, (Role, Connection)>>>;
 
 /// A process's place in the network.
 #[derive(Clone)]
 pub struct Endpoint {
-    quic: quinn::Endpoint,
+    socket: Socket,
     identity: Arc<IdentityCell>,
     gate: Arc<RwLock<Arc<Gate>>>,
     links: Links,
     pool: Pool,
-    accepted: Arc<tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Link>>>,
+}
+
+#[derive(Clone)]
+enum Socket {
+    Quic { quic: quinn::Endpoint, accepted: Arc<tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Link>>> },
+    Simulated(Arc<dyn SimulatedNet>),
 }
 
 impl Endpoint {
@@ -47,18 +58,22 @@ impl Endpoint {
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
         server.transport_config(settings::transport());
         let quic = bind_quic(address, Some(server))?;
-        let everybody: Arc<Gate> = Arc::new(|_: &Role| true);
         let (sender, receiver) = tokio::sync::mpsc::channel(HANDSHAKES_MAX);
-        let endpoint = Self {
-            quic,
-            identity,
-            gate: Arc::new(RwLock::new(everybody)),
-            links: Links::default(),
-            pool: Arc::default(),
-            accepted: Arc::new(tokio::sync::Mutex::new(receiver)),
-        };
-        tokio::spawn(endpoint.clone().listen(sender));
+        let accepted = Arc::new(tokio::sync::Mutex::new(receiver));
+        let endpoint = Self::on(Socket::Quic { quic: quic.clone(), accepted }, identity);
+        tokio::spawn(endpoint.clone().listen(quic, sender));
         Ok(endpoint)
+    }
+
+    /// A place in a simulated network.
+    pub fn simulated(net: Arc<dyn SimulatedNet>, identity: Arc<IdentityCell>) -> Self {
+        Self::on(Socket::Simulated(net), identity)
+    }
+
+    fn on(socket: Socket, identity: Arc<IdentityCell>) -> Self {
+        let everybody: Arc<Gate> = Arc::new(|_: &Role| true);
+        let gate = Arc::new(RwLock::new(everybody));
+        Self { socket, identity, gate, links: Links::default(), pool: Arc::default() }
     }
 
     /// From now on a peer is a member only if `gate` says so; consulted for every link and every stream.
@@ -70,7 +85,7 @@ impl Endpoint {
     pub fn disconnect(&self, role: &Role) {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, connection) in links.values().filter(|(peer, _)| peer == role) {
-            connection.close(quinn::VarInt::from_u32(2), b"removed from the cluster");
+            connection.close(REMOVED, "removed from the cluster");
         }
     }
 
@@ -84,7 +99,10 @@ impl Endpoint {
     /// # Errors
     /// The system's, if the socket is gone.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.quic.local_addr()
+        match &self.socket {
+            Socket::Quic { quic, .. } => quic.local_addr(),
+            Socket::Simulated(net) => Ok(net.local_addr()),
+        }
     }
 
     /// A new link to exactly `expected`.
@@ -154,13 +172,24 @@ impl Endpoint {
 
     /// The next link that somebody else opened; `None` once the endpoint is closed.
     pub async fn accept(&self) -> Option<Link> {
-        self.accepted.lock().await.recv().await
+        match &self.socket {
+            Socket::Quic { accepted, .. } => accepted.lock().await.recv().await,
+            Socket::Simulated(net) => loop {
+                let Met { peer, line } = net.accept().await?;
+                match self.admit_as(Some(peer), UnixMillis(i64::MAX), Connection::Simulated(line)) {
+                    Ok(link) => return Some(link),
+                    Err(error) => tracing::warn!(%peer, %error, "link refused"),
+                }
+            },
+        }
     }
 
     /// Closes every link and the socket.
     pub async fn close(&self) {
-        self.quic.close(quinn::VarInt::from_u32(0), b"shutting down");
-        self.quic.wait_idle().await;
+        if let Socket::Quic { quic, .. } = &self.socket {
+            quic.close(quinn::VarInt::from_u32(0), b"shutting down");
+            quic.wait_idle().await;
+        }
     }
 
     /// A link for a process that has no certificate yet, to a coordinator whose CA has this fingerprint. It can
@@ -180,19 +209,27 @@ impl Endpoint {
         // It never accepts streams (its kind is Agent, which nobody may open Join to).
         let facts =
             LinkFacts { peer: None, own: RoleKind::Agent, expires_at: UnixMillis(i64::MAX), gate: everybody };
-        Ok(Link::new(connection, facts))
+        Ok(Link::new(Connection::Quic(connection), facts))
     }
 
     async fn dial(&self, address: SocketAddr) -> Result<Link, LinkError> {
-        let config = quic_client(tls::client(&self.identity).map_err(LinkError::Tls)?)?;
-        let connection = handshake(&self.quic, config, address).await?;
-        self.admit(connection)
+        match &self.socket {
+            Socket::Quic { quic, .. } => {
+                let config = quic_client(tls::client(&self.identity).map_err(LinkError::Tls)?)?;
+                self.admit(handshake(quic, config, address).await?)
+            }
+            Socket::Simulated(net) => {
+                let Met { peer, line } =
+                    net.dial(address).await.map_err(|reason| LinkError::Connect { address, reason })?;
+                self.admit_as(Some(peer), UnixMillis(i64::MAX), Connection::Simulated(line))
+            }
+        }
     }
 
     /// Accepts handshakes, several at a time, for ever.
-    async fn listen(self, accepted: tokio::sync::mpsc::Sender<Link>) {
+    async fn listen(self, quic: quinn::Endpoint, accepted: tokio::sync::mpsc::Sender<Link>) {
         let slots = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
-        while let Some(incoming) = self.quic.accept().await {
+        while let Some(incoming) = quic.accept().await {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let (endpoint, accepted) = (self.clone(), accepted.clone());
             tokio::spawn(async move {
@@ -214,29 +251,38 @@ impl Endpoint {
     fn admit(&self, connection: quinn::Connection) -> Result<Link, LinkError> {
         let own = self.identity.get();
         let peer = peer_facts(&connection, own.cluster);
+        let (role, not_after) = peer.map_or((None, UnixMillis(i64::MAX)), |f| (f.role, f.not_after));
+        self.admit_as(role, not_after.min(own.not_after()), Connection::Quic(connection))
+    }
+
+    fn admit_as(
+        &self,
+        role: Option<Role>,
+        expires_at: UnixMillis,
+        connection: Connection,
+    ) -> Result<Link, LinkError> {
         let gate: Arc<Gate> = {
             let gate = self.gate.clone();
             Arc::new(move |role: &Role| (gate.read().unwrap_or_else(PoisonError::into_inner).clone())(role))
         };
-        let (role, not_after) = peer.map_or((None, UnixMillis(i64::MAX)), |f| (f.role, f.not_after));
         if let Some(role) = role {
             if !gate(&role) {
-                connection.close(quinn::VarInt::from_u32(2), b"removed from the cluster");
+                connection.close(REMOVED, "removed from the cluster");
                 return Err(LinkError::NotAMember(role));
             }
             self.remember(role, &connection);
         }
-        let facts =
-            LinkFacts { peer: role, own: own.role.kind(), expires_at: not_after.min(own.not_after()), gate };
+        let own = self.identity.get().role.kind();
+        let facts = LinkFacts { peer: role, own, expires_at, gate };
         Ok(Link::new(connection, facts))
     }
 
-    fn remember(&self, role: Role, connection: &quinn::Connection) {
+    fn remember(&self, role: Role, connection: &Connection) {
         let id = connection.stable_id();
         self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (role, connection.clone()));
         // Waiting on a clone keeps nothing alive: the links themselves are closed explicitly or by idleness.
         let (links, connection) = (self.links.clone(), connection.clone());
-        tokio::spawn(async move {
+        novacron_runtime::spawn(async move {
             connection.closed().await;
             links.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
@@ -245,7 +291,7 @@ impl Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Endpoint({:?})", self.quic.local_addr())
+        write!(f, "Endpoint({:?})", self.local_addr())
     }
 }
 

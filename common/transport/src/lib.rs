@@ -5,9 +5,12 @@
 //! * Every stream of a link begins with a header that says what it is for. [`permitted`] is the whole table of
 //!   who may open what; a stream outside it never reaches its handler.
 //!
+//! An [`Endpoint`] can also stand in a [`SimulatedNet`], for the simulation in `tests/sim`.
+//!
 //! quinn's and rustls' types stop here.
 
 mod ca;
+mod connection;
 mod endpoint;
 mod error;
 mod gossip;
@@ -15,6 +18,7 @@ mod identity;
 mod link;
 mod role;
 mod settings;
+mod simulated;
 mod stream;
 mod tls;
 
@@ -25,6 +29,7 @@ pub use gossip::{Gossip, GossipPeer, GossipSettings};
 pub use identity::{Identity, IdentityCell, IdentityError};
 pub use link::Link;
 pub use role::{Role, RoleKind, permitted};
+pub use simulated::{Halves, Met, SimulatedLine, SimulatedNet, SimulatedRecv, SimulatedSend};
 pub use stream::{RecvHalf, SendHalf, Stream};
 pub use tls::crypto_provider;
 

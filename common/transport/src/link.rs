@@ -1,6 +1,6 @@
 //! An authenticated connection to one peer.
 
-use crate::{LinkError, Role, RoleKind, Stream, permitted};
+use crate::{LinkError, Role, RoleKind, Stream, connection::Connection, permitted};
 use novacron_common::{
     units::UnixMillis,
     wire::{StreamHeader, StreamKind},
@@ -20,7 +20,7 @@ pub(crate) type Gate = dyn Fn(&Role) -> bool + Send + Sync;
 /// A connection whose other side has proved who it is. Cheap to clone; all clones are the same connection.
 #[derive(Clone)]
 pub struct Link {
-    connection: quinn::Connection,
+    connection: Connection,
     shared: Arc<Shared>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct LinkFacts {
 }
 
 impl Link {
-    pub(crate) fn new(connection: quinn::Connection, facts: LinkFacts) -> Self {
+    pub(crate) fn new(connection: Connection, facts: LinkFacts) -> Self {
         let LinkFacts { peer, own, expires_at, gate } = facts;
         Self { connection, shared: Arc::new(Shared { peer, own, expires_at, gate }) }
     }
@@ -58,12 +58,12 @@ impl Link {
 
     /// The current estimate of the round-trip time.
     pub fn round_trip(&self) -> Duration {
-        self.connection.rtt()
+        self.connection.round_trip()
     }
 
     /// Whether new streams can still be opened.
     pub fn is_usable(&self) -> bool {
-        self.connection.close_reason().is_none() && self.check().is_ok()
+        !self.connection.is_closed() && self.check().is_ok()
     }
 
     /// Opens a stream.
@@ -72,8 +72,8 @@ impl Link {
     /// [`LinkError`] if the link is closed, its certificates have expired, or the peer is no member any more.
     pub async fn open(&self, kind: StreamKind) -> Result<Stream, LinkError> {
         self.check()?;
-        let (send, recv) = self.connection.open_bi().await.map_err(|e| self.closed_because(&e))?;
-        let mut stream = Stream::new(send, recv);
+        let opened = self.connection.open().await.map_err(|reason| self.closed_because(reason))?;
+        let mut stream = Stream::new(opened);
         stream.send_header(StreamHeader::new(kind)).await?;
         Ok(stream)
     }
@@ -85,9 +85,9 @@ impl Link {
     /// [`LinkError`] when the link is over.
     pub async fn accept(&self) -> Result<(StreamKind, Stream), LinkError> {
         loop {
-            let (send, recv) = self.connection.accept_bi().await.map_err(|e| self.closed_because(&e))?;
-            let mut stream = Stream::new(send, recv);
-            let header = tokio::time::timeout(HEADER_DEADLINE, stream.recv_header()).await;
+            let opened = self.connection.accept().await.map_err(|reason| self.closed_because(reason))?;
+            let mut stream = Stream::new(opened);
+            let header = novacron_runtime::time::timeout(HEADER_DEADLINE, stream.recv_header()).await;
             match header
                 .unwrap_or_else(|_| {
                     Err(LinkError::Broken { doing: "waiting for the header", reason: "too slow".into() })
@@ -108,12 +108,12 @@ impl Link {
 
     /// Closes the link; the reason is shown to the peer.
     pub fn close(&self, reason: &str) {
-        self.connection.close(quinn::VarInt::from_u32(0), reason.as_bytes());
+        self.connection.close(0, reason);
     }
 
     /// Waits until the link is over and says why.
     pub async fn closed(&self) -> String {
-        self.connection.closed().await.to_string()
+        self.connection.closed().await
     }
 
     fn admit(&self, kind: StreamKind) -> Result<StreamKind, LinkError> {
@@ -139,8 +139,8 @@ impl Link {
         self.peer().map_or_else(|| "a peer without certificate".into(), Role::to_string)
     }
 
-    fn closed_because(&self, error: &quinn::ConnectionError) -> LinkError {
-        LinkError::Closed { address: self.remote_address(), reason: error.to_string() }
+    fn closed_because(&self, reason: String) -> LinkError {
+        LinkError::Closed { address: self.remote_address(), reason }
     }
 }
 

@@ -1,6 +1,9 @@
 //! One bidirectional stream of a link: frames, or plain bytes.
 
-use crate::LinkError;
+use crate::{
+    LinkError,
+    connection::{Receiver, Sender, Short},
+};
 use novacron_common::wire::{
     HEADER_BYTES, StreamHeader,
     codec::{self, LENGTH_BYTES},
@@ -17,13 +20,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// peer never takes a broken stream for a complete one.
 #[derive(Debug)]
 pub struct SendHalf {
-    inner: quinn::SendStream,
+    inner: Sender,
     finished: bool,
 }
 
 /// The receiving half, as plain bytes.
 #[derive(Debug)]
-pub struct RecvHalf(quinn::RecvStream);
+pub struct RecvHalf(Receiver);
 
 /// A stream.
 #[derive(Debug)]
@@ -37,19 +40,19 @@ fn broken(doing: &'static str) -> impl Fn(String) -> LinkError {
 }
 
 impl Stream {
-    pub(crate) fn new(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
+    pub(crate) fn new((send, recv): (Sender, Receiver)) -> Self {
         Self { send: SendHalf { inner: send, finished: false }, recv: RecvHalf(recv) }
     }
 
     pub(crate) async fn send_header(&mut self, header: StreamHeader) -> Result<(), LinkError> {
         let written = self.send.inner.write_all(&header.to_bytes()).await;
-        written.map_err(|e| broken("writing the header")(e.to_string()))
+        written.map_err(broken("writing the header"))
     }
 
     pub(crate) async fn recv_header(&mut self) -> Result<StreamHeader, LinkError> {
         let mut bytes = [0; HEADER_BYTES];
         let read = self.recv.0.read_exact(&mut bytes).await;
-        read.map_err(|e| broken("reading the header")(e.to_string()))?;
+        read.map_err(|short| broken("reading the header")(short.reason()))?;
         Ok(StreamHeader::parse(bytes)?)
     }
 
@@ -95,30 +98,30 @@ impl SendHalf {
     /// As [`Stream::send`].
     pub async fn send<T: Serialize + ?Sized + Sync>(&mut self, value: &T) -> Result<(), LinkError> {
         let frame = codec::encode_frame(&value)?;
-        self.inner.write_all(&frame).await.map_err(|e| broken("writing a frame")(e.to_string()))
+        self.inner.write_all(&frame).await.map_err(broken("writing a frame"))
     }
 
     /// Says that nothing more will be sent.
     pub fn finish(&mut self) {
         self.finished = true;
-        let _ = self.inner.finish();
+        self.inner.finish();
     }
 
     /// Waits until the peer has received everything, or has stopped listening.
     pub async fn acknowledged(&mut self) {
-        let _ = self.inner.stopped().await;
+        self.inner.acknowledged().await;
     }
 
     /// Of several streams on one link, the highest goes first (default 0).
     pub fn set_priority(&self, priority: i32) {
-        let _ = self.inner.set_priority(priority);
+        self.inner.set_priority(priority);
     }
 }
 
 impl Drop for SendHalf {
     fn drop(&mut self) {
         if !self.finished {
-            let _ = self.inner.reset(quinn::VarInt::from_u32(1));
+            self.inner.reset();
         }
     }
 }
@@ -141,11 +144,12 @@ impl RecvHalf {
         let mut prefix = [0; LENGTH_BYTES];
         match self.0.read_exact(&mut prefix).await {
             Ok(()) => {}
-            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
-            Err(e) => return Err(broken("reading a frame's length")(e.to_string())),
+            Err(Short::Ended) => return Ok(None),
+            Err(short) => return Err(broken("reading a frame's length")(short.reason())),
         }
         let mut frame = vec![0; codec::frame_length(prefix)?];
-        self.0.read_exact(&mut frame).await.map_err(|e| broken("reading a frame")(e.to_string()))?;
+        let read = self.0.read_exact(&mut frame).await;
+        read.map_err(|short| broken("reading a frame")(short.reason()))?;
         Ok(Some(codec::decode(&frame)?))
     }
 }

@@ -13,9 +13,9 @@ use super::{
 use crate::identity::now;
 use novacron_common::wire::CoordinatorAddress;
 use novacron_core::{Applied, Command, CommandBody};
+use novacron_runtime::time::{Instant, sleep, timeout_at};
 use openraft::error::{ClientWriteError, RaftError};
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
 
 /// How long a proposal or a read may wait for a leader and a quorum. Longer than a fail-over takes.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -157,7 +157,7 @@ impl Inner {
         if Instant::now() + RETRY >= deadline {
             return Err(LedgerError::NoLeader);
         }
-        tokio::time::sleep(RETRY).await;
+        sleep(RETRY).await;
         Ok(())
     }
 }

@@ -10,9 +10,9 @@ use super::{
 };
 use novacron_common::wire::{CoordinatorAddress, StreamKind};
 use novacron_core::CommandBody;
+use novacron_runtime::time::{Instant, timeout_at};
 use novacron_transport::{LinkError, Role, Stream};
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
 
 /// The leader gives up a little before its caller does, so that the caller hears why.
 const SERVE_DEADLINE: Duration = Duration::from_millis(4500);
@@ -34,11 +34,13 @@ pub(super) async fn ask(
         Ok::<_, LinkError>(stream)
     };
     let mut stream = tokio::select! {
+        biased;
         opened = timeout_at(deadline, opened) => opened.ok().and_then(Result::ok).ok_or(Missed::Retry)?,
         () = deposed(inner, leader.node) => return Err(Missed::Retry),
     };
     let unknown = Missed::Final(LedgerError::Unknown);
     tokio::select! {
+        biased;
         reply = timeout_at(deadline, stream.recv()) => reply.ok().and_then(Result::ok).ok_or(unknown),
         () = deposed(inner, leader.node) => Err(unknown),
     }

@@ -101,9 +101,10 @@ async fn barrier(raft: &Raft, term: u64) -> bool {
     });
     loop {
         tokio::select! {
+            biased;
             passed = raft.ensure_linearizable() => match passed {
                 Ok(_) => return true,
-                Err(_) => tokio::time::sleep(BARRIER_RETRY).await,
+                Err(_) => novacron_runtime::time::sleep(BARRIER_RETRY).await,
             },
             () = &mut lost => return false,
         }

@@ -10,6 +10,7 @@ use super::{
     types::{Committed, Member, NodeId, Raft},
 };
 use novacron_core::{Applied, CommandBody, State};
+use novacron_runtime::{spawn, spawn_blocking, task::JoinHandle};
 use novacron_store::Store;
 use novacron_transport::{Endpoint, LinkError, Stream};
 use std::{
@@ -17,10 +18,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::{
-    sync::{broadcast, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{broadcast, watch};
 
 /// What a ledger is opened with.
 #[derive(Debug)]
@@ -57,22 +55,27 @@ impl Ledger {
     /// # Errors
     /// [`OpenError`] if the files cannot be read.
     pub async fn open(options: LedgerOptions) -> Result<Self, OpenError> {
-        let folder = options.folder;
-        let open = move || {
-            let store = Store::open(&folder).map_err(StoreFault::from)?;
-            Ok::<_, StoreFault>((LogStore::open(store.clone())?, StateMachine::open(store)?))
-        };
-        let (log, machine) = tokio::task::spawn_blocking(open).await.map_err(StoreFault::from)??;
-        let network = Network::new(options.endpoint.clone());
-        let raft = Raft::new(options.node, settings::raft()?, network, log, machine.clone()).await?;
+        let LedgerOptions { node, folder, endpoint } = options;
+        let opened = spawn_blocking(move || Store::open(&folder)).await.map_err(StoreFault::from)?;
+        Self::open_on(opened.map_err(StoreFault::from)?, node, endpoint).await
+    }
+
+    /// As [`Ledger::open`], on a store that is open.
+    ///
+    /// # Errors
+    /// [`OpenError`] if its records cannot be read.
+    pub async fn open_on(store: Store, node: NodeId, endpoint: Option<Endpoint>) -> Result<Self, OpenError> {
+        let open = move || Ok::<_, StoreFault>((LogStore::open(store.clone())?, StateMachine::open(store)?));
+        let (log, machine) = spawn_blocking(open).await.map_err(StoreFault::from)??;
+        let network = Network::new(endpoint.clone());
+        let raft = Raft::new(node, settings::raft()?, network, log, machine.clone()).await?;
         let (publish, leadership) = watch::channel(Leadership::Follower { leader: None });
-        let inner =
-            Arc::new(Inner { node: options.node, raft, machine, endpoint: options.endpoint, leadership });
+        let inner = Arc::new(Inner { node, raft, machine, endpoint, leadership });
         let (proposals, asks) = proposer::queue();
         let tasks = vec![
-            tokio::spawn(leadership::watch(inner.raft.clone(), publish)),
-            tokio::spawn(proposer::run(inner.clone(), asks)),
-            tokio::spawn(super::membership::keep(inner.clone())),
+            spawn(leadership::watch(inner.raft.clone(), publish)),
+            spawn(proposer::run(inner.clone(), asks)),
+            spawn(super::membership::keep(inner.clone())),
         ];
         Ok(Self { inner, proposals, tasks: Arc::new(Mutex::new(tasks)) })
     }

@@ -8,6 +8,7 @@ use super::{
     types::{Member, NodeId, Raft, Types},
 };
 use novacron_core::State;
+use novacron_runtime::time;
 use openraft::{
     ChangeMembers,
     error::{ClientWriteError, RaftError},
@@ -122,10 +123,8 @@ impl Seen {
 
 /// Keeps at it until the node stops.
 pub(super) async fn keep(inner: Arc<Inner>) {
-    let mut period = tokio::time::interval(PERIOD);
-    period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        period.tick().await;
+        time::sleep(PERIOD).await;
         let metrics = inner.raft.metrics().borrow().clone();
         if metrics.running_state.is_err() {
             return;
@@ -142,7 +141,7 @@ pub(super) async fn keep(inner: Arc<Inner>) {
 async fn take(inner: &Inner, step: Step) {
     tracing::info!(?step, "the coordinators change");
     // Without a quorum openraft would wait for ever; the next look begins anew.
-    match tokio::time::timeout(STEP_DEADLINE, change(&inner.raft, &step)).await {
+    match time::timeout(STEP_DEADLINE, change(&inner.raft, &step)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(?step, %error, "the step was not taken; it will be tried again"),
         Err(_) => tracing::warn!(?step, "the step is not committed yet; is a majority up?"),

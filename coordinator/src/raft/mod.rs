@@ -15,6 +15,7 @@ mod membership;
 mod network;
 mod proposer;
 mod rpc;
+mod runtime;
 mod settings;
 mod status;
 mod store;

@@ -5,6 +5,7 @@ use super::{
     types::{Member, NodeId, Raft, Types},
 };
 use novacron_common::wire::StreamKind;
+use novacron_runtime::task::JoinHandle;
 use novacron_transport::{Endpoint, Link, LinkError, Role, Stream};
 use openraft::{
     AnyError,
@@ -16,7 +17,6 @@ use openraft::{
     },
 };
 use std::time::Duration;
-use tokio::task::JoinHandle;
 
 /// Pause before an unreachable peer is tried again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -70,9 +70,9 @@ impl Peer {
     async fn link(&mut self) -> Result<Link, CallError> {
         let endpoint = self.endpoint.clone().ok_or(CallError::Offline)?;
         let (address, role) = (self.member.quic, Role::Coordinator { node: self.node });
-        let dialling = self
-            .dialling
-            .get_or_insert_with(|| tokio::spawn(async move { endpoint.reach(address, &role).await }));
+        let dialling = self.dialling.get_or_insert_with(|| {
+            novacron_runtime::spawn(async move { endpoint.reach(address, &role).await })
+        });
         let dialled = dialling.await;
         self.dialling = None;
         dialled.map_err(|_| CallError::Stopped(self.node))?.map_err(|e| CallError::Link(self.node, e))

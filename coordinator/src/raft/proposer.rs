@@ -82,7 +82,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut asks: mpsc::Receiver<Ask>) {
         let group;
         (group, held) = gather(first, &mut asks);
         let inner = inner.clone();
-        tokio::spawn(async move {
+        novacron_runtime::spawn(async move {
             deliver(&inner, group).await;
             drop(slot);
         });

@@ -44,7 +44,7 @@ openraft::declare_raft_types!(
         Node = Member,
         Entry = openraft::Entry<Types>,
         SnapshotData = std::io::Cursor<Vec<u8>>,
-        AsyncRuntime = openraft::TokioRuntime,
+        AsyncRuntime = super::runtime::Runtime,
 );
 
 /// The running node.

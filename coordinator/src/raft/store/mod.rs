@@ -63,7 +63,7 @@ pub enum StoreFault {
     Snapshot(&'static str),
     /// The thread that should have done it is gone.
     #[error("a storage task ended early")]
-    Task(#[from] tokio::task::JoinError),
+    Task(#[from] novacron_runtime::task::JoinError),
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreFault> {
@@ -83,7 +83,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreFault> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreFault> + Send + 'static,
 ) -> Result<T, StoreFault> {
-    tokio::task::spawn_blocking(work).await?
+    novacron_runtime::spawn_blocking(work).await?
 }
 
 /// Gives a fault the clothes that openraft wants; after one it stops, which is right: what is on disk is unknown.
