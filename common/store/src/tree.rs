@@ -1,7 +1,7 @@
 //! One ordered map of the store, with a checksum on each value.
 
 use crate::{StoreError, VALUE_MAX, simulated::Hold};
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 
 const CHECKSUM_BYTES: usize = 4;
 
@@ -176,10 +176,16 @@ impl Tree {
 
     /// Every key, in order, whatever its value is worth.
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = Result<Vec<u8>, StoreError>> + '_ {
-        self.tree.iter().keys().map(|key| match key {
-            Ok(key) => Ok(key.to_vec()),
-            Err(cause) => Err(self.failed("read", cause)),
-        })
+        match &self.map {
+            Map::Sled(tree) => Rows::Sled(tree.iter().keys().map(|key| match key {
+                Ok(key) => Ok(key.to_vec()),
+                Err(cause) => Err(self.failed("read", cause)),
+            })),
+            Map::Simulated(hold) => {
+                let rows = hold.range(&self.name, (Bound::Unbounded, Bound::Unbounded));
+                Rows::Simulated(rows.into_iter().map(|row| row.map(|(key, _)| key)))
+            }
+        }
     }
 
     /// The row with the lowest key.
