@@ -1,12 +1,13 @@
 //! Puts the agent together and keeps it running. Read this to see what there is and who knows whom.
 
 use crate::{
-    attempt::{AttemptRunner, OpenError, supervisor},
+    attempt::{AttemptRunner, OpenError, Settings, supervisor},
     bridge::{self, BridgeError},
     clock,
     config::Config,
     control::{
-        Dispatch, Introduction, PeerFetch, Reports, Session, SessionParts, StreamOwners, serve_endpoint,
+        Dispatch, Introduction, PeerFetch, Reports, Session, SessionParts, StreamOwners, keep_leases,
+        serve_endpoint,
     },
     enroll,
     facts::HostFacts,
@@ -143,7 +144,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         changes,
     })
     .map_err(|cause| RunError::Migrations(cause.to_string()))?;
-    let attempts = Arc::new(AttemptRunner::open(&config.data_dir, supervisor()?).await?);
+    let attempts = Arc::new(AttemptRunner::open(&config.data_dir, Settings::new(supervisor()?)).await?);
     let settings = GossipSettings {
         cluster,
         id: host.to_string(),
@@ -178,6 +179,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     });
     let reports = Reports::new(session.link());
 
+    tokio::spawn(keep_leases(session.link(), attempts.clone()));
     tokio::spawn(reports.clone().deliver_attempts(attempts));
     tokio::spawn(reports.send_migrations(changed));
     tokio::spawn(gossip::speak(owners.clone(), peers.clone(), facts));

@@ -39,11 +39,15 @@ pub enum AttemptError {
         /// Which.
         attempt: AttemptKey,
     },
-    /// As many attempts as there are id ranges.
-    #[error("this host already runs {running} attempts")]
+    /// As many attempts as the host takes.
+    #[error(
+        "this host runs {running} attempts and takes {live_max}: see jobs.attempts_max in its agent.toml"
+    )]
     NoRoom {
         /// How many.
         running: usize,
+        /// How many at most.
+        live_max: u32,
     },
     /// This agent has no means to run it.
     #[error("{attempt} has a target that this agent cannot run: is it of an older version?")]
@@ -97,6 +101,9 @@ pub enum OpenError {
     /// A supervisor's folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The file of the built-in record target.
+    #[error("could not set the record file aside")]
+    Record(#[source] std::io::Error),
     /// The journal of epochs.
     #[error("could not read the epochs in {path}")]
     Fences {

@@ -9,12 +9,20 @@
 //! ```
 
 mod admission;
+mod adopt;
 mod error;
 mod fence;
+mod lease;
 mod plan;
+mod record;
 mod runner;
+mod settings;
+mod shared;
+mod start;
 pub mod supervisor;
 mod table;
 
 pub use error::{AttemptError, OpenError};
+pub use lease::Next;
 pub use runner::{Admitted, AttemptRunner};
+pub use settings::Settings;

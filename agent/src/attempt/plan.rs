@@ -1,8 +1,15 @@
 //! From a start command to what the supervisor is told. Pure.
 
-use crate::hypervisor::namespace::request::{Isolated, Limits, PATH};
-use novacron_common::{spec::CommandTarget, units::ByteCount, wire::AttemptStart};
-use std::path::PathBuf;
+use crate::hypervisor::namespace::{
+    request::{Isolated, Limits, PATH, Terms},
+    result,
+};
+use novacron_common::{
+    spec::{CommandTarget, Name, OnLeaseLost, Root, STDIN_MAX},
+    units::ByteCount,
+    wire::{AttemptStart, Lease},
+};
+use std::{path::PathBuf, time::Duration};
 
 /// Below this not even a shell starts; the kernel would kill it and the report would mislead.
 const MEMORY_MIN: ByteCount = ByteCount::mib(4);
@@ -45,6 +52,52 @@ pub enum BadCommand {
     /// No process.
     #[error("pids_max is 0: give at least 1")]
     Pids,
+    /// More than is taken on the way to a command.
+    #[error("stdin has {length} bytes: give at most {STDIN_MAX}, or have the command fetch its input")]
+    Stdin {
+        /// As given.
+        length: usize,
+    },
+    /// Another root than the host's.
+    #[error(
+        "root is the image {image:?}, and this agent runs commands on the host's own root only: leave root out"
+    )]
+    Image {
+        /// As given.
+        image: Name,
+    },
+    /// A lease that cannot be kept.
+    #[error("the lease is {duration_ms} ms: give {LEASE_MIN_MS} to {LEASE_MAX_MS}")]
+    Lease {
+        /// As given.
+        duration_ms: u64,
+    },
+    /// The end of a lease would end it, and it has none.
+    #[error("on_lease_lost is kill and there is no lease: give one")]
+    NoLease,
+}
+
+/// Shortest lease: below this a renewal that is late by a switch of the scheduler would cost a healthy attempt.
+const LEASE_MIN_MS: u64 = 500;
+
+/// Longest lease. A lost host's attempts are given up only after it.
+const LEASE_MAX_MS: u64 = 24 * 3600 * 1000;
+
+/// The terms of the attempt's lease, if it has one.
+///
+/// # Errors
+/// [`BadCommand`], before anything is written down.
+pub fn terms(start: &AttemptStart) -> Result<Option<Terms>, BadCommand> {
+    match (start.lease, start.on_lease_lost) {
+        (None, OnLeaseLost::Kill) => Err(BadCommand::NoLease),
+        (None, OnLeaseLost::Keep) => Ok(None),
+        (Some(Lease { duration_ms }), _) if !(LEASE_MIN_MS..=LEASE_MAX_MS).contains(&duration_ms) => {
+            Err(BadCommand::Lease { duration_ms })
+        }
+        (Some(Lease { duration_ms }), on_lost) => {
+            Ok(Some(Terms { duration: Duration::from_millis(duration_ms), on_lost }))
+        }
+    }
 }
 
 /// What the supervisor is told.
@@ -57,6 +110,7 @@ pub fn isolate(start: &AttemptStart, target: &CommandTarget, place: Place) -> Re
         argv: target.argv.clone(),
         env: environment(start, &target.env),
         working_dir: target.working_dir.clone(),
+        stdin: target.stdin.clone(),
         hostname: "novacron-job".into(),
         limits: Limits::of(target),
         root: target.root.clone(),
@@ -90,6 +144,10 @@ fn check(target: &CommandTarget) -> Result<(), BadCommand> {
             Err(BadCommand::Memory { asked: *memory_max })
         }
         CommandTarget { pids_max: 0, .. } => Err(BadCommand::Pids),
+        CommandTarget { root: Root::Image(image), .. } => Err(BadCommand::Image { image: image.clone() }),
+        CommandTarget { stdin: Some(text), .. } if text.len() > STDIN_MAX => {
+            Err(BadCommand::Stdin { length: text.len() })
+        }
         _ => Ok(()),
     }
 }
@@ -103,11 +161,16 @@ fn environment(start: &AttemptStart, given: &[(String, String)]) -> Vec<(String,
         ("NOVACRON_EPOCH", start.epoch.0.to_string()),
         ("NOVACRON_ATTEMPT", start.attempt.number.to_string()),
         ("NOVACRON_SCHEDULED_AT", start.scheduled_at.rfc3339()),
+        (result::VARIABLE, result::PATH.to_owned()),
     ];
+    let ours: Vec<(String, String)> = ours.map(|(name, value)| (name.to_owned(), value)).into();
+    let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
+    let further: Vec<_> = start.env.iter().filter(|(name, _)| !is_ours(name)).cloned().collect();
+    let ours = [ours, further].concat();
     let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
     let theirs = given.iter().filter(|(name, _)| !is_ours(name)).cloned();
     let path = (!given.iter().any(|(name, _)| name == "PATH")).then(|| ("PATH".to_owned(), PATH.to_owned()));
-    path.into_iter().chain(theirs).chain(ours.clone().map(|(name, value)| (name.to_owned(), value))).collect()
+    path.into_iter().chain(theirs).chain(ours.clone()).collect()
 }
 
 #[cfg(test)]
@@ -155,10 +218,14 @@ mod tests {
     fn a_job_cannot_replace_what_it_is_told_about_itself() {
         let given = vec![
             ("NOVACRON_EPOCH".into(), "99".into()),
+            ("NOVACRON_RUN_ID".into(), "mine".into()),
             ("PATH".into(), "/opt".into()),
             ("A".into(), "b".into()),
         ];
-        let isolated = isolate(&start(), &CommandTarget { env: given, ..target() }, place()).unwrap();
+        let further =
+            vec![("NOVACRON_RUN_ID".into(), "run-1".into()), ("NOVACRON_ATTEMPT".into(), "99".into())];
+        let start = AttemptStart { env: further, ..start() };
+        let isolated = isolate(&start, &CommandTarget { env: given, ..target() }, place()).unwrap();
         let value = |name: &str| {
             let found: Vec<_> = isolated.env.iter().filter(|(known, _)| known == name).collect();
             assert_eq!(found.len(), 1, "{name}");
@@ -167,7 +234,25 @@ mod tests {
         assert_eq!((value("NOVACRON_EPOCH"), value("NOVACRON_ATTEMPT")), ("7".into(), "2".into()));
         assert_eq!((value("PATH"), value("A")), ("/opt".into(), "b".into()));
         assert_eq!(value("NOVACRON_SCHEDULED_AT"), "2023-11-14T22:13:20.000Z");
-        assert_eq!(isolated.env.len(), 7);
+        assert_eq!(
+            (value("NOVACRON_RUN_ID"), value("NOVACRON_OUTPUT")),
+            ("run-1".into(), result::PATH.into())
+        );
+        assert_eq!(isolated.env.len(), 9);
+    }
+
+    #[test]
+    fn a_lease_is_neither_too_short_nor_missing_where_it_is_needed() {
+        let with = |lease: Option<u64>, on_lease_lost| {
+            let lease = lease.map(|duration_ms| Lease { duration_ms });
+            terms(&AttemptStart { lease, on_lease_lost, ..start() })
+        };
+        assert_eq!(with(None, OnLeaseLost::Keep), Ok(None));
+        assert_eq!(with(None, OnLeaseLost::Kill), Err(BadCommand::NoLease));
+        assert_eq!(with(Some(499), OnLeaseLost::Kill), Err(BadCommand::Lease { duration_ms: 499 }));
+        assert!(with(Some(u64::MAX), OnLeaseLost::Keep).is_err());
+        let terms = with(Some(30_000), OnLeaseLost::Kill).unwrap().unwrap();
+        assert_eq!((terms.duration, terms.on_lost), (Duration::from_secs(30), OnLeaseLost::Kill));
     }
 
     #[test]
@@ -185,5 +270,9 @@ mod tests {
         );
         assert_eq!(bad(|t| t.memory_max = ByteCount(1)), BadCommand::Memory { asked: ByteCount(1) });
         assert_eq!(bad(|t| t.pids_max = 0), BadCommand::Pids);
+        let length = STDIN_MAX + 1;
+        assert_eq!(bad(|t| t.stdin = Some("x".repeat(STDIN_MAX + 1))), BadCommand::Stdin { length });
+        let image: Name = "debian".parse().unwrap();
+        assert_eq!(bad(|t| t.root = Root::Image("debian".parse().unwrap())), BadCommand::Image { image });
     }
 }

@@ -1,8 +1,10 @@
 //! `novacron-agent supervise FOLDER`: the entry of a supervisor's own process.
 
+use super::record;
 use crate::hypervisor::namespace::{
     folder::Folder,
-    request::Request,
+    lease::{LeaseHold, Standing},
+    request::{Request, Work},
     supervise::{failed_to_start, hold_back_signals, never_ran, supervise},
 };
 use crate::text::describe;
@@ -89,9 +91,28 @@ fn run(folder: &Folder) -> Result<(), String> {
 fn end_of(folder: &Folder) -> AttemptEnd {
     match (folder.request(), folder.kill_request()) {
         (_, Ok(Some(_))) => never_ran(AttemptOutcome::Killed),
-        (Ok(Some(Request { isolated: Some(isolated), .. })), _) => supervise(folder, &isolated),
-        (Ok(Some(Request { isolated: None, .. })), _) => never_ran(AttemptOutcome::Exited(0)),
+        (Ok(Some(request)), _) => under_lease(folder, &request),
         (Ok(None), _) => failed_to_start("there is no request".into()),
         (Err(error), _) => failed_to_start(describe(&error)),
+    }
+}
+
+/// Nothing is done without a lease where one is needed, however late this process came to run.
+fn under_lease(folder: &Folder, request: &Request) -> AttemptEnd {
+    if !request.dies_with_lease() {
+        return work(folder, &request.work, None);
+    }
+    match LeaseHold::new() {
+        Ok(hold) if hold.look(folder) == Standing::Holds => work(folder, &request.work, Some(hold)),
+        Ok(_) => never_ran(AttemptOutcome::LeaseLost),
+        Err(error) => failed_to_start(error.chain()),
+    }
+}
+
+fn work(folder: &Folder, work: &Work, lease: Option<LeaseHold>) -> AttemptEnd {
+    match work {
+        Work::Nothing => never_ran(AttemptOutcome::Exited(0)),
+        Work::Record { line } => record::append(folder, line),
+        Work::Isolated(isolated) => supervise(folder, isolated, lease),
     }
 }

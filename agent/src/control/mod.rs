@@ -3,17 +3,20 @@
 //! * `session` finds the leader, introduces this host, reports, and takes the directory;
 //! * `dispatch` answers the coordinator's commands;
 //! * `reports` delivers what must not be lost;
+//! * `leases` renews the leases of attempts;
 //! * `streams` hands every stream that arrives, from whomever, to its owner.
 
 mod console;
 mod dispatch;
 mod images;
+mod leases;
 mod reports;
 mod session;
 mod streams;
 
 pub use dispatch::Dispatch;
 pub use images::PeerFetch;
+pub use leases::keep_leases;
 pub use reports::Reports;
 pub use session::{Introduction, Session, SessionParts};
 pub use streams::{StreamOwners, serve_endpoint, serve_link};

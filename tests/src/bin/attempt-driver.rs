@@ -1,16 +1,20 @@
 //! A process that runs attempts as the agent does, for a test to kill, and the supervisors' own program.
 //!
 //! `attempt-driver supervise FOLDER` is a supervisor. `attempt-driver hold DATA_DIR PROGRAM ARGUMENT…` starts one
-//! attempt, says `started`, and waits to be killed.
+//! attempt, says `started`, and waits to be killed. `attempt-driver lease DATA_DIR keep|kill MILLISECONDS PROGRAM
+//! ARGUMENT…` does the same with a lease, which it grants itself as long as it runs.
 
-use novacron_agent::attempt::{AttemptRunner, supervisor};
+use novacron_agent::{
+    attempt::{AttemptRunner, Next, Settings, supervisor},
+    hypervisor::namespace::lease::BootTime,
+};
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId},
     spec::{CommandTarget, JobTarget, OnLeaseLost, Root},
     units::{ByteCount, Epoch, UnixMillis},
-    wire::AttemptStart,
+    wire::{AttemptStart, Lease, LeasesGranted},
 };
-use std::{ffi::OsString, path::Path, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
 
 /// The attempt that `hold` starts; tests ask for it again by this key.
 fn held(argv: Vec<String>) -> AttemptStart {
@@ -37,10 +41,45 @@ fn held(argv: Vec<String>) -> AttemptStart {
     }
 }
 
+/// Grants whatever is due, as a leader would that knows of nothing against it.
+async fn grant_all(runner: &AttemptRunner) {
+    loop {
+        let asked_at = BootTime::now();
+        let pause = match runner.next_of_leases(asked_at) {
+            Next::Ask(asked) => {
+                let granted = asked.into_iter().map(|(attempt, _)| attempt).collect();
+                runner.renewed(LeasesGranted(granted), asked_at).await;
+                Duration::ZERO
+            }
+            Next::Wait(pause) => pause.unwrap_or(Duration::from_secs(1)),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = runner.lease_wanted() => {}
+        }
+    }
+}
+
+fn lease(data_dir: &str, policy: &str, duration: &str, argv: &[String]) -> anyhow::Result<()> {
+    let on_lease_lost = if policy == "kill" { OnLeaseLost::Kill } else { OnLeaseLost::Keep };
+    let lease = Some(Lease { duration_ms: duration.parse()? });
+    let start = AttemptStart { lease, on_lease_lost, ..held(argv.to_vec()) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let runner =
+            AttemptRunner::open(Path::new(data_dir), Settings::new(std::env::current_exe()?)).await?;
+        runner.start(start).await?;
+        println!("started");
+        grant_all(&runner).await;
+        Ok(())
+    })
+}
+
 fn hold(data_dir: &str, argv: &[String]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let runner = AttemptRunner::open(Path::new(data_dir), std::env::current_exe()?).await?;
+        let runner =
+            AttemptRunner::open(Path::new(data_dir), Settings::new(std::env::current_exe()?)).await?;
         runner.start(held(argv.to_vec())).await?;
         println!("started");
         std::future::pending::<()>().await;
@@ -48,19 +87,27 @@ fn hold(data_dir: &str, argv: &[String]) -> anyhow::Result<()> {
     })
 }
 
+fn tell(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["supervise", rest @ ..] => supervisor::main(&rest.iter().map(OsString::from).collect::<Vec<_>>()),
-        ["hold", data_dir, ..] => match hold(data_dir, &words[2..]) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        ["hold", data_dir, ..] => tell(hold(data_dir, &words[2..])),
+        ["lease", data_dir, policy, duration, ..] => tell(lease(data_dir, policy, duration, &words[4..])),
         _ => {
-            eprintln!("attempt-driver supervise FOLDER | hold DATA_DIR PROGRAM ARGUMENT…");
+            eprintln!(
+                "attempt-driver supervise FOLDER | hold DATA_DIR PROGRAM ARGUMENT… | \
+                 lease DATA_DIR keep|kill MILLISECONDS PROGRAM ARGUMENT…"
+            );
             ExitCode::from(64)
         }
     }

@@ -5,7 +5,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use novacron_agent::attempt::{Admitted, AttemptError};
+use novacron_agent::attempt::{Admitted, AttemptError, AttemptRunner, Settings};
 use novacron_common::{
     record::AttemptOutcome,
     spec::JobTarget,
@@ -221,8 +221,7 @@ async fn one_fire_has_one_living_attempt_and_epochs_only_rise() {
 async fn a_supervisor_program_that_is_missing_is_a_failed_start() {
     novacron_tests::require!(root);
     let folder = TempDir::new().unwrap();
-    let runner =
-        novacron_agent::attempt::AttemptRunner::open(folder.path(), "/nowhere/agent".into()).await.unwrap();
+    let runner = AttemptRunner::open(folder.path(), Settings::new("/nowhere/agent")).await.unwrap();
     let mut reports = runner.reports().unwrap();
     assert_eq!(runner.start(start(shell("true"))).await.unwrap(), Admitted::Accepted);
     let report = reports.recv().await.unwrap();
@@ -252,4 +251,109 @@ async fn twenty_at_once_all_end_and_start_fast() {
         assert_eq!((end.outcome, end.output.to_text().as_str()), (AttemptOutcome::Exited(0), "done\n"));
     }
     world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn a_small_text_file_is_handed_on_as_the_result_and_anything_else_is_explained() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let end = world.sh("echo before; printf '{\"rows\": 7}' > $NOVACRON_OUTPUT; exit 3").await;
+    assert_eq!((end.outcome, end.result.as_deref()), (AttemptOutcome::Exited(3), Some("{\"rows\": 7}")));
+    assert_eq!(end.output.to_text(), "before\n");
+    assert_eq!(world.sh("true").await.result, None);
+    for (script, word) in [
+        ("head -c 20000 /dev/zero > $NOVACRON_OUTPUT", "16384"),
+        ("ln -s /etc/hostname $NOVACRON_OUTPUT", "NOVACRON_OUTPUT"),
+        ("mkfifo $NOVACRON_OUTPUT", "plain file"),
+    ] {
+        let end = world.sh(script).await;
+        assert_eq!((&end.outcome, &end.result), (&AttemptOutcome::Exited(0), &None), "{script}");
+        assert!(end.output.to_text().contains(word), "{script}: {}", end.output.to_text());
+    }
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn standard_input_is_read_to_its_end_and_is_no_files_business() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let text = "line\n".repeat(3276);
+    let mut target = shell("cat | wc -c; readlink /proc/self/fd/0");
+    target.stdin = Some(text.clone());
+    let printed = world.run(start(target)).await.output.to_text();
+    assert!(printed.starts_with(&format!("{}\n", text.len())), "{printed}");
+    assert!(!printed.contains(world.folder.path().to_str().unwrap()), "{printed}");
+    // Nobody has to fill it while the command reads, and nobody minds if it does not.
+    let mut unread = shell("exit 6");
+    unread.stdin = Some(text);
+    assert_eq!(world.run(start(unread)).await.outcome, AttemptOutcome::Exited(6));
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn each_record_attempt_leaves_one_line() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let starts: Vec<_> =
+        (0..20).map(|_| AttemptStart { target: JobTarget::Record, ..start(shell("")) }).collect();
+    for start in &starts {
+        world.runner.start(start.clone()).await.unwrap();
+        assert_eq!(world.runner.start(start.clone()).await.unwrap(), Admitted::AlreadySo);
+    }
+    for _ in &starts {
+        assert_eq!(world.report().await.end.outcome, AttemptOutcome::Exited(0));
+    }
+    let text = std::fs::read_to_string(world.folder.path().join("attempts/record.log")).unwrap();
+    let mut lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    lines.sort_unstable();
+    assert_eq!(lines.len(), starts.len(), "{text}");
+    for start in &starts {
+        let fire = start.attempt.fire.to_string();
+        let line = lines.iter().find(|line| line[0] == fire).unwrap();
+        assert_eq!(line[1..4], ["1", "1", &start.scheduled_at.0.to_string()]);
+        assert!(line[4].parse::<i64>().unwrap() > 1_600_000_000_000, "{line:?}");
+    }
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn an_attempt_whose_folder_went_down_with_the_host_is_reported_lost() {
+    novacron_tests::require!(root);
+    let world = World::new().await;
+    let start = start(shell("sleep 600.4321"));
+    world.runner.start(start.clone()).await.unwrap();
+    eventually("the command runs", || !processes_with("sleep 600.4321").is_empty()).await;
+    let World { folder, runner, .. } = world;
+    let supervisor = supervisor_of(folder.path(), &start);
+    drop(runner);
+    kill(supervisor, Signal::SIGKILL).unwrap();
+    eventually("the tree is gone", || processes_with("sleep 600.4321").is_empty()).await;
+    // The journal is durable; the folder is not, and a power cut may take it.
+    std::fs::remove_dir_all(folder.path().join("attempts").join(start.attempt.to_string())).unwrap();
+    let world = World::on(folder).await;
+    let reports = world.runner.unacknowledged().await.unwrap();
+    assert_eq!(reports.len(), 1);
+    assert_eq!((reports[0].attempt, &reports[0].end.outcome), (start.attempt, &AttemptOutcome::Lost));
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn more_attempts_than_the_host_takes_are_refused() {
+    novacron_tests::require!(root);
+    let folder = TempDir::new().unwrap();
+    let settings = Settings { live_max: 2, ..Settings::new(exe()) };
+    let runner = AttemptRunner::open(folder.path(), settings).await.unwrap();
+    let mut reports = runner.reports().unwrap();
+    let (first, second) = (start(shell("sleep 600.9871")), start(shell("sleep 600.9871")));
+    runner.start(first.clone()).await.unwrap();
+    runner.start(second.clone()).await.unwrap();
+    let denial = Denial::from(&runner.start(start(shell("true"))).await.unwrap_err());
+    assert_eq!(denial.code, DenialCode::NoRoom);
+    assert!(denial.text.contains("jobs.attempts_max"), "{}", denial.text);
+    for attempt in [first.attempt, second.attempt] {
+        runner.kill(attempt, Epoch(1)).await.unwrap();
+        reports.recv().await.unwrap();
+    }
+    assert_eq!(runner.start(start(shell("true"))).await.unwrap(), Admitted::Accepted);
+    reports.recv().await.unwrap();
 }

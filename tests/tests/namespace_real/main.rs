@@ -1,6 +1,7 @@
 //! Commands in real namespaces, and what they try in order to get out. Needs root; nothing else.
 
 mod crash;
+mod lease;
 mod life;
 mod limits;
 mod machine;

@@ -216,6 +216,7 @@ async fn it_has_no_network_no_descriptors_and_no_foreign_environment() {
         "NOVACRON_EPOCH",
         "NOVACRON_FIRE_ID",
         "NOVACRON_JOB_ID",
+        "NOVACRON_OUTPUT",
         "NOVACRON_SCHEDULED_AT",
         "PATH",
         "PWD", // the shell's own

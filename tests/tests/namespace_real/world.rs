@@ -1,6 +1,6 @@
 //! A runner on a data folder of its own, and eyes on the host for what it leaves behind.
 
-use novacron_agent::attempt::{Admitted, AttemptRunner};
+use novacron_agent::attempt::{Admitted, AttemptRunner, Settings};
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId},
     record::{AttemptEnd, AttemptReport},
@@ -37,7 +37,7 @@ impl World {
 
     /// A runner on what an earlier one left.
     pub async fn on(folder: TempDir) -> Self {
-        let runner = AttemptRunner::open(folder.path(), exe()).await.unwrap();
+        let runner = AttemptRunner::open(folder.path(), Settings::new(exe())).await.unwrap();
         let reports = runner.reports().expect("the first caller gets the channel");
         Self { folder, runner, reports }
     }
@@ -69,7 +69,7 @@ impl World {
         let left: Vec<_> = std::fs::read_dir(&attempts)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name != ".instance" && name != "fences")
+            .filter(|name| name != ".instance" && name != "fences" && name != "record.log")
             .collect();
         assert!(left.is_empty(), "left in attempts: {left:?}");
         let groups = groups(&attempts);

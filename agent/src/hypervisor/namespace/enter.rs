@@ -33,18 +33,21 @@ pub struct Baggage<'a> {
     pub filters: &'a Filters,
     /// Where the command prints to.
     pub output: OwnedFd,
+    /// What it reads from; nothing if absent.
+    pub input: Option<OwnedFd>,
     /// To the supervisor.
     pub channel: Channel,
 }
 
 /// Isolates the calling process, then becomes the tree's init. Returns its exit code.
 pub fn enter_and_run(baggage: Baggage<'_>) -> i32 {
-    let Baggage { isolated, filters, output, channel } = baggage;
-    let channel = match keep_only(output, channel) {
+    let Baggage { isolated, filters, output, input, channel } = baggage;
+    let has_input = input.is_some();
+    let channel = match keep_only(output, input, channel) {
         Ok(channel) => channel,
         Err(_) => return 1, // without a channel there is nobody to tell; the supervisor sees the exit
     };
-    match isolate(isolated, filters, &channel) {
+    match isolate(isolated, filters, has_input, &channel) {
         Ok(()) => init::run(isolated, &channel),
         Err(error) => {
             channel.say(&Word::Failed(error.chain()));
@@ -53,7 +56,12 @@ pub fn enter_and_run(baggage: Baggage<'_>) -> i32 {
     }
 }
 
-fn isolate(isolated: &Isolated, filters: &Filters, channel: &Channel) -> Result<(), StepError> {
+fn isolate(
+    isolated: &Isolated,
+    filters: &Filters,
+    has_input: bool,
+    channel: &Channel,
+) -> Result<(), StepError> {
     // The supervisor maps our ids and moves us into our cgroup; without that nothing may go on.
     channel.wait_for_go()?;
     become_inner_root()?;
@@ -67,16 +75,21 @@ fn isolate(isolated: &Isolated, filters: &Filters, channel: &Channel) -> Result<
     sethostname(&isolated.hostname).doing("set the host name")?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).doing("forbid core files")?;
     root::enter()?;
-    read_from_nothing()?;
+    if !has_input {
+        read_from_nothing()?;
+    }
     hide_memory()?;
     drop_all()?;
     // Last, as it refuses most of what happened above.
     filters.install()
 }
 
-/// Standard output and error go to the supervisor, the channel stays, and every other descriptor is closed: none of
+/// Standard output and error go to the supervisor, the input is what was given, the channel stays, and every other descriptor is closed: none of
 /// the agent's or supervisor's may reach the command.
-fn keep_only(output: OwnedFd, channel: Channel) -> Result<Channel, StepError> {
+fn keep_only(output: OwnedFd, input: Option<OwnedFd>, channel: Channel) -> Result<Channel, StepError> {
+    if let Some(input) = &input {
+        dup2_stdin(input).doing("redirect standard input")?;
+    }
     dup2_stdout(&output).doing("redirect standard output")?;
     dup2_stderr(&output).doing("redirect standard error")?;
     // Out of the way first: it might be descriptor 3 or below already.
@@ -84,11 +97,11 @@ fn keep_only(output: OwnedFd, channel: Channel) -> Result<Channel, StepError> {
     // SAFETY: dup3 takes numbers; 3 is either free, or one that is given up here.
     let kept = unsafe { libc::dup3(high, CHANNEL_FD, libc::O_CLOEXEC) };
     checked(kept.into()).doing("keep the channel")?;
-    // SAFETY: closes by number everything above the channel. The owners of those numbers (`output`, `channel` and
+    // SAFETY: closes by number everything above the channel. The owners of those numbers (`output`, `input`, `channel` and
     // the supervisor's own) are forgotten or never dropped: this process ends with `_exit`.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, CHANNEL_FD + 1, u32::MAX, 0) };
     checked(closed).doing("close inherited descriptors")?;
-    std::mem::forget((output, channel));
+    std::mem::forget((output, input, channel));
     // SAFETY: descriptor 3 is open, as dup3 said, and nothing else owns it.
     Ok(Channel(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) }))
 }

@@ -7,6 +7,8 @@
 //! | `pid`     | supervisor | whom to signal                                          |
 //! | `started` | supervisor | the walls stand, the command runs                       |
 //! | `kill`    | agent      | end it                                                  |
+//! | `lease`   | agent      | until when it may run (see [`lease`](super::lease))      |
+//! | `spool`   | supervisor | what it prints (see [`spool`](super::spool))             |
 //! | `outcome` | supervisor | how it ended; durable. Written by the agent where the supervisor is gone |
 //! | `log`     | supervisor | what it has to complain of                              |
 //!
@@ -81,6 +83,18 @@ impl Folder {
         folder.write("request", request)?;
         let parent = folder.path.parent().unwrap_or(Path::new("."));
         sync(parent).map_err(|cause| FolderError::Io { doing: "sync", path: parent.into(), cause })?;
+        Ok(folder)
+    }
+
+    /// Makes it, with its request, for somebody who has a durable record of it elsewhere: if the host stops now, it
+    /// may be gone or damaged.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn create_loosely(path: impl Into<PathBuf>, request: &Request) -> Result<Self, FolderError> {
+        let folder = Self::at(path);
+        std::fs::create_dir_all(&folder.path).map_err(folder.io("make", ""))?;
+        folder.write_loosely("request", request)?;
         Ok(folder)
     }
 
@@ -211,6 +225,17 @@ impl Folder {
     pub(super) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), FolderError> {
         let bytes = encode(value).map_err(|cause| FolderError::Encode { path: self.file(name), cause })?;
         write_durably(&self.path, name, &bytes).map_err(self.io("write", name))
+    }
+
+    /// Writes any record, whole or not at all, but not so that it survives the host.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub(super) fn write_loosely<T: Serialize>(&self, name: &str, value: &T) -> Result<(), FolderError> {
+        let bytes = encode(value).map_err(|cause| FolderError::Encode { path: self.file(name), cause })?;
+        let aside = self.file(&format!("{name}.new"));
+        let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, self.file(name)));
+        written.map_err(self.io("write", name))
     }
 
     /// Reads any record, if it is there.

@@ -3,6 +3,7 @@
 
 use super::{
     request::{Isolated, PATH},
+    result,
     spawn::{Channel, Word},
     step::{Doing, StepError},
 };
@@ -23,6 +24,7 @@ pub fn run(isolated: &Isolated, channel: &Channel) -> i32 {
         Ok(main) => {
             channel.say(&Word::Started);
             let status = reap_until(main);
+            result::left_by(isolated).into_iter().for_each(|word| channel.say(&word));
             channel.say(&Word::Ended(status));
             0
         }

@@ -20,15 +20,18 @@ pub mod folder;
 pub mod home;
 mod ids;
 mod init;
+pub mod lease;
 mod machine;
 mod outcome;
 mod output;
 mod privileges;
 pub mod process;
 pub mod request;
+pub mod result;
 mod root;
 mod seccomp;
 mod spawn;
+pub mod spool;
 mod step;
 pub mod supervise;
 

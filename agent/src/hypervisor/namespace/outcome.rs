@@ -11,6 +11,8 @@ pub enum Ending {
     TimedOut,
     /// It was asked to.
     Killed,
+    /// Its lease ran out.
+    LeaseLost,
 }
 
 /// Everything that is known when the tree is gone.
@@ -31,11 +33,14 @@ impl Evidence {
     pub fn outcome(&self) -> AttemptOutcome {
         match (&self.word, self.ending) {
             (Some(Word::Failed(reason)), _) => AttemptOutcome::FailedToStart { reason: reason.clone() },
-            (Some(Word::Ended(status)), None | Some(Ending::TimedOut)) => self.of_status(*status),
+            (Some(Word::Ended(status)), None | Some(Ending::TimedOut | Ending::LeaseLost)) => {
+                self.of_status(*status)
+            }
             (Some(Word::Ended(_)), Some(Ending::Killed)) | (_, Some(Ending::Killed)) => {
                 AttemptOutcome::Killed
             }
             (_, Some(Ending::TimedOut)) => AttemptOutcome::TimedOut,
+            (_, Some(Ending::LeaseLost)) => AttemptOutcome::LeaseLost,
             (_, None) if self.oom_kills > 0 => AttemptOutcome::OutOfMemory,
             (_, None) => self.of_init(),
         }

@@ -3,15 +3,15 @@
 
 use novacron_common::{
     ids::AttemptKey,
-    spec::{CommandTarget, Root},
+    spec::{CommandTarget, OnLeaseLost, Root},
     units::{ByteCount, Epoch},
     wire::codec,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// The version that this build writes.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What one isolated process tree may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,8 @@ pub struct Isolated {
     pub env: Vec<(String, String)>,
     /// Where it starts; `/` if absent.
     pub working_dir: Option<String>,
+    /// What it reads from standard input; nothing if absent.
+    pub stdin: Option<String>,
     /// Its host name.
     pub hostname: String,
     /// What it may use.
@@ -80,8 +82,40 @@ pub struct Claim {
 pub struct Request {
     /// The attempt, if it is one.
     pub claim: Option<Claim>,
-    /// What to run; `None` for a fire that does nothing but leave its record.
-    pub isolated: Option<Isolated>,
+    /// What to do.
+    pub work: Work,
+    /// The terms on which it may go on, if it has any.
+    pub lease: Option<Terms>,
+}
+
+/// What a supervisor does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Nothing: the attempt is its own record.
+    Nothing,
+    /// Append this line, and the instant, to the agent's record file.
+    Record {
+        /// Without the instant.
+        line: String,
+    },
+    /// Run a command within walls.
+    Isolated(Isolated),
+}
+
+/// The terms of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// From the asking to the end.
+    pub duration: Duration,
+    /// What happens then. Only `Kill` concerns the supervisor.
+    pub on_lost: OnLeaseLost,
+}
+
+impl Request {
+    /// Whether the supervisor ends the work when its lease has run out.
+    pub fn dies_with_lease(&self) -> bool {
+        self.lease.is_some_and(|terms| terms.on_lost == OnLeaseLost::Kill)
+    }
 }
 
 /// The file that asks a supervisor to end its tree; it looks for it at each SIGTERM.
@@ -141,8 +175,8 @@ mod tests {
     fn another_version_is_named_and_not_guessed_at() {
         let mut bytes = encode(&7u32).unwrap();
         assert_eq!(decode::<u32>(&bytes).unwrap(), 7);
-        bytes[0] = 2;
-        assert!(matches!(decode::<u32>(&bytes), Err(BadRecord::Version { found: 2 })));
+        bytes[0] = 1;
+        assert!(matches!(decode::<u32>(&bytes), Err(BadRecord::Version { found: 1 })));
         assert!(matches!(decode::<u32>(&[]), Err(BadRecord::Empty)));
         assert!(matches!(decode::<u32>(&[VERSION]), Err(BadRecord::Damaged(_))));
     }

@@ -6,6 +6,7 @@ use nix::{
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair},
     unistd::Pid,
 };
+use novacron_common::record::AttemptEnd;
 use std::{
     os::fd::{AsRawFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -23,6 +24,15 @@ pub enum Word {
     Ended(i32),
     /// It never ran, and why.
     Failed(String),
+    /// What the command left as its result; before `Ended`.
+    Result(String),
+    /// Something about the result that the reader of the output should know; before `Ended`.
+    Note(String),
+}
+
+fn tagged(tag: u8, text: &str, most: usize) -> Vec<u8> {
+    let text = text.as_bytes();
+    [&[tag], &text[..text.len().min(most)]].concat()
 }
 
 /// One end of a connection that keeps messages apart (`SOCK_SEQPACKET`).
@@ -64,19 +74,23 @@ impl Channel {
         let bytes = match word {
             Word::Started => b"s".to_vec(),
             Word::Ended(status) => [b"e".as_slice(), &status.to_le_bytes()].concat(),
-            Word::Failed(reason) => [b"f", &reason.as_bytes()[..reason.len().min(REASON_MAX)]].concat(),
+            Word::Failed(reason) => tagged(b'f', reason, REASON_MAX),
+            Word::Result(text) => tagged(b'r', text, AttemptEnd::RESULT_MAX),
+            Word::Note(text) => tagged(b'n', text, REASON_MAX),
         };
         let _gone = send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL);
     }
 
     /// The next word, if one is there.
     pub fn hear(&self) -> Option<Word> {
-        let mut buffer = [0; REASON_MAX + 1];
+        let mut buffer = [0; AttemptEnd::RESULT_MAX + 1];
         let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).ok()?;
         match buffer[..length].split_first()? {
             (b's', []) => Some(Word::Started),
             (b'e', status) => status.try_into().ok().map(|bytes| Word::Ended(i32::from_le_bytes(bytes))),
             (b'f', reason) => Some(Word::Failed(String::from_utf8_lossy(reason).into_owned())),
+            (b'r', text) => Some(Word::Result(String::from_utf8_lossy(text).into_owned())),
+            (b'n', text) => Some(Word::Note(String::from_utf8_lossy(text).into_owned())),
             _ => None,
         }
     }
@@ -145,7 +159,13 @@ mod tests {
     #[test]
     fn every_word_arrives_as_it_was_said() {
         let (one, other) = Channel::pair().unwrap();
-        let words = [Word::Started, Word::Ended(-9), Word::Failed("no such file".into())];
+        let words = [
+            Word::Started,
+            Word::Result("{}".repeat(AttemptEnd::RESULT_MAX / 2)),
+            Word::Note("too long".into()),
+            Word::Ended(-9),
+            Word::Failed("no such file".into()),
+        ];
         words.iter().for_each(|word| one.say(word));
         let heard: Vec<Word> = std::iter::from_fn(|| other.hear()).collect();
         assert_eq!(heard, words);

@@ -8,12 +8,14 @@ use super::{
     enter::{Baggage, enter_and_run},
     folder::Folder,
     ids::IdMap,
+    lease::{LeaseHold, Standing},
     outcome::{Ending, Evidence},
     output::Capture,
     request::Isolated,
     root,
     seccomp::Filters,
     spawn::{Init, Word, into_new_namespaces},
+    spool::Spool,
     step::{Doing, StepError},
 };
 use nix::{
@@ -21,6 +23,7 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        memfd::{MFdFlags, memfd_create},
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -32,6 +35,8 @@ use novacron_common::{
     units::UnixMillis,
 };
 use std::{
+    fs::File,
+    io::{Seek, Write},
     os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant, SystemTime},
 };
@@ -39,9 +44,10 @@ use std::{
 /// Room in the output pipe, so that a chatty command is not held up by each switch to its supervisor.
 const PIPE_BYTES: i32 = 1 << 20;
 
-/// Runs the request of this folder to its end, and returns what is to be written down. Signals have to be held back.
-pub fn supervise(folder: &Folder, isolated: &Isolated) -> AttemptEnd {
-    match try_supervise(folder, isolated) {
+/// Runs the command of this folder's request to its end, and returns what is to be written down. Signals have to be
+/// held back. With a hold on its lease, it ends when that runs out.
+pub fn supervise(folder: &Folder, isolated: &Isolated, lease: Option<LeaseHold>) -> AttemptEnd {
+    match try_supervise(folder, isolated, lease) {
         Ok(end) => end,
         Err(error) => failed_to_start(error.chain()),
     }
@@ -57,12 +63,16 @@ pub fn never_ran(outcome: AttemptOutcome) -> AttemptEnd {
     AttemptEnd { outcome, started_at: None, ended_at: now(), output: Default::default(), result: None }
 }
 
-fn try_supervise(folder: &Folder, isolated: &Isolated) -> Result<AttemptEnd, StepError> {
+fn try_supervise(
+    folder: &Folder,
+    isolated: &Isolated,
+    lease: Option<LeaseHold>,
+) -> Result<AttemptEnd, StepError> {
     let signals = receive_signals()?;
     let group = Group::create(&isolated.cgroup, &isolated.limits)?;
     let ended = start(isolated, &group).and_then(|tree| {
         let charge = Charge { folder, isolated, group: &group };
-        Watch::new(charge, tree, signals).until_ended()
+        Watch::new(charge, tree, signals, lease).until_ended()
     });
     // Whatever happened: nothing of the tree may live on, and the group goes with it.
     let gone = group.kill_all();
@@ -84,6 +94,7 @@ fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
     let map = IdMap::choose(&own_map, isolated.id_slot, geteuid().as_raw());
     let filters = Filters::compile()?;
     let (output, write_end) = output_pipe()?;
+    let mut input = isolated.stdin.as_deref().map(input_of).transpose()?;
     root::build(&root::Plan {
         owner: map.root_outside(),
         scratch_max: isolated.limits.scratch_max,
@@ -91,7 +102,9 @@ fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
     })?;
     let mut write_end = Some(write_end);
     let init = into_new_namespaces(|channel| match write_end.take() {
-        Some(output) => enter_and_run(Baggage { isolated, filters: &filters, output, channel }),
+        Some(output) => {
+            enter_and_run(Baggage { isolated, filters: &filters, output, input: input.take(), channel })
+        }
         None => 1,
     })?;
     drop(write_end);
@@ -107,6 +120,14 @@ fn output_pipe() -> Result<(OwnedFd, OwnedFd), StepError> {
     fcntl(&read_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("make the output pipe")?;
     let _as_it_was = fcntl(&read_end, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     Ok((read_end, write_end))
+}
+
+/// A file without a name that holds `text`: unlike a pipe, it needs nobody to fill it while the command reads.
+fn input_of(text: &str) -> Result<OwnedFd, StepError> {
+    let file = memfd_create("stdin", MFdFlags::MFD_CLOEXEC).doing("make the standard input")?;
+    let mut file = File::from(file);
+    file.write_all(text.as_bytes()).and_then(|()| file.rewind()).doing("fill the standard input")?;
+    Ok(file.into())
 }
 
 fn signals() -> SigSet {
@@ -138,7 +159,10 @@ struct Watch<'a> {
     charge: Charge<'a>,
     tree: Tree,
     signals: SignalFd,
+    lease: Option<LeaseHold>,
     capture: Capture,
+    spool: Option<Spool>,
+    result: Option<String>,
     output_open: bool,
     deadline: Option<Instant>,
     ending: Option<Ending>,
@@ -148,12 +172,15 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(charge: Charge<'a>, tree: Tree, signals: SignalFd) -> Self {
+    fn new(charge: Charge<'a>, tree: Tree, signals: SignalFd, lease: Option<LeaseHold>) -> Self {
         Self {
             charge,
             tree,
             signals,
+            lease,
             capture: Capture::default(),
+            spool: Some(Spool::default()),
+            result: None,
             output_open: true,
             deadline: charge.isolated.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)),
             ending: None,
@@ -172,6 +199,7 @@ impl<'a> Watch<'a> {
             self.hear_words();
             self.heed_signals();
             self.heed_deadline();
+            self.heed_lease();
             self.take_output();
         }
         self.hear_words();
@@ -190,6 +218,9 @@ impl<'a> Watch<'a> {
         if self.tree.init.channel.is_closed() {
             sources.remove(1); // would be ready for ever; SIGCHLD follows
         }
+        if let Some(lease) = &self.lease {
+            sources.push(PollFd::new(lease.as_fd(), PollFlags::POLLIN));
+        }
         match poll(&mut sources, self.patience()) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(cause) => Err(cause),
@@ -205,10 +236,16 @@ impl<'a> Watch<'a> {
 
     fn hear_words(&mut self) {
         while let Some(word) = self.tree.init.channel.hear() {
-            if word == Word::Started {
-                self.note_start();
+            match word {
+                Word::Result(text) => self.result = Some(text),
+                Word::Note(text) => self.capture.push(text.as_bytes()),
+                Word::Started | Word::Ended(_) | Word::Failed(_) => {
+                    if word == Word::Started {
+                        self.note_start();
+                    }
+                    self.word = Some(word);
+                }
             }
-            self.word = Some(word);
         }
     }
 
@@ -258,6 +295,16 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Also where the tree is being ended already: a grace does not outlast the lease.
+    fn heed_lease(&mut self) {
+        let Some(lease) = &self.lease else { return };
+        if lease.has_fired() && lease.look(self.charge.folder) == Standing::Lost {
+            self.lease = None;
+            self.ending.get_or_insert(Ending::LeaseLost);
+            self.cut();
+        }
+    }
+
     /// Kills init. The kernel then kills every process of its pid namespace, daemons and all.
     fn cut(&mut self) {
         self.deadline = None;
@@ -274,7 +321,7 @@ impl<'a> Watch<'a> {
         while self.output_open {
             match read(&self.tree.output, &mut buffer) {
                 Ok(0) => self.output_open = false,
-                Ok(length) => self.capture.push(&buffer[..length]),
+                Ok(length) => self.keep(&buffer[..length]),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
                 Err(_) => self.output_open = false,
@@ -283,6 +330,15 @@ impl<'a> Watch<'a> {
                 return; // one buffer at a time, so that a flood cannot keep the deadline waiting
             }
         }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.capture.push(bytes);
+        let Some(Err(error)) = self.spool.as_mut().map(|spool| spool.push(self.charge.folder, bytes)) else {
+            return;
+        };
+        tracing::warn!(%error, "could not show what is printed while it runs");
+        self.spool = None;
     }
 
     fn end(self) -> AttemptEnd {
@@ -297,7 +353,7 @@ impl<'a> Watch<'a> {
             started_at: self.started_at,
             ended_at: now(),
             output: self.capture.finish(),
-            result: None,
+            result: self.result,
         }
     }
 }

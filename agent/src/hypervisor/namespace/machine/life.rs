@@ -8,7 +8,7 @@ use crate::hypervisor::{
         home::Home,
         ids,
         process::{ProcessError, Supervisor},
-        request::{Isolated, KillRequest, Limits, PATH, Request},
+        request::{Isolated, KillRequest, Limits, PATH, Request, Work},
     },
 };
 use novacron_common::{
@@ -104,7 +104,10 @@ impl Shared {
 
     pub(super) async fn adopt(self: &Arc<Self>, vm: VmId) {
         let folder = self.run_folder(vm);
-        let slot = folder.request().ok().flatten().and_then(|r| r.isolated).map_or(FIRST_SLOT, |i| i.id_slot);
+        let slot = match folder.request() {
+            Ok(Some(Request { work: Work::Isolated(isolated), .. })) => isolated.id_slot,
+            _ => FIRST_SLOT,
+        };
         match Supervisor::adopt(&folder).await {
             Ok(Some(supervisor)) => self.watch(vm, Live { supervisor: Arc::new(supervisor), slot }),
             Ok(None) => {}
@@ -162,7 +165,7 @@ impl Shared {
     fn launch(&self, vm: VmId, spec: &VmSpec, slot: u32) -> Result<Supervisor, ProcessError> {
         let isolated = self.isolated(vm, spec, slot);
         self.run_folder(vm).remove()?;
-        let request = Request { claim: None, isolated: Some(isolated) };
+        let request = Request { claim: None, work: Work::Isolated(isolated), lease: None };
         let folder = Folder::create(self.run_folder(vm).path(), &request)?;
         Supervisor::start(&self.exe, &folder)
     }
@@ -174,6 +177,7 @@ impl Shared {
             argv: words.map(str::to_owned).collect(),
             env: vec![("PATH".into(), PATH.into())],
             working_dir: None,
+            stdin: None,
             hostname: spec.name.to_string(),
             limits: Limits {
                 memory_max: spec.memory,
