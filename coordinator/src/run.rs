@@ -148,7 +148,11 @@ async fn assemble(config: Config) -> anyhow::Result<Parts> {
     };
     let seal_key = SealKey::load(&config.seal_key)?;
     let endpoint = Endpoint::bind(config.quic.listen, Arc::new(IdentityCell::new(identity)))?;
-    let options = LedgerOptions { node, folder: config.ledger_dir(), endpoint: Some(endpoint.clone()) };
+    let options = LedgerOptions {
+        node,
+        folder: config.ledger_dir(),
+        endpoint: Some(endpoint.clone()),
+    };
     let ledger = match Ledger::open(options).await {
         Ok(ledger) => ledger,
         Err(error) => {

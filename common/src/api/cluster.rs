@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 pub struct CoordinatorView {
     /// Its Raft node number.
     pub node: u64,
+    /// Its name; empty until the ledger has told it.
+    pub name: String,
     /// QUIC.
     pub quic: String,
     /// HTTP API.
@@ -20,6 +22,43 @@ pub struct CoordinatorView {
     pub voter: bool,
     /// Whether it leads.
     pub leader: bool,
+    /// Milliseconds since the answering coordinator last heard from it; `null` if never, 0 for itself.
+    pub silent_ms: Option<u64>,
+    /// How far its clock is ahead of the answering coordinator's, milliseconds; `null` if not known.
+    pub clock_ahead_ms: Option<i64>,
+}
+
+/// A coordinator whose clock is off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AlarmView {
+    /// Its Raft node number.
+    pub node: u64,
+    /// What is wrong.
+    pub cause: String,
+    /// How far the majority's median is ahead of its clock, milliseconds; negative if behind.
+    pub median_ahead_ms: i64,
+    /// Since when.
+    pub since: UnixMillis,
+}
+
+/// `POST /api/v1/cluster/transfer`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransferRequest {
+    /// The number or name of the coordinator that is to lead; the most advanced one if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// Its answer, once the other leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TransferView {
+    /// Who led.
+    pub from: u64,
+    /// Who leads.
+    pub to: u64,
+    /// Milliseconds in which nothing could be committed.
+    pub gap_ms: u64,
 }
 
 /// `GET /api/v1/cluster`.
@@ -37,6 +76,11 @@ pub struct ClusterView {
     pub coordinators: Vec<CoordinatorView>,
     /// The last log index that the answering coordinator has applied.
     pub applied: u64,
+    /// Milliseconds since the answering coordinator last knew that a majority had nothing newer; `null` if it has
+    /// heard from no majority since its start.
+    pub stale_age_ms: Option<u64>,
+    /// Coordinators whose clock is off.
+    pub alarms: Vec<AlarmView>,
 }
 
 /// One thing that the service depends on.

@@ -20,6 +20,10 @@ pub enum EventKind {
     Fire,
     /// A migration changed; `object` is a `MigrationView`.
     Migration,
+    /// A coordinator's clock is off (or right again: `null`); `object` is an `AlarmView`.
+    Alarm,
+    /// Events before this one are not kept any more: read the lists anew. `object` says why.
+    Gap,
 }
 
 /// One change.
@@ -29,6 +33,8 @@ pub struct Event {
     pub index: u64,
     /// When it was committed.
     pub at: UnixMillis,
+    /// The event's place: `?resume=` with it, at any coordinator, goes on behind it.
+    pub token: String,
     /// What kind of thing.
     pub kind: EventKind,
     /// Its id.

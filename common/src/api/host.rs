@@ -79,6 +79,10 @@ pub struct JoinTokenCreate {
     /// Seconds that it is good for (default 3600, at most a week).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u32>,
+    /// The number of the coordinator in whose place the new one comes (coordinators only): as soon as the new one
+    /// has the ledger, the old one is out, in one step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u64>,
 }
 
 /// Its answer: the only time that the token is shown.

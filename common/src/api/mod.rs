@@ -15,14 +15,14 @@ mod template;
 mod vm;
 
 pub use cluster::{
-    ClusterView, CoordinatorView, Health, HealthCheck, TokenCreate, TokenCreated, TokenRole, TokenView,
-    WsTicket,
+    AlarmView, ClusterView, CoordinatorView, Health, HealthCheck, TokenCreate, TokenCreated, TokenRole,
+    TokenView, TransferRequest, TransferView, WsTicket,
 };
 pub use event::{Event, EventKind};
 pub use host::{HostState, HostView, JoinTokenCreate, JoinTokenCreated, JoinTokenRole};
 pub use job::{
     AttemptView, BackoffBody, CommandTargetBody, ConcurrencyBody, ExecuteAccepted, FireState, FireView,
-    HttpBody, JobCreate, JobTargetBody, JobUpdate, JobView, MisfireBody, MisfirePolicyBody, Period,
+    HttpBody, JobCreate, JobTargetBody, JobUpdate, JobView, MisfireBody, MisfirePolicyBody, Period, parse_duration,
     RetentionBody, RetryBody, RetryOnBody, StatusBody, VmCommandBody, VmVerbBody,
 };
 pub use migration::{MigrateRequest, MigrationState, MigrationStatus, MigrationView};

@@ -26,6 +26,8 @@ pub enum ProblemCode {
     HostUnavailable,
     /// The body is too long.
     TooLarge,
+    /// An `Idempotency-Key` came with another request than before.
+    IdempotencyKeyReused,
     /// The coordinators have no quorum or no leader now.
     Unavailable,
     /// Our fault.
@@ -42,6 +44,7 @@ impl ProblemCode {
             Self::NotFound => 404,
             Self::NameTaken | Self::Conflict | Self::NoPlacement | Self::HostUnavailable => 409,
             Self::TooLarge => 413,
+            Self::IdempotencyKeyReused => 422,
             Self::Unavailable => 503,
             Self::Internal => 500,
         }
@@ -59,6 +62,7 @@ impl ProblemCode {
             Self::NoPlacement => "no host can take it",
             Self::HostUnavailable => "the host is not available",
             Self::TooLarge => "the request is too large",
+            Self::IdempotencyKeyReused => "the idempotency key belongs to another request",
             Self::Unavailable => "the cluster cannot commit now",
             Self::Internal => "an internal error",
         }

@@ -1,7 +1,7 @@
 //! What comes of a command: the answer that the proposer gets, the same on every replica.
 
 use novacron_common::{
-    api::{Problem, ProblemCode},
+    api::{Problem, ProblemCode, TokenRole},
     ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
     spec::Fault,
     units::Epoch,
@@ -37,6 +37,15 @@ impl Refusal {
     /// It contradicts the present state.
     pub fn conflict(cause: impl Into<String>) -> Self {
         Self::new(ProblemCode::Conflict, cause)
+    }
+
+    /// An idempotency key was used for another request.
+    pub fn key_reused() -> Self {
+        Self::new(
+            ProblemCode::IdempotencyKeyReused,
+            "this Idempotency-Key was sent with another method, path or body before",
+        )
+        .fix("send a new key with a new request; repeat a request with everything as it was")
     }
 
     /// The name is taken.
@@ -119,6 +128,10 @@ pub enum Applied {
     },
     /// Of each command of a batch, in order.
     Batch(Vec<Applied>),
+    /// A keyed command was applied before: what came of it then.
+    Repeated(Box<Applied>),
+    /// A ticket was good: the rights that it gives.
+    TicketSpent(TokenRole),
 }
 
 impl Applied {
@@ -130,6 +143,17 @@ impl Applied {
         match self {
             Self::Refused(refusal) => Err(refusal),
             other => Ok(other),
+        }
+    }
+}
+
+impl Applied {
+    /// What came of the command when it was applied for the first time.
+    #[must_use]
+    pub fn first(self) -> Self {
+        match self {
+            Self::Repeated(first) => *first,
+            other => other,
         }
     }
 }

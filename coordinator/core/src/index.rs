@@ -1,7 +1,7 @@
 //! What is derived from the rows: names, reservations, and what is due. Kept incrementally, never stored; a
 //! recount from the rows gives the same (a property test holds it to that).
 
-use crate::record::{Claim, VmRecord};
+use crate::record::{Claim, RequestKey, RequestRecord, VmRecord};
 use novacron_common::{
     ids::{FireKey, HostId, JobId, MigrationId, TemplateId, VmId},
     record::VmState,
@@ -50,6 +50,8 @@ pub struct Indices {
     attempts_on: BTreeMap<HostId, u32>,
     pub(crate) fires_of: BTreeMap<JobId, u32>,
     pub(crate) migrating: BTreeSet<MigrationId>,
+    request_ages: BTreeSet<(UnixMillis, RequestKey)>,
+    request_bytes: usize,
 }
 
 /// Of all ids, for ranges.
@@ -135,6 +137,26 @@ impl Indices {
     /// Fires on record of a job.
     pub fn fires_of(&self, job: JobId) -> u32 {
         self.fires_of.get(&job).copied().unwrap_or(0)
+    }
+
+    /// The oldest request with an idempotency key.
+    pub fn oldest_request(&self) -> Option<(UnixMillis, RequestKey)> {
+        self.request_ages.first().copied()
+    }
+
+    /// About how many bytes the requests with an idempotency key take.
+    pub const fn request_bytes(&self) -> usize {
+        self.request_bytes
+    }
+
+    pub(crate) fn add_request(&mut self, record: &RequestRecord) {
+        self.request_ages.insert((record.at, record.key));
+        self.request_bytes += record.weight();
+    }
+
+    pub(crate) fn drop_request(&mut self, record: &RequestRecord) {
+        self.request_ages.remove(&(record.at, record.key));
+        self.request_bytes -= record.weight();
     }
 
     pub(crate) fn name(&mut self, what: Named, name: &Name) {

@@ -1,8 +1,9 @@
 //! Keys as bytes that sort as the keys do: big endian, sign bit flipped where there is a sign.
 
-use crate::table::RowKey;
+use crate::{record::RequestKey, table::RowKey};
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    spec::Sha256Digest,
     units::UnixMillis,
 };
 
@@ -20,6 +21,24 @@ macro_rules! id_keys {
 }
 
 id_keys!(VmId, HostId, JobId, MigrationId, TemplateId, TokenId);
+
+impl RowKey for RequestKey {
+    fn to_bytes(self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.try_into().ok()?))
+    }
+}
+
+impl RowKey for Sha256Digest {
+    fn to_bytes(self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.try_into().ok()?))
+    }
+}
 
 /// The key of a table with one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -34,6 +34,7 @@ pub mod views;
 pub mod vms;
 
 pub use applied::{Applied, Refusal};
+pub use apply::{ANSWER_MAX, REQUESTS_BYTES_MAX, REQUESTS_MAX, REQUESTS_REMEMBERED};
 pub use command::{Command, CommandBody};
 pub use key::OnlyRow;
 pub use state::State;

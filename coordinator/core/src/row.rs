@@ -4,14 +4,16 @@ use crate::{
     index::{Indices, Named},
     key::OnlyRow,
     record::{
-        ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord, CoordinatorRecord, FireRecord,
-        HostRecord, JobRecord, JoinTokenRecord, MigrationRecord, TemplateRecord, VmRecord,
+        AlarmRecord, ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord, CoordinatorRecord,
+        FireRecord, HostRecord, JobRecord, JoinTokenRecord, MigrationRecord, RequestKey, RequestRecord,
+        TemplateRecord, TicketRecord, VmRecord,
     },
     table::{Row, TableId},
 };
 use novacron_common::{
     api::FireState,
     ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    spec::Sha256Digest,
 };
 
 impl Row for ClockRecord {
@@ -183,5 +185,35 @@ impl Row for MigrationRecord {
         if let Some(host) = self.claims_on() {
             index.release(host, &self.claim);
         }
+    }
+}
+
+impl Row for RequestRecord {
+    type Key = RequestKey;
+    const TABLE: TableId = TableId::Requests;
+    fn key(&self) -> RequestKey {
+        self.key
+    }
+    fn enter(&self, index: &mut Indices) {
+        index.add_request(self);
+    }
+    fn leave(&self, index: &mut Indices) {
+        index.drop_request(self);
+    }
+}
+
+impl Row for TicketRecord {
+    type Key = Sha256Digest;
+    const TABLE: TableId = TableId::Tickets;
+    fn key(&self) -> Sha256Digest {
+        self.digest
+    }
+}
+
+impl Row for AlarmRecord {
+    type Key = u64;
+    const TABLE: TableId = TableId::Alarms;
+    fn key(&self) -> u64 {
+        self.node
     }
 }

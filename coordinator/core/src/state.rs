@@ -7,8 +7,9 @@ use crate::{
     index::Indices,
     key::OnlyRow,
     record::{
-        ApiTokenRecord, AttemptRecord, ClockRecord, ClusterRecord, CoordinatorRecord, FireRecord, HostRecord,
-        JobRecord, JoinTokenRecord, MigrationRecord, TemplateRecord, VmRecord,
+        AlarmRecord, ApiTokenRecord, AttemptRecord, ClockRecord, ClusterRecord, CoordinatorRecord,
+        FireRecord, HostRecord, JobRecord, JoinTokenRecord, MigrationRecord, RequestKey, RequestRecord,
+        TemplateRecord, TicketRecord, VmRecord,
     },
     table::{Change, DecodeError, Row, Table, TableId},
 };
@@ -32,6 +33,9 @@ pub struct State {
     fires: Table<FireRecord>,
     attempts: Table<AttemptRecord>,
     migrations: Table<MigrationRecord>,
+    requests: Table<RequestRecord>,
+    tickets: Table<TicketRecord>,
+    alarms: Table<AlarmRecord>,
     index: Indices,
 }
 
@@ -91,6 +95,9 @@ stored! {
     FireRecord in fires,
     AttemptRecord in attempts,
     MigrationRecord in migrations,
+    RequestRecord in requests,
+    TicketRecord in tickets,
+    AlarmRecord in alarms,
 }
 
 impl State {
@@ -214,6 +221,21 @@ impl State {
     /// A migration.
     pub fn migration(&self, id: MigrationId) -> Option<&MigrationRecord> {
         self.migrations.get(&id)
+    }
+
+    /// Requests with an idempotency key.
+    pub const fn requests(&self) -> &Table<RequestRecord> {
+        &self.requests
+    }
+
+    /// Coordinators whose clock is off.
+    pub const fn alarms(&self) -> &Table<AlarmRecord> {
+        &self.alarms
+    }
+
+    /// A request with an idempotency key.
+    pub fn request(&self, key: &RequestKey) -> Option<&RequestRecord> {
+        self.requests.get(key)
     }
 
     /// A join token.

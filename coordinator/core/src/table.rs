@@ -63,6 +63,12 @@ table_ids! {
     Attempts = 11 "attempts",
     /// Migrations.
     Migrations = 12 "migrations",
+    /// Requests with an idempotency key.
+    Requests = 20 "requests",
+    /// Tickets for WebSockets.
+    Tickets = 21 "tickets",
+    /// Coordinators whose clock is off.
+    Alarms = 22 "alarms",
 }
 
 impl TableId {

@@ -67,7 +67,9 @@ impl CtlError {
                 | ProblemCode::Conflict
                 | ProblemCode::NoPlacement
                 | ProblemCode::HostUnavailable => 6,
-                ProblemCode::InvalidRequest | ProblemCode::TooLarge => 7,
+                ProblemCode::InvalidRequest
+                | ProblemCode::TooLarge
+                | ProblemCode::IdempotencyKeyReused => 7,
                 ProblemCode::Internal => 1,
             },
             Self::Unreachable { .. } => 5,

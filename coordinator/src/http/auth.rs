@@ -9,6 +9,7 @@ use super::{
     App,
     openapi::{DOCUMENT_PATH, PAGE_PATH},
     problem::{ApiError, ApiResult},
+    tickets,
 };
 use crate::identity::ApiToken;
 use axum::{
@@ -18,15 +19,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use novacron_common::api::{ProblemCode, TokenRole};
+use novacron_common::{
+    api::{ProblemCode, TokenRole},
+    ids::TokenId,
+};
 use serde::Deserialize;
-use std::time::Instant;
 
 /// What the token of a request may do; an extension of the request.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
     /// Its rights.
     pub role: TokenRole,
+    /// Its token; `None` if it came with a ticket.
+    pub token: Option<TokenId>,
 }
 
 /// Refuses what is not allowed, before any handler runs.
@@ -84,10 +89,10 @@ impl Asked {
     }
 
     async fn admit(self, app: &App) -> ApiResult<Caller> {
-        let by_ticket = self.ticket.and_then(|ticket| app.tickets.spend(&ticket, Instant::now()));
-        let caller = match by_ticket {
-            Some(role) => Caller { role },
-            None => by_token(app, &self.token?).await?,
+        let caller = match (self.ticket, self.token) {
+            (_, Ok(token)) => by_token(app, &token).await?,
+            (Some(ticket), Err(_)) => Caller { role: tickets::spend(app, &ticket).await?, token: None },
+            (None, Err(error)) => return Err(error),
         };
         if caller.role == TokenRole::Reader && self.changes {
             return Err(ApiError::new(ProblemCode::Forbidden, "this token may look, but change nothing")
@@ -154,7 +159,7 @@ async fn by_token(app: &App, token: &ApiToken) -> ApiResult<Caller> {
 fn look_up(app: &App, token: &ApiToken) -> Option<Caller> {
     app.ledger.read(|state| {
         let record = state.api_token(token.id)?;
-        token.is(&record.secret_sha256).then_some(Caller { role: record.role })
+        token.is(&record.secret_sha256).then_some(Caller { role: record.role, token: Some(token.id) })
     })
 }
 

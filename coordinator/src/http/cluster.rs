@@ -11,6 +11,8 @@ use axum::{
     http::StatusCode,
 };
 use novacron_common::api::{ClusterView, CoordinatorView, Problem};
+use novacron_core::views;
+use std::time::Duration;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -22,14 +24,8 @@ pub fn routes() -> OpenApiRouter<App> {
     responses((status = 200, body = ClusterView), (status = "default", body = Problem)))]
 async fn show(State(app): State<App>) -> Json<ClusterView> {
     // Answered from this node alone: this is what an operator looks at when there is no quorum.
-    let view = |member: MemberStatus| CoordinatorView {
-        node: member.node,
-        quic: member.quic.to_string(),
-        http: member.http.to_string(),
-        voter: member.voter,
-        leader: member.leader,
-    };
-    let coordinators = app.ledger.members().into_iter().map(view).collect();
+    let coordinators = app.ledger.members().into_iter().map(|member| coordinator(&app, member)).collect();
+    let alarms = app.ledger.read(|state| state.alarms().iter().map(views::alarm).collect());
     Json(ClusterView {
         id: app.parts.cluster,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -37,7 +33,28 @@ async fn show(State(app): State<App>) -> Json<ClusterView> {
         answered_by: app.parts.node,
         coordinators,
         applied: app.ledger.status().applied,
+        stale_age_ms: app.ledger.age().map(millis),
+        alarms,
     })
+}
+
+fn coordinator(app: &App, member: MemberStatus) -> CoordinatorView {
+    let record =
+        |state: &novacron_core::State| state.coordinators().get(&member.node).map(|c| c.name.to_string());
+    CoordinatorView {
+        node: member.node,
+        name: app.ledger.read(record).unwrap_or_default(),
+        quic: member.quic.to_string(),
+        http: member.http.to_string(),
+        voter: member.voter,
+        leader: member.leader,
+        silent_ms: member.silence.map(millis),
+        clock_ahead_ms: member.clock_ahead_ms,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Take a coordinator out of the cluster.

@@ -12,7 +12,7 @@ use axum::{
     http::StatusCode,
 };
 use novacron_common::{
-    api::{HostView, JoinTokenCreate, JoinTokenCreated, Page, PageQuery, Problem},
+    api::{HostView, JoinTokenCreate, JoinTokenCreated, JoinTokenRole, Page, PageQuery, Problem},
     ids::HostId,
 };
 use novacron_core::{
@@ -124,7 +124,10 @@ async fn join_token(
     if !(1..=TTL_MAX_SECONDS).contains(&seconds) {
         return Err(ApiError::field("ttl_seconds", format!("must be 1 to {TTL_MAX_SECONDS} (a week)")));
     }
-    let validity = Duration::from_secs(u64::from(seconds));
-    let made = app.parts.authority.join_token(body.role, validity).await?;
+    if body.replaces.is_some() && body.role != JoinTokenRole::Coordinator {
+        return Err(ApiError::field("replaces", "is for a token whose role is coordinator"));
+    }
+    let (validity, replaces) = (Duration::from_secs(u64::from(seconds)), body.replaces);
+    let made = app.parts.authority.join_token(body.role, validity, replaces).await?;
     Ok((StatusCode::CREATED, Json(made)))
 }

@@ -62,7 +62,11 @@ async fn create(
 ) -> ApiResult<(StatusCode, Json<JobView>)> {
     let id = JobId::generate();
     let put = JobPut::new(id, JobSpec::try_from(&body)?, crate::identity::now());
-    app.propose(CommandBody::JobPut(Box::new(put))).await?;
+    // A repeated request gets the job that the first one made.
+    let id = match app.propose(CommandBody::JobPut(Box::new(put))).await? {
+        Applied::JobStored(id) => id,
+        _ => id,
+    };
     Ok((StatusCode::CREATED, view(&app, id).await?))
 }
 

@@ -2,7 +2,7 @@
 //! in `novacron_core`, what it may say in `novacron_common::api`.
 //!
 //! Any coordinator answers: writes go through [`Ledger::propose`], which forwards to the leader; reads wait until
-//! this node has applied what the leader had committed when the request came.
+//! this node has applied what the leader had committed when the request came, unless they say `?stale=`.
 
 mod auth;
 mod cluster;
@@ -11,6 +11,7 @@ mod events;
 mod extract;
 mod health;
 mod hosts;
+mod idempotency;
 mod jobs;
 mod layers;
 mod lookup;
@@ -18,6 +19,7 @@ mod metrics;
 mod migrations;
 mod openapi;
 mod problem;
+mod request;
 mod server;
 mod templates;
 mod tickets;
@@ -32,7 +34,6 @@ use crate::{Parts, agents::Agents, events::Hub, metrics::Metrics, raft::Ledger};
 use axum::{Router, middleware::from_fn_with_state};
 use novacron_core::{Applied, CommandBody, State};
 use std::{ops::Deref, sync::Arc};
-use tickets::Tickets;
 
 /// What every handler may use. Cheap to clone.
 #[derive(Clone)]
@@ -45,7 +46,6 @@ pub struct Inner {
     agents: Agents,
     events: Hub,
     metrics: Arc<Metrics>,
-    tickets: Tickets,
 }
 
 impl Deref for App {
@@ -59,7 +59,7 @@ impl App {
     /// Over these parts.
     pub fn new(parts: Parts, agents: Agents, events: Hub, metrics: Arc<Metrics>) -> Self {
         let ledger = parts.ledger.clone();
-        Self(Arc::new(Inner { parts, ledger, agents, events, metrics, tickets: Tickets::default() }))
+        Self(Arc::new(Inner { parts, ledger, agents, events, metrics }))
     }
 
     /// Commits a command; a refusal is the caller's problem.
@@ -68,9 +68,9 @@ impl App {
         Ok(applied.accepted()?)
     }
 
-    /// Reads the ledger, at least as new as when the request came.
+    /// Reads the ledger, at least as new as when the request came, or as old as it allows.
     async fn read<R>(&self, look: impl FnOnce(&State) -> R) -> ApiResult<R> {
-        self.ledger.linearizable().await?;
+        self.ledger.current().await?;
         Ok(self.ledger.read(look))
     }
 }
@@ -84,6 +84,7 @@ pub fn router(app: &App) -> Router {
         .merge(openapi::pages(document))
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method);
-    let guarded = routes.layer(from_fn_with_state(app.clone(), auth::guard));
+    let served = routes.layer(from_fn_with_state(app.clone(), request::serve));
+    let guarded = served.layer(from_fn_with_state(app.clone(), auth::guard));
     layers::around(guarded, app).with_state(app.clone())
 }

@@ -16,7 +16,7 @@ use novacron_common::{
     ids::TemplateId,
     spec::TemplateSpec,
 };
-use novacron_core::{CommandBody, command::TemplatePut, lists, views};
+use novacron_core::{Applied, CommandBody, command::TemplatePut, lists, views};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -44,7 +44,10 @@ async fn create(
 ) -> ApiResult<(StatusCode, Json<TemplateView>)> {
     let put = TemplatePut { id: TemplateId::generate(), spec: TemplateSpec::try_from(&body)? };
     let id = put.id;
-    app.propose(CommandBody::TemplatePut(Box::new(put))).await?;
+    let id = match app.propose(CommandBody::TemplatePut(Box::new(put))).await? {
+        Applied::TemplateStored(id) => id,
+        _ => id,
+    };
     let view = show(State(app), Path(id.to_string())).await?;
     Ok((StatusCode::CREATED, view))
 }

@@ -14,11 +14,10 @@ use axum::{
     http::StatusCode,
 };
 use novacron_common::{
-    api::{Page, PageQuery, Problem, TokenCreate, TokenCreated, TokenView, WsTicket},
+    api::{Page, PageQuery, Problem, ProblemCode, TokenCreate, TokenCreated, TokenView, WsTicket},
     spec::Faults,
 };
-use novacron_core::{CommandBody, command::TokenPut, lists};
-use std::time::Instant;
+use novacron_core::{Applied, CommandBody, command::TokenPut, lists};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -45,8 +44,19 @@ async fn create(
     let name = faults.into_result(name)?;
     let token = ApiToken::generate()?;
     let put = TokenPut { id: token.id, name, role: body.role, secret_sha256: token.secret_sha256() };
-    app.propose(CommandBody::TokenPut(put)).await?;
+    if app.propose(CommandBody::TokenPut(put)).await? != Applied::TokenStored(token.id) {
+        return Err(secret_lost());
+    }
     Ok((StatusCode::CREATED, Json(TokenCreated { id: token.id, token: token.to_string() })))
+}
+
+/// An earlier request with the same key made a token, and its answer was lost with the coordinator that made it.
+pub fn secret_lost() -> ApiError {
+    ApiError::new(
+        ProblemCode::Conflict,
+        "the token was made, and its secret was lost before it could be answered",
+    )
+    .fix("make another one with a new Idempotency-Key")
 }
 
 /// Remove an API token. It is worth nothing from now on.
@@ -59,14 +69,14 @@ async fn delete(State(app): State<App>, Path(key): Path<String>) -> ApiResult<St
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Get a ticket for one WebSocket on this coordinator, for clients that cannot send a header with it.
+/// Get a ticket for one WebSocket at any coordinator, for clients that cannot send a header with it.
 #[utoipa::path(post, path = "/api/v1/ws/tickets", tag = "events", operation_id = "create_ws_ticket",
     responses((status = 201, body = WsTicket), (status = "default", body = Problem)))]
 async fn ticket(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
 ) -> ApiResult<(StatusCode, Json<WsTicket>)> {
-    let ticket = app.tickets.issue(caller.role, Instant::now())?;
+    let ticket = tickets::issue(&app, caller.role).await?;
     let expires_in = u32::try_from(tickets::VALIDITY.as_secs()).unwrap_or(u32::MAX);
     Ok((StatusCode::CREATED, Json(WsTicket { ticket, expires_in })))
 }

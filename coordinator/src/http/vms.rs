@@ -20,7 +20,7 @@ use novacron_common::{
     spec::Faults,
 };
 use novacron_core::{
-    CommandBody,
+    Applied, CommandBody,
     command::{self, MigrationAsk, VmDesire, VmRestart},
     lists,
     placement::{self, Constraints},
@@ -65,7 +65,10 @@ async fn make(app: &App, body: &VmCreate) -> ApiResult<VmView> {
         .await??;
     let id = VmId::generate();
     let create = command::VmCreate { id, spec, host, offer: None, start: body.start };
-    app.propose(CommandBody::VmCreate(Box::new(create))).await?;
+    let id = match app.propose(CommandBody::VmCreate(Box::new(create))).await? {
+        Applied::VmCreated { vm, .. } => vm,
+        _ => id,
+    };
     view(app, id).await
 }
 
@@ -217,6 +220,9 @@ async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult
             ApiResult::Ok(MigrationAsk { id, vm: vm.id, target, live: body.live, secret, placement })
         })
         .await??;
-    app.propose(CommandBody::MigrationAsk(Box::new(ask))).await?;
+    let id = match app.propose(CommandBody::MigrationAsk(Box::new(ask))).await? {
+        Applied::MigrationAsked(id) => id,
+        _ => id,
+    };
     super::migrations::view(app, id).await
 }

@@ -40,6 +40,9 @@ pub enum AuthorityError {
     /// The ledger refused.
     #[error("{0}")]
     Refused(#[from] novacron_core::Refusal),
+    /// An earlier request with the same key made a token, and its answer was lost.
+    #[error("the token was made, and its secret was lost before it could be answered")]
+    SecretLost,
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] NoRandomness),
@@ -53,6 +56,8 @@ impl From<AuthorityError> for Problem {
             AuthorityError::NotReady => {
                 Self::new(ProblemCode::Unavailable, error.to_string()).fix("try again soon")
             }
+            AuthorityError::SecretLost => Self::new(ProblemCode::Conflict, error.to_string())
+                .fix("make another one with a new Idempotency-Key"),
             other => Self::new(ProblemCode::Internal, other.to_string()).fix("look at the coordinator's log"),
         }
     }
@@ -153,14 +158,33 @@ impl Authority {
         &self,
         role: JoinTokenRole,
         validity: Duration,
+        replaces: Option<u64>,
     ) -> Result<JoinTokenCreated, AuthorityError> {
         let (id, secret) = (TokenId::generate(), token::random_secret()?);
         let expires_at = now().plus(validity);
-        let put = JoinTokenPut { id, secret_sha256: token::sha256(&secret), role, expires_at };
-        self.commit(CommandBody::JoinTokenPut(put)).await?;
+        let put = JoinTokenPut { id, secret_sha256: token::sha256(&secret), role, expires_at, replaces };
+        if self.commit(CommandBody::JoinTokenPut(put)).await? != Applied::TokenStored(id) {
+            return Err(AuthorityError::SecretLost);
+        }
         let coordinators = self.coordinators().into_iter().map(|c| c.quic).collect();
         let token = JoinToken { id, secret, ca: self.ca_fingerprint(), coordinators };
         Ok(JoinTokenCreated { token: token.to_string(), expires_at })
+    }
+
+    /// Seals an HTTP answer, which may hold a secret, for the ledger.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Seal`].
+    pub fn seal_answer(&self, answer: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        Ok(self.options.seal_key.seal(self.options.endpoint.identity().get().cluster, answer)?)
+    }
+
+    /// The answer that was sealed.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Seal`] if it was sealed for another cluster, or is damaged.
+    pub fn unseal_answer(&self, sealed: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        Ok(self.options.seal_key.unseal(self.options.endpoint.identity().get().cluster, sealed)?.to_vec())
     }
 
     pub(super) async fn commit(&self, body: CommandBody) -> Result<Applied, AuthorityError> {

@@ -18,11 +18,15 @@ use openraft::error::{ClientWriteError, RaftError};
 use std::time::Duration;
 
 /// How long a proposal or a read may wait for a leader and a quorum. Longer than a fail-over takes.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Pause between tries while nobody leads.
 const RETRY: Duration = Duration::from_millis(25);
 
+/// Where a group of commands is in the log, and what came of each.
+pub(super) type Committed = (u64, Vec<Applied>);
+
 /// How a try ended that did not succeed.
+#[derive(Debug, Clone)]
 pub(super) enum Missed {
     /// Nothing was changed: try again.
     Retry,
@@ -38,7 +42,7 @@ enum Route {
 
 impl Inner {
     /// Commits `bodies` as one entry.
-    pub async fn commit(&self, bodies: Vec<CommandBody>) -> Result<Vec<Applied>, LedgerError> {
+    pub async fn commit(&self, bodies: Vec<CommandBody>) -> Result<Committed, LedgerError> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let tried = match self.route() {
@@ -47,7 +51,7 @@ impl Inner {
                 Route::Nowhere => Err(Missed::Retry),
             };
             match tried {
-                Ok(applied) => return Ok(applied),
+                Ok(committed) => return Ok(committed),
                 Err(Missed::Final(error)) => return Err(error),
                 Err(Missed::Retry) => self.pause(deadline).await?,
             }
@@ -59,14 +63,14 @@ impl Inner {
         &self,
         bodies: Vec<CommandBody>,
         deadline: Instant,
-    ) -> Result<Vec<Applied>, Missed> {
+    ) -> Result<Committed, Missed> {
         if !matches!(self.route(), Route::Here) {
             return Err(Missed::Retry);
         }
         let at = now();
         let commands = Commands(bodies.into_iter().map(|body| Command { at, body }).collect());
         match timeout_at(deadline, self.raft.client_write(commands)).await {
-            Ok(Ok(written)) => Ok(written.data.0),
+            Ok(Ok(written)) => Ok((written.log_id.index, written.data.0)),
             // openraft answers so before and after the entry was appended: the entry may yet be committed.
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) | Err(_) => {
                 Err(Missed::Final(LedgerError::Unknown))
@@ -83,61 +87,81 @@ impl Inner {
         leader: CoordinatorAddress,
         bodies: &[CommandBody],
         deadline: Instant,
-    ) -> Result<Vec<Applied>, Missed> {
+    ) -> Result<Committed, Missed> {
         let request = ForwardRequest::Propose(bodies.to_vec());
         match forward::ask(self, leader, &request, deadline).await? {
-            ForwardReply::Applied(applied) => Ok(applied),
+            ForwardReply::Applied { index, outcomes } => Ok((index, outcomes)),
             ForwardReply::NotLeader => Err(Missed::Retry),
-            ForwardReply::Unavailable => Err(Missed::Final(LedgerError::NoLeader)),
-            ForwardReply::Unknown | ForwardReply::ReadIndex(_) => Err(Missed::Final(LedgerError::Unknown)),
+            ForwardReply::Unavailable => Err(Missed::Final(self.no_leader())),
+            // Also the answer to another question.
+            _ => Err(Missed::Final(LedgerError::Unknown)),
         }
     }
 
     /// See [`super::Ledger::linearizable`].
     pub async fn linearizable(&self) -> Result<(), LedgerError> {
-        let deadline = Instant::now() + DEADLINE;
+        let began = Instant::now();
+        let deadline = began + DEADLINE;
         loop {
             let tried = match self.route() {
-                Route::Here => self.read_index(deadline).await,
-                Route::Through(leader) => self.read_index_through(leader, deadline).await,
+                Route::Here => self.here.index().await,
+                Route::Through(_) => self.through.index().await,
                 Route::Nowhere => Err(Missed::Retry),
             };
             match tried {
-                Ok(index) => return self.applied(index, deadline).await,
+                Ok(index) => {
+                    self.applied(index, deadline).await?;
+                    self.freshness.confirm(began);
+                    return Ok(());
+                }
                 Err(Missed::Final(error)) => return Err(error),
                 Err(Missed::Retry) => self.pause(deadline).await?,
             }
         }
     }
 
-    /// The index up to which a state must be applied to be current; asks a quorum.
-    pub async fn read_index(&self, deadline: Instant) -> Result<u64, Missed> {
+    /// The index up to which a state must be applied to be current; asks a quorum. For [`super::reads::run`] only:
+    /// everybody else shares its rounds.
+    pub async fn read_index(&self) -> Result<u64, Missed> {
+        let deadline = Instant::now() + DEADLINE;
         match timeout_at(deadline, self.raft.get_read_log_id()).await {
             Ok(Ok((read, _))) => Ok(read.map_or(0, |log_id| log_id.index)),
             Ok(Err(RaftError::APIError(_))) => Err(Missed::Retry),
             Ok(Err(RaftError::Fatal(_))) => Err(Missed::Final(LedgerError::Stopped)),
-            Err(_) => Err(Missed::Final(LedgerError::NoLeader)),
+            Err(_) => Err(Missed::Final(self.no_leader())),
         }
     }
 
-    async fn read_index_through(&self, leader: CoordinatorAddress, deadline: Instant) -> Result<u64, Missed> {
+    /// The same, through the leader.
+    pub async fn read_index_through(&self) -> Result<u64, Missed> {
+        let Route::Through(leader) = self.route() else { return Err(Missed::Retry) };
+        let deadline = Instant::now() + DEADLINE;
         match forward::ask(self, leader, &ForwardRequest::ReadIndex, deadline).await {
             Ok(ForwardReply::ReadIndex(index)) => Ok(index),
-            Ok(ForwardReply::Unavailable) => Err(Missed::Final(LedgerError::NoLeader)),
+            Ok(ForwardReply::Unavailable) => Err(Missed::Final(self.no_leader())),
             // Reading twice does no harm.
             Ok(_) | Err(Missed::Retry | Missed::Final(LedgerError::Unknown)) => Err(Missed::Retry),
             Err(Missed::Final(error)) => Err(Missed::Final(error)),
         }
     }
 
-    async fn applied(&self, index: u64, deadline: Instant) -> Result<(), LedgerError> {
+    /// Waits until this node has applied the entry at `index`.
+    pub async fn applied(&self, index: u64, deadline: Instant) -> Result<(), LedgerError> {
+        if self.machine.applied_index() >= index {
+            return Ok(());
+        }
         let mut metrics = self.raft.metrics();
         let reached = metrics.wait_for(|m| m.last_applied.is_some_and(|l| l.index >= index) || index == 0);
         match timeout_at(deadline, reached).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(LedgerError::Stopped),
-            Err(_) => Err(LedgerError::NoLeader),
+            Err(_) => Err(self.no_leader()),
         }
+    }
+
+    /// Nothing can be committed or confirmed now, and who is missing for it.
+    pub fn no_leader(&self) -> LedgerError {
+        LedgerError::NoLeader(self.silent())
     }
 
     fn route(&self) -> Route {
@@ -154,8 +178,8 @@ impl Inner {
         if self.raft.metrics().borrow().running_state.is_err() {
             return Err(LedgerError::Stopped);
         }
-        if Instant::now() + RETRY >= deadline {
-            return Err(LedgerError::NoLeader);
+        if Instant::now() + RETRY >= deadline || self.majority_is_silent() {
+            return Err(self.no_leader());
         }
         sleep(RETRY).await;
         Ok(())

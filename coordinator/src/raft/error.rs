@@ -1,15 +1,18 @@
 //! What can go wrong with a proposal or a read.
 
-use super::store::StoreFault;
-use novacron_common::api::{Problem, ProblemCode};
+use super::{peers::Silent, store::StoreFault};
+use novacron_common::{
+    api::{Problem, ProblemCode},
+    spec::Fault,
+};
 
 /// The ledger could not do it. Nothing here says that the command itself was refused: that is
 /// [`novacron_core::Applied::Refused`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
     /// Nobody leads, or no quorum answers; nothing was changed.
-    #[error("no coordinator leads now: a majority of the coordinators must reach each other")]
-    NoLeader,
+    #[error("no coordinator leads now: a majority of the coordinators must reach each other{}", named(.0))]
+    NoLeader(Vec<Silent>),
     /// Too much is waiting already; nothing was changed.
     #[error("too many commands are waiting to be committed")]
     Busy,
@@ -31,13 +34,25 @@ pub enum LedgerError {
     Stopped,
 }
 
+/// Who does not answer.
+fn named(silent: &[Silent]) -> String {
+    silent.iter().map(|silent| format!("; {silent}")).collect()
+}
+
 impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::TooLarge { .. } => Self::new(ProblemCode::TooLarge, error.to_string()),
             LedgerError::Unknown => Self::new(ProblemCode::Unavailable, error.to_string())
                 .fix("read the object, and repeat the request if it did not change"),
-            LedgerError::NoLeader | LedgerError::Busy | LedgerError::Stopped => {
+            LedgerError::NoLeader(ref silent) => {
+                let details =
+                    silent.iter().map(|s| Fault::new(format!("coordinator {}", s.node), s.to_string()));
+                Self::new(ProblemCode::Unavailable, error.to_string()).details(details.collect()).fix(
+                    "bring back whoever does not answer; a GET with ?stale=true shows what this one knows",
+                )
+            }
+            LedgerError::Busy | LedgerError::Stopped => {
                 Self::new(ProblemCode::Unavailable, error.to_string()).fix("try again in a moment")
             }
         }

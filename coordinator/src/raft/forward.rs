@@ -17,33 +17,57 @@ use std::time::Duration;
 /// The leader gives up a little before its caller does, so that the caller hears why.
 const SERVE_DEADLINE: Duration = Duration::from_millis(4500);
 
-/// Asks the leader.
+/// Asks the leader, for as long as it is taken for the leader.
 pub(super) async fn ask(
     inner: &Inner,
     leader: CoordinatorAddress,
     request: &ForwardRequest,
     deadline: Instant,
 ) -> Result<ForwardReply, Missed> {
-    let Some(endpoint) = &inner.endpoint else { return Err(Missed::Final(LedgerError::NoLeader)) };
-    let role = Role::Coordinator { node: leader.node };
-    // Until the whole request is written the leader cannot have acted on it.
+    let mut stream = tokio::select! {
+        biased;
+        opened = open(inner, &leader, request, deadline) => opened?,
+        () = deposed(inner, leader.node) => return Err(Missed::Retry),
+    };
+    tokio::select! {
+        biased;
+        reply = answer(&mut stream, deadline) => reply,
+        () = deposed(inner, leader.node) => Err(Missed::Final(LedgerError::Unknown)),
+    }
+}
+
+/// Asks any coordinator.
+pub(super) async fn exchange(
+    inner: &Inner,
+    peer: CoordinatorAddress,
+    request: &ForwardRequest,
+    deadline: Instant,
+) -> Result<ForwardReply, Missed> {
+    let mut stream = open(inner, &peer, request, deadline).await?;
+    answer(&mut stream, deadline).await
+}
+
+/// Until the whole request is written the other cannot have acted on it.
+async fn open(
+    inner: &Inner,
+    peer: &CoordinatorAddress,
+    request: &ForwardRequest,
+    deadline: Instant,
+) -> Result<Stream, Missed> {
+    let Some(endpoint) = &inner.endpoint else { return Err(Missed::Final(inner.no_leader())) };
+    let role = Role::Coordinator { node: peer.node };
     let opened = async {
-        let mut stream = endpoint.reach(leader.quic, &role).await?.open(StreamKind::Forward).await?;
+        let mut stream = endpoint.reach(peer.quic, &role).await?.open(StreamKind::Forward).await?;
         stream.send(request).await?;
         stream.finish();
         Ok::<_, LinkError>(stream)
     };
-    let mut stream = tokio::select! {
-        biased;
-        opened = timeout_at(deadline, opened) => opened.ok().and_then(Result::ok).ok_or(Missed::Retry)?,
-        () = deposed(inner, leader.node) => return Err(Missed::Retry),
-    };
-    let unknown = Missed::Final(LedgerError::Unknown);
-    tokio::select! {
-        biased;
-        reply = timeout_at(deadline, stream.recv()) => reply.ok().and_then(Result::ok).ok_or(unknown),
-        () = deposed(inner, leader.node) => Err(unknown),
-    }
+    timeout_at(deadline, opened).await.ok().and_then(Result::ok).ok_or(Missed::Retry)
+}
+
+async fn answer(stream: &mut Stream, deadline: Instant) -> Result<ForwardReply, Missed> {
+    let reply = timeout_at(deadline, stream.recv()).await;
+    reply.ok().and_then(Result::ok).ok_or(Missed::Final(LedgerError::Unknown))
 }
 
 /// Returns once this node no longer takes `leader` for the leader: a dead one never answers, and the transport
@@ -61,6 +85,7 @@ pub(super) async fn serve(ledger: &Ledger, mut stream: Stream) -> Result<(), Lin
     let request = stream.recv().await?;
     let leads = leads(&ledger.inner.raft.metrics().borrow());
     let reply = match request {
+        ForwardRequest::Clock => ForwardReply::Clock(crate::identity::now()),
         _ if !leads => ForwardReply::NotLeader,
         ForwardRequest::Propose(bodies) => propose(ledger, bodies).await,
         ForwardRequest::ReadIndex => read_index(ledger).await,
@@ -76,7 +101,7 @@ async fn propose(ledger: &Ledger, bodies: Vec<CommandBody>) -> ForwardReply {
     let deadline = Instant::now() + SERVE_DEADLINE;
     let committed = ledger.inner.commit_here(bodies, deadline).await;
     match committed {
-        Ok(applied) => ForwardReply::Applied(applied),
+        Ok((index, outcomes)) => ForwardReply::Applied { index, outcomes },
         Err(Missed::Retry) => ForwardReply::NotLeader,
         Err(Missed::Final(LedgerError::Unknown)) => ForwardReply::Unknown,
         Err(Missed::Final(_)) => ForwardReply::Unavailable,
@@ -84,8 +109,9 @@ async fn propose(ledger: &Ledger, bodies: Vec<CommandBody>) -> ForwardReply {
 }
 
 async fn read_index(ledger: &Ledger) -> ForwardReply {
-    match ledger.inner.read_index(Instant::now() + SERVE_DEADLINE).await {
-        Ok(index) => ForwardReply::ReadIndex(index),
-        Err(_) => ForwardReply::Unavailable,
+    match timeout_at(Instant::now() + SERVE_DEADLINE, ledger.inner.here.index()).await {
+        Ok(Ok(index)) => ForwardReply::ReadIndex(index),
+        Ok(Err(Missed::Retry)) => ForwardReply::NotLeader,
+        Ok(Err(Missed::Final(_))) | Err(_) => ForwardReply::Unavailable,
     }
 }

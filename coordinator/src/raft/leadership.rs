@@ -3,7 +3,10 @@
 //! openraft says "leader" as soon as the votes are counted. The reconcilers may act only once this node's state
 //! has everything that former leaders acknowledged, so [`Leadership::Leader`] is published after a read barrier.
 
-use super::types::{Member, NodeId, Raft};
+use super::{
+    settings,
+    types::{Member, NodeId, Raft},
+};
 use novacron_common::wire::CoordinatorAddress;
 use openraft::{RaftMetrics, ServerState};
 use std::time::Duration;
@@ -36,8 +39,9 @@ impl Leadership {
 
 pub(super) type Metrics = RaftMetrics<NodeId, Member>;
 
-/// A leader that has not heard from a majority for this long may have been replaced: twice the election time-out.
-const QUORUM_SILENCE_MAX_MS: u64 = 1600;
+/// A leader that has not heard from a majority for this long may have been replaced: four leases, so that a slow disk does not
+/// count as silence.
+const QUORUM_SILENCE_MAX_MS: u64 = 4 * settings::LEASE.as_millis() as u64;
 
 /// Whether this node leads and a majority still answers it. openraft's leader does not step down by itself when
 /// it is cut off; what it proposed then would only hang.

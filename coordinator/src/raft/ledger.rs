@@ -2,21 +2,27 @@
 
 use super::{
     LedgerError, OpenError,
+    clock::ClockVerdict,
+    commit::DEADLINE,
     leadership::{self, Leadership},
     network::{self, Network},
+    peers::{self, Peers, Silent},
     proposer::{self, Proposals},
+    reads::{self, Freshness, Readers},
+    serving::{Reads, Serving},
     settings,
     store::{LogStore, StateMachine, StoreFault},
     types::{Committed, Member, NodeId, Raft},
 };
 use novacron_core::{Applied, CommandBody, State};
-use novacron_runtime::{spawn, spawn_blocking, task::JoinHandle};
+use novacron_runtime::{spawn, spawn_blocking, task::JoinHandle, time::Instant};
 use novacron_store::Store;
 use novacron_transport::{Endpoint, LinkError, Stream};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -46,6 +52,14 @@ pub(super) struct Inner {
     pub machine: StateMachine,
     pub endpoint: Option<Endpoint>,
     pub leadership: watch::Receiver<Leadership>,
+    /// Read indexes of this node, while it leads.
+    pub here: Readers,
+    /// Read indexes of the leader, while another leads.
+    pub through: Readers,
+    pub freshness: Freshness,
+    pub peers: Peers,
+    /// When this node began.
+    pub began: Instant,
 }
 
 impl Ledger {
@@ -70,12 +84,34 @@ impl Ledger {
         let network = Network::new(endpoint.clone());
         let raft = Raft::new(node, settings::raft()?, network, log, machine.clone()).await?;
         let (publish, leadership) = watch::channel(Leadership::Follower { leader: None });
-        let inner = Arc::new(Inner { node, raft, machine, endpoint, leadership });
+        let ((here, here_waiting), (through, through_waiting)) = (reads::queue(), reads::queue());
+        let inner = Arc::new(Inner {
+            node,
+            raft,
+            machine,
+            endpoint,
+            leadership,
+            here,
+            through,
+            freshness: Freshness::default(),
+            peers: Peers::default(),
+            began: Instant::now(),
+        });
         let (proposals, asks) = proposer::queue();
         let tasks = vec![
             spawn(leadership::watch(inner.raft.clone(), publish)),
             spawn(proposer::run(inner.clone(), asks)),
             spawn(super::membership::keep(inner.clone())),
+            spawn(peers::keep(inner.clone())),
+            spawn(reads::confirm(inner.clone())),
+            spawn(reads::run(here_waiting, {
+                let inner = inner.clone();
+                move || owned(inner.clone(), async |inner| inner.read_index().await)
+            })),
+            spawn(reads::run(through_waiting, {
+                let inner = inner.clone();
+                move || owned(inner.clone(), async |inner| inner.read_index_through().await)
+            })),
         ];
         Ok(Self { inner, proposals, tasks: Arc::new(Mutex::new(tasks)) })
     }
@@ -94,8 +130,64 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`] if it was not committed, or if that is not known.
     pub async fn propose(&self, body: CommandBody) -> Result<Applied, LedgerError> {
+        let Some(serving) = Serving::current() else { return Ok(self.submit(body).await?.1) };
+        match self.submit(serving.wrap(body)).await {
+            Ok((index, applied)) => {
+                serving.note(index, &applied);
+                Ok(applied.first())
+            }
+            Err(error) => {
+                serving.release();
+                Err(error)
+            }
+        }
+    }
+
+    async fn submit(&self, body: CommandBody) -> Result<(u64, Applied), LedgerError> {
         let answered = self.proposals.submit(body)?;
         answered.await.unwrap_or(Err(LedgerError::Stopped))
+    }
+
+    /// Returns once the local state is as new as the request that is being served wants it: by default as
+    /// [`Ledger::linearizable`], and with what the request itself committed.
+    ///
+    /// # Errors
+    /// As [`Ledger::linearizable`].
+    pub async fn current(&self) -> Result<(), LedgerError> {
+        let Some(serving) = Serving::current() else { return self.linearizable().await };
+        // Its own writes came after its beginning: a state that has them is new enough, and no quorum need be asked.
+        if let Some(index) = serving.committed() {
+            return self.inner.applied(index, Instant::now() + DEADLINE).await;
+        }
+        let (began, known) = (Instant::now(), self.inner.freshness.since());
+        match serving.reads() {
+            Reads::Stale { max_age }
+                if max_age.is_none_or(|max| known.is_some_and(|at| at.elapsed() <= max)) =>
+            {
+                serving.read_as_of(known);
+            }
+            Reads::Stale { .. } | Reads::Linearizable => {
+                self.linearizable().await?;
+                serving.read_as_of(Some(began));
+            }
+        }
+        Ok(())
+    }
+
+    /// How old the local state may be: everything that was acknowledged anywhere before then is in it. `None` if
+    /// this node has not heard from a majority since its start.
+    pub fn age(&self) -> Option<Duration> {
+        self.inner.freshness.age()
+    }
+
+    /// The other coordinators that do not answer now.
+    pub fn silent(&self) -> Vec<Silent> {
+        self.inner.silent()
+    }
+
+    /// What the other voters say of this node's clock.
+    pub fn clock(&self) -> ClockVerdict {
+        self.inner.clock()
     }
 
     /// Looks at the local state, which may be a little behind the leader's. Keep it short: while `look` runs,
@@ -178,6 +270,11 @@ impl Ledger {
             task.abort();
         }
     }
+}
+
+/// Does `work` with an `inner` of its own, so that the future may be spawned.
+async fn owned<R>(inner: Arc<Inner>, work: impl AsyncFnOnce(&Inner) -> R) -> R {
+    work(&inner).await
 }
 
 impl std::fmt::Debug for Ledger {

@@ -3,9 +3,11 @@
 //! * `store/`: log, vote, state and snapshots on disk;
 //! * `network`, `rpc`, `forward`: what coordinators say to each other;
 //! * `proposer`, `commit`: group commit, and the way to the leader;
-//! * `leadership`, `membership`: who leads, and who belongs;
+//! * `reads`, `serving`: the read index, and how fresh a request's reads must be;
+//! * `leadership`, `membership`, `peers`, `clock`: who leads, who belongs, who answers, whose clock is right;
 //! * [`Ledger`] is what everybody else holds.
 
+mod clock;
 mod commit;
 mod error;
 mod forward;
@@ -13,17 +15,23 @@ mod leadership;
 mod ledger;
 mod membership;
 mod network;
+mod peers;
 mod proposer;
+mod reads;
 mod rpc;
 mod runtime;
+mod serving;
 mod settings;
 mod status;
 mod store;
 mod types;
 
+pub use clock::{CLOCK_OFF_MAX, ClockVerdict};
 pub use error::{LedgerError, OpenError};
 pub use leadership::Leadership;
 pub use ledger::{Ledger, LedgerOptions};
+pub use peers::Silent;
+pub use serving::{Key, Reads, Serving};
 pub use status::{LedgerStatus, MemberStatus};
 pub use store::StoreFault;
 pub use types::{Committed, Member, NodeId};

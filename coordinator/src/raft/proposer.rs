@@ -20,7 +20,9 @@ const QUEUE_MAX: usize = 8192;
 /// Entries under way at once: the next is gathered while one is synced and another replicated.
 const UNDER_WAY_MAX: usize = 4;
 
-type Answer = oneshot::Sender<Result<Applied, LedgerError>>;
+/// What came of a command, and where it is in the log.
+type Outcome = Result<(u64, Applied), LedgerError>;
+type Answer = oneshot::Sender<Outcome>;
 
 /// One proposal.
 pub(super) struct Ask {
@@ -42,10 +44,7 @@ pub(super) fn queue() -> (Proposals, mpsc::Receiver<Ask>) {
 
 impl Proposals {
     /// Queues a command; what comes of it arrives at the receiver.
-    pub fn submit(
-        &self,
-        body: CommandBody,
-    ) -> Result<oneshot::Receiver<Result<Applied, LedgerError>>, LedgerError> {
+    pub fn submit(&self, body: CommandBody) -> Result<oneshot::Receiver<Outcome>, LedgerError> {
         let length = length_of(&body)?;
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Ask { body, length, answer }).map_err(|refused| match refused {
@@ -110,10 +109,10 @@ async fn deliver(inner: &Inner, group: Vec<Ask>) {
     let (bodies, answers): (Vec<CommandBody>, Vec<Answer>) =
         group.into_iter().map(|a| (a.body, a.answer)).unzip();
     match inner.commit(bodies).await {
-        Ok(outcomes) if outcomes.len() == answers.len() => {
+        Ok((index, outcomes)) if outcomes.len() == answers.len() => {
             for (answer, applied) in answers.into_iter().zip(outcomes) {
                 // A caller that is gone does not want to know.
-                let _ = answer.send(Ok(applied));
+                let _ = answer.send(Ok((index, applied)));
             }
         }
         outcome => {

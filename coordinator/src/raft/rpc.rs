@@ -1,6 +1,7 @@
 //! What coordinators say to each other on `Raft` and `Forward` streams.
 
 use super::types::{NodeId, Types};
+use novacron_common::units::UnixMillis;
 use novacron_core::{Applied, CommandBody};
 use openraft::{
     error::SnapshotMismatch,
@@ -50,13 +51,20 @@ pub(super) enum ForwardRequest {
     Propose(Vec<CommandBody>),
     /// Up to which index must I have applied, so that what I read is not stale?
     ReadIndex,
+    /// What does your clock say? Any coordinator answers.
+    Clock,
 }
 
 /// Its answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ForwardReply {
     /// What came of each.
-    Applied(Vec<Applied>),
+    Applied {
+        /// Where they are in the log.
+        index: u64,
+        /// In their order.
+        outcomes: Vec<Applied>,
+    },
     /// Up to this index.
     ReadIndex(u64),
     /// Not the leader (any more); nothing was proposed.
@@ -65,4 +73,6 @@ pub(super) enum ForwardReply {
     Unavailable,
     /// It was proposed, and what came of it is not known.
     Unknown,
+    /// It says so.
+    Clock(UnixMillis),
 }

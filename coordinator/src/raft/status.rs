@@ -1,7 +1,7 @@
 //! The ledger as operators see it: members, terms, indexes.
 
 use super::{Ledger, leadership, types::NodeId};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 /// One coordinator in Raft's membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub struct MemberStatus {
     pub voter: bool,
     /// Whether it leads, as far as this node knows.
     pub leader: bool,
+    /// How long ago this node last heard from it; `None` if never, zero for itself.
+    pub silence: Option<Duration>,
+    /// How far its clock is ahead of this node's, milliseconds, if that is known.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// This node's place in the log.
@@ -51,6 +55,8 @@ impl Ledger {
             http: member.http,
             voter: membership.get_joint_config().iter().all(|voters| voters.contains(node)),
             leader: metrics.current_leader == Some(*node),
+            silence: self.inner.silence(*node),
+            clock_ahead_ms: self.inner.clock_ahead_ms(*node),
         };
         membership.nodes().map(status).collect()
     }

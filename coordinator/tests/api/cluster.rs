@@ -13,7 +13,7 @@ use novacron_coordinator::{
     service,
 };
 use novacron_transport::{Endpoint, Identity, certificate_request};
-use reqwest::{Client, Method, Response, StatusCode};
+use reqwest::{Client, Method, Response, StatusCode, header::HeaderMap};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
@@ -44,6 +44,7 @@ pub struct Answer {
     pub content_type: String,
     /// The schemes that a 401 offers.
     pub challenges: Vec<String>,
+    pub headers: HeaderMap,
     pub body: String,
 }
 
@@ -137,7 +138,7 @@ impl TestCluster {
         static NUMBER: AtomicU32 = AtomicU32::new(2);
         let folder = tempfile::tempdir().unwrap();
         let config = config(&folder, &format!("c{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
-        let asked = JoinTokenCreate { role: JoinTokenRole::Coordinator, ttl_seconds: None };
+        let asked = JoinTokenCreate { role: JoinTokenRole::Coordinator, ..JoinTokenCreate::default() };
         let token: JoinTokenCreated = founder.post("/api/v1/hosts/join-tokens", asked).await.ok();
         join(&config, &token.token).await.unwrap();
         Self::run(config, folder, founder.token.clone()).await
@@ -168,11 +169,12 @@ impl TestCluster {
 
     async fn read(response: Response) -> Answer {
         let status = response.status();
-        let content_type = response.headers().get("content-type");
+        let headers = response.headers().clone();
+        let content_type = headers.get("content-type");
         let content_type = content_type.map_or("", |v| v.to_str().unwrap()).to_owned();
         let challenges = response.headers().get_all("www-authenticate").iter();
         let challenges = challenges.map(|scheme| scheme.to_str().unwrap().to_owned()).collect();
-        Answer { status, content_type, challenges, body: response.text().await.unwrap() }
+        Answer { status, content_type, challenges, headers, body: response.text().await.unwrap() }
     }
 
     /// A request with this token (or none).
@@ -201,6 +203,12 @@ impl TestCluster {
             None => request,
         };
         Self::read(request.send().await.unwrap()).await
+    }
+
+    /// A POST with an `Idempotency-Key`.
+    pub async fn post_keyed(&self, key: &str, path: &str, body: impl Serialize) -> Answer {
+        let request = self.client.post(self.url(path)).bearer_auth(&self.token);
+        Self::read(request.header("idempotency-key", key).json(&body).send().await.unwrap()).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -253,6 +261,14 @@ impl TestCluster {
 
     pub async fn stop(self) {
         self.coordinator.stop().await;
+    }
+
+    /// Stops it and starts it again on its files.
+    pub async fn restart(self) -> Self {
+        let config = Config::clone(&self.coordinator.parts.config);
+        self.coordinator.stop().await;
+        until_closed(&config).await;
+        Self::run(config, self._folder, self.token).await
     }
 }
 

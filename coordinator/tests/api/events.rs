@@ -18,9 +18,9 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest, http::StatusCode},
 };
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
-async fn connect(cluster: &TestCluster, path: &str, token: Option<&str>) -> Result<Socket, StatusCode> {
+pub async fn connect(cluster: &TestCluster, path: &str, token: Option<&str>) -> Result<Socket, StatusCode> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(cluster.ca.clone().into()).unwrap();
     let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -38,7 +38,7 @@ async fn connect(cluster: &TestCluster, path: &str, token: Option<&str>) -> Resu
     }
 }
 
-async fn next(socket: &mut Socket) -> Event {
+pub async fn next(socket: &mut Socket) -> Event {
     loop {
         let message = tokio::time::timeout(Duration::from_secs(10), socket.next()).await;
         match message.expect("an event in time").unwrap().unwrap() {

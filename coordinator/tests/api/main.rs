@@ -4,6 +4,7 @@
 mod access;
 mod bad_input;
 mod cluster;
+mod consistency;
 mod document;
 mod events;
 mod fake_agent;
@@ -12,3 +13,4 @@ mod jobs;
 mod machines;
 mod migrations;
 mod replicas;
+mod requests;

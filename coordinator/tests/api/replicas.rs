@@ -16,12 +16,12 @@ async fn is_ready(replica: &TestCluster) -> bool {
     replica.send_as(None, Method::GET, "/health/ready", None).await.status.is_success()
 }
 
-async fn leads(replica: &TestCluster) -> bool {
+pub async fn leads(replica: &TestCluster) -> bool {
     replica.coordinator.parts.ledger.status().leads
 }
 
 /// Three coordinators that vote; the founder leads and is the last.
-async fn three() -> Vec<TestCluster> {
+pub async fn three() -> Vec<TestCluster> {
     let founder = TestCluster::start().await;
     let mut all = vec![TestCluster::join(&founder).await, TestCluster::join(&founder).await];
     all.push(founder);

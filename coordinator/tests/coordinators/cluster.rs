@@ -49,9 +49,11 @@ async fn without_a_majority_nothing_is_acknowledged_and_reads_say_so() {
     nodes[2].stop().await;
     let alone = nodes[0].ledger().clone();
     let began = Instant::now();
-    assert!(matches!(alone.propose(write()).await, Err(LedgerError::NoLeader | LedgerError::Unknown)));
+    assert!(matches!(alone.propose(write()).await, Err(LedgerError::NoLeader(_) | LedgerError::Unknown)));
     eventually("leadership is given up", async || !alone.leadership().borrow().is_leader()).await;
-    assert_eq!(alone.linearizable().await, Err(LedgerError::NoLeader));
+    let refused = alone.linearizable().await;
+    let Err(LedgerError::NoLeader(silent)) = refused else { panic!("{refused:?}") };
+    assert_eq!(silent.iter().map(|s| s.node).collect::<Vec<_>>(), [2, 3], "who is missing is named");
     assert!(began.elapsed() < A_WHILE);
     nodes[1].start().await;
     eventually("a majority commits again", async || alone.propose(write()).await.is_ok()).await;

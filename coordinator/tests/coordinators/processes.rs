@@ -138,7 +138,7 @@ fn running_before_a_cluster_exists_says_what_to_do() {
 
 async fn joined(founder: &Process, api: &Api, name: &str) -> Process {
     let mut process = Process::new(name);
-    let asked = JoinTokenCreate { role: JoinTokenRole::Coordinator, ttl_seconds: None };
+    let asked = JoinTokenCreate { role: JoinTokenRole::Coordinator, ..JoinTokenCreate::default() };
     let token: JoinTokenCreated = api.post(founder, "/api/v1/hosts/join-tokens", &asked).await.unwrap();
     let output = process.output("join", &["--token", &token.token]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

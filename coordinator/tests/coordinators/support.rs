@@ -130,7 +130,7 @@ impl Node {
     pub async fn join_token(&self, role: JoinTokenRole, validity: Duration) -> JoinToken {
         let ready = || self.ledger().read(|state| state.cluster().is_some());
         eventually("the ledger has arrived", async || ready()).await;
-        self.parts().authority.join_token(role, validity).await.unwrap().token.parse().unwrap()
+        self.parts().authority.join_token(role, validity, None).await.unwrap().token.parse().unwrap()
     }
 
     pub fn tokens(&self) -> usize {

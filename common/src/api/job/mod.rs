@@ -10,7 +10,7 @@ mod view;
 
 pub use body::{JobCreate, JobUpdate};
 pub use fire::{AttemptView, ExecuteAccepted, FireState, FireView};
-pub use period::Period;
+pub use period::{Period, parse_duration};
 pub use policy::{
     BackoffBody, ConcurrencyBody, MisfireBody, MisfirePolicyBody, RetentionBody, RetryBody, RetryOnBody,
 };

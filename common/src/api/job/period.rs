@@ -21,7 +21,7 @@ impl Period {
     pub fn millis(&self) -> Result<u64, String> {
         match self {
             Self::Millis(n) => Ok(*n),
-            Self::Text(text) => parse(text).ok_or_else(|| {
+            Self::Text(text) => parse_duration(text).ok_or_else(|| {
                 let shown: String = text.chars().take(40).collect();
                 format!("{shown:?} is no length of time: write 30000 (milliseconds), \"30s\", \"5m\", \"2h\" or \"7d\"")
             }),
@@ -29,7 +29,8 @@ impl Period {
     }
 }
 
-fn parse(text: &str) -> Option<u64> {
+/// Milliseconds in a text such as `250ms`, `30s`, `5m`, `2h` or `7d`.
+pub fn parse_duration(text: &str) -> Option<u64> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let factor = match &text[split..] {
         "ms" => 1,
@@ -48,11 +49,11 @@ mod tests {
 
     #[test]
     fn lengths_of_time_have_units() {
-        assert_eq!(parse("30s"), Some(30_000));
-        assert_eq!(parse("250ms"), Some(250));
-        assert_eq!(parse("7d"), Some(604_800_000));
+        assert_eq!(parse_duration("30s"), Some(30_000));
+        assert_eq!(parse_duration("250ms"), Some(250));
+        assert_eq!(parse_duration("7d"), Some(604_800_000));
         for bad in ["", "s", "30", "30y", "-1s", "1.5h", "99999999999999999999h", "99999999999999999h"] {
-            assert_eq!(parse(bad), None, "{bad}");
+            assert_eq!(parse_duration(bad), None, "{bad}");
         }
     }
 }

@@ -4,7 +4,7 @@ use super::Outcome;
 use crate::{
     applied::{Applied, Refusal},
     command::{ClusterInit, TokenPut},
-    record::{ApiTokenRecord, ClusterRecord, CoordinatorRecord},
+    record::{AlarmRecord, ApiTokenRecord, ClusterRecord, CoordinatorRecord},
     state::State,
 };
 use novacron_common::{api::TokenRole, ids::TokenId};
@@ -51,8 +51,13 @@ pub(super) fn coordinator_remove(state: &mut State, node: u64) -> Outcome {
     if state.coordinators().len() == 1 {
         return Err(Refusal::conflict("it is the only coordinator: the cluster would be gone"));
     }
-    state.erase::<CoordinatorRecord>(&node);
+    coordinator_gone(state, node);
     Ok(Applied::Done)
+}
+
+pub(super) fn coordinator_gone(state: &mut State, node: u64) {
+    state.erase::<CoordinatorRecord>(&node);
+    state.erase::<AlarmRecord>(&node);
 }
 
 pub(super) fn token_put(state: &mut State, c: TokenPut) -> Outcome {

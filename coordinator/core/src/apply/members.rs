@@ -30,6 +30,11 @@ pub(super) fn join_token_put(state: &mut State, c: JoinTokenPut) -> Outcome {
             Refusal::conflict(format!("{OPEN_MAX} join tokens are open")).fix("wait until some run out")
         );
     }
+    if let Some(node) = c.replaces
+        && !state.coordinators().has(&node)
+    {
+        return Err(Refusal::not_found("coordinator", node));
+    }
     let id = c.id;
     let used_at = state.join_token(id).and_then(|old| old.used_at);
     let record = JoinTokenRecord {
@@ -37,6 +42,7 @@ pub(super) fn join_token_put(state: &mut State, c: JoinTokenPut) -> Outcome {
         secret_sha256: c.secret_sha256,
         role: c.role,
         expires_at: c.expires_at,
+        replaces: c.replaces,
         used_at,
     };
     state.write(record);
@@ -62,7 +68,7 @@ fn admit(state: &mut State, c: JoinTokenUse) -> Result<Applied, JoinDenied> {
         JoinPurpose::Agent { name, rejoin: Some(host) } => readmit_host(state, host, &name)?,
         JoinPurpose::Agent { name, rejoin: None } => admit_host(state, c.new_host, name)?,
         JoinPurpose::Coordinator { name, quic, http } => {
-            admit_coordinator(state, |node| CoordinatorRecord { node, name, quic, http })?
+            admit_coordinator(state, token.replaces, |node| CoordinatorRecord { node, name, quic, http })?
         }
     };
     state.write(JoinTokenRecord { used_at: Some(state.now()), ..token });
@@ -121,14 +127,20 @@ fn new_host(id: HostId, name: Name, now: UnixMillis) -> HostRecord {
 
 fn admit_coordinator(
     state: &mut State,
+    replaces: Option<u64>,
     at: impl FnOnce(u64) -> CoordinatorRecord,
 ) -> Result<Applied, JoinDenied> {
     let cluster =
         state.cluster().cloned().ok_or_else(|| JoinDenied::Unavailable("no cluster was made".into()))?;
     let node = cluster.next_node;
     let record = at(node);
-    if state.coordinators().iter().any(|c| c.name == record.name) {
+    let stays = |c: &&CoordinatorRecord| Some(c.node) != replaces;
+    if state.coordinators().iter().filter(stays).any(|c| c.name == record.name) {
         return Err(JoinDenied::NameTaken(record.name));
+    }
+    // Out of the address book now; out of the quorum as soon as the new one is in, in one step.
+    if let Some(node) = replaces {
+        super::cluster::coordinator_gone(state, node);
     }
     state.write(ClusterRecord { next_node: node.saturating_add(1), ..cluster });
     state.write(record);

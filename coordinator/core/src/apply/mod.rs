@@ -8,6 +8,7 @@ mod hosts;
 mod jobs;
 mod members;
 mod migrations;
+mod requests;
 mod templates;
 mod vms;
 
@@ -20,6 +21,7 @@ use crate::{
 use novacron_common::{api::ProblemCode, spec::Fault};
 
 pub(crate) use jobs::fires_of;
+pub use requests::{ANSWER_MAX, REQUESTS_BYTES_MAX, REQUESTS_MAX, REQUESTS_REMEMBERED};
 
 /// What an apply function returns; a refusal is an answer like any other.
 type Outcome = Result<Applied, Refusal>;
@@ -29,6 +31,7 @@ pub(crate) fn apply(state: &mut State, body: CommandBody) -> Applied {
         CommandBody::Batch(bodies) => {
             Applied::Batch(bodies.into_iter().map(|body| apply_one(state, body)).collect())
         }
+        CommandBody::Keyed(keyed) => requests::keyed(state, *keyed),
         body => apply_one(state, body),
     }
 }
@@ -50,6 +53,10 @@ fn apply_one(state: &mut State, body: CommandBody) -> Applied {
         C::HostRemove(c) => hosts::remove(state, &c),
         C::TemplatePut(c) => templates::put(state, *c),
         C::TemplateRemove { id } => templates::remove(state, id),
+        C::RequestAnswered(c) => requests::answered(state, *c),
+        C::TicketPut(c) => requests::ticket_put(state, c),
+        C::TicketUse { digest } => requests::ticket_use(state, digest),
+        C::ClockAlarm(c) => requests::clock_alarm(state, c),
         body => return apply_work(state, body),
     };
     outcome.into()
@@ -79,6 +86,7 @@ fn apply_work(state: &mut State, body: CommandBody) -> Applied {
         C::MigrationDenied(c) => migrations::denied(state, &c),
         C::MigrationCancel { id } => migrations::cancel(state, id),
         C::Handover(c) => handover::commit(state, &c),
+        C::Keyed(_) => Err(Refusal::new(ProblemCode::InvalidRequest, "a keyed command inside a batch")),
         C::Batch(_) => Err(Refusal::new(ProblemCode::InvalidRequest, "a batch inside a batch")),
         // Dealt with by `apply_one`, which hands over the rest only.
         _ => Err(Refusal::new(ProblemCode::Internal, "a command that nothing applies")),

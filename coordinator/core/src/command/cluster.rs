@@ -38,6 +38,8 @@ pub struct JoinTokenPut {
     pub role: JoinTokenRole,
     /// After this it is worth nothing.
     pub expires_at: UnixMillis,
+    /// The coordinator in whose place the new one comes.
+    pub replaces: Option<u64>,
 }
 
 /// See [`super::CommandBody::JoinTokenUse`].

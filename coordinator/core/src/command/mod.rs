@@ -7,18 +7,21 @@ mod cluster;
 mod host;
 mod job;
 mod migration;
+mod request;
 mod vm;
 
 pub use cluster::{ClusterInit, JoinTokenPut, JoinTokenUse, TemplatePut, TokenPut};
 pub use host::{HostCordon, HostDown, HostRemove, HostSeen};
 pub use job::{AttemptPlace, FireCommit, JobExecute, JobPut, JobUpdate, NextTick};
 pub use migration::{Handover, MigrationAsk, MigrationDenied, MigrationObserve};
+pub use request::{ClockAlarm, Keyed, RequestAnswered, TicketPut};
 pub use vm::{VmCreate, VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate};
 
 use crate::record::CoordinatorRecord;
 use novacron_common::{
     ids::{FireKey, JobId, MigrationId, TemplateId, TokenId, VmId},
     record::{AttemptReport, HostHello},
+    spec::Sha256Digest,
     units::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -126,4 +129,18 @@ pub enum CommandBody {
     },
     /// Several at once, each on its own: one that is refused does not stop the next. Batches do not nest.
     Batch(Vec<CommandBody>),
+    /// A command of a request that carries an `Idempotency-Key`; committed with its key, or not at all. Answer of a
+    /// repetition: `Repeated`, and nothing changes.
+    Keyed(Box<Keyed>),
+    /// What a keyed request was answered, to be given again.
+    RequestAnswered(Box<RequestAnswered>),
+    /// A ticket for a WebSocket.
+    TicketPut(TicketPut),
+    /// A ticket is shown; it works once. Answer: `TicketSpent`.
+    TicketUse {
+        /// SHA-256 of the ticket.
+        digest: Sha256Digest,
+    },
+    /// A coordinator's clock is off, or right again.
+    ClockAlarm(ClockAlarm),
 }

@@ -66,6 +66,8 @@ pub struct JoinTokenRecord {
     pub role: JoinTokenRole,
     /// After this it is worth nothing.
     pub expires_at: UnixMillis,
+    /// The coordinator in whose place the new one comes.
+    pub replaces: Option<u64>,
     /// When it was used: it works once.
     pub used_at: Option<UnixMillis>,
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod host;
 mod job;
 mod migration;
+mod request;
 mod vm;
 
 pub use cluster::{
@@ -15,4 +16,5 @@ pub use cluster::{
 pub use host::HostRecord;
 pub use job::{AttemptRecord, FireRecord, JobRecord, Skip};
 pub use migration::{Claim, MigrationRecord};
+pub use request::{AlarmRecord, Answer, RequestKey, RequestRecord, TicketRecord};
 pub use vm::{Observed, VmRecord};

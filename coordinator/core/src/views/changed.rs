@@ -2,12 +2,12 @@
 
 use super::Outputs;
 use crate::{
-    record::{FireRecord, HostRecord, JobRecord, MigrationRecord, TemplateRecord, VmRecord},
+    record::{AlarmRecord, FireRecord, HostRecord, JobRecord, MigrationRecord, TemplateRecord, VmRecord},
     state::State,
     table::{Change, DecodeError, Row, RowKey, TableId, decode_row},
 };
 use novacron_common::{
-    api::{EventKind, FireView, HostView, JobView, MigrationView, TemplateView, VmView},
+    api::{AlarmView, EventKind, FireView, HostView, JobView, MigrationView, TemplateView, VmView},
     ids::{FireKey, HostId, JobId, MigrationId, TemplateId, VmId},
 };
 use serde::Serialize;
@@ -29,6 +29,8 @@ pub enum Object {
     Fire(Box<FireView>),
     /// A migration.
     Migration(Box<MigrationView>),
+    /// A coordinator whose clock is off.
+    Alarm(AlarmView),
 }
 
 /// What changed.
@@ -67,12 +69,17 @@ pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, 
         TableId::Migrations => read::<MigrationRecord, MigrationId>(EventKind::Migration, change, |row| {
             Object::Migration(Box::new(super::migration(&row)))
         })?,
+        TableId::Alarms => {
+            read::<AlarmRecord, u64>(EventKind::Alarm, change, |row| Object::Alarm(super::alarm(&row)))?
+        }
         TableId::Clock
         | TableId::Cluster
         | TableId::Coordinators
         | TableId::JoinTokens
         | TableId::ApiTokens
-        | TableId::Attempts => return Ok(None),
+        | TableId::Attempts
+        | TableId::Requests
+        | TableId::Tickets => return Ok(None),
     };
     Ok(Some(event))
 }

@@ -1,11 +1,11 @@
 //! The cluster's members, tokens and templates, as shown; and the directory that agents get.
 
 use crate::{
-    record::{ApiTokenRecord, CoordinatorRecord, TemplateRecord},
+    record::{AlarmRecord, ApiTokenRecord, CoordinatorRecord, TemplateRecord},
     state::State,
 };
 use novacron_common::{
-    api::{TemplateView, TokenView},
+    api::{AlarmView, TemplateView, TokenView},
     wire::{CoordinatorAddress, Directory, PeerHost},
 };
 
@@ -36,4 +36,19 @@ pub fn directory(state: &State) -> Directory {
         Some(PeerHost { host: h.id, name: h.name.clone(), quic })
     };
     Directory { coordinators: coordinators(state), hosts: state.hosts().iter().filter_map(peer).collect() }
+}
+
+/// The view of an alarm.
+pub fn alarm(record: &AlarmRecord) -> AlarmView {
+    AlarmView {
+        node: record.node,
+        cause: format!(
+            "the clock of coordinator {} is {} ms {} the majority's: while it leads, nothing fires",
+            record.node,
+            record.median_ahead_ms.unsigned_abs(),
+            if record.median_ahead_ms > 0 { "behind" } else { "ahead of" },
+        ),
+        median_ahead_ms: record.median_ahead_ms,
+        since: record.since,
+    }
 }

@@ -9,7 +9,7 @@ mod migration;
 mod vm;
 
 pub use changed::{ChangedObject, Object, changed};
-pub use cluster::{coordinators, directory, template, token};
+pub use cluster::{alarm, coordinators, directory, template, token};
 pub use host::host;
 pub use job::{Outputs, fire, job};
 pub use migration::migration;

@@ -16,7 +16,8 @@ use novacron_common::{
 use novacron_core::{
     CommandBody,
     command::{
-        AttemptPlace, Handover, HostCordon, HostDown, HostRemove, JobExecute, VmDesire, VmObserve, VmRestart,
+        AttemptPlace, ClockAlarm, Handover, HostCordon, HostDown, HostRemove, JobExecute, VmDesire,
+        VmObserve, VmRestart,
     },
     placement::{Placement, Rejected, Shortfall},
     record::{
@@ -76,6 +77,7 @@ fn members_and_tokens() {
         secret_sha256: Sha256Digest([1; 32]),
         role: JoinTokenRole::Coordinator,
         expires_at: NOON,
+        replaces: None,
         used_at: Some(UnixMillis(5)),
     };
     check(&join, GOLDEN_JOIN_TOKEN);
@@ -241,6 +243,8 @@ fn commands_keep_their_numbers() {
         (32, CommandBody::Handover(Handover { migration, vm, to: host, expect_epoch: Epoch(1) })),
         (33, CommandBody::MigrationCancel { id: migration }),
         (34, CommandBody::Batch(Vec::new())),
+        (38, CommandBody::TicketUse { digest: Sha256Digest([7; 32]) }),
+        (39, CommandBody::ClockAlarm(ClockAlarm { node: 2, median_ahead_ms: Some(-700) })),
     ];
     for (number, body) in numbered {
         let bytes = codec::encode(&body).unwrap();
@@ -265,7 +269,7 @@ const GOLDEN_CLOCK: &str = "01fd00d8a08841030000";
 const GOLDEN_CLUSTER: &str = "0107020102010304fd00d8a08841030000";
 const GOLDEN_COORDINATOR: &str = "01030163000a000001fb9b1f0100000000000000000000000000000001fb9a1f";
 const GOLDEN_JOIN_TOKEN: &str =
-    "0108010101010101010101010101010101010101010101010101010101010101010101fd00d8a08841030000010a";
+    "0108010101010101010101010101010101010101010101010101010101010101010101fd00d8a0884103000000010a";
 const GOLDEN_API_TOKEN: &str =
     "0109026369010202020202020202020202020202020202020202020202020202020202020202fd00d8a08841030000";
 const GOLDEN_HOST: &str = "010101610001010101610105302e312e30000a000001fb9c1f08fd0000000004000000fd00000000190000000101010008fd0000000004000000fd0000000019000000fbdc05fc000000c0010674686569727301fd00d8a08841030000fd00d8a08841030000";

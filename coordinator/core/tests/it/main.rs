@@ -5,6 +5,7 @@ mod lists;
 mod moves;
 mod placement;
 mod refusals;
+mod requests;
 mod saga;
 mod schedule;
 mod sequences;

@@ -102,7 +102,13 @@ fn names_are_unique_among_their_kind() {
 fn join(world: &mut World, id: u128, purpose: JoinPurpose, expires_at: UnixMillis) -> Applied {
     let (id, role) = (TokenId::from_u128(id), JoinTokenRole::Agent);
     let expires_at = UnixMillis(expires_at.0 + 1);
-    world.ok(CommandBody::JoinTokenPut(JoinTokenPut { id, secret_sha256: SECRET, role, expires_at }));
+    world.ok(CommandBody::JoinTokenPut(JoinTokenPut {
+        id,
+        secret_sha256: SECRET,
+        role,
+        expires_at,
+        replaces: None,
+    }));
     let new_host = HostId::from_u128(id.uuid().as_u128());
     world.apply(CommandBody::JoinTokenUse(JoinTokenUse { id, secret_sha256: SECRET, purpose, new_host }))
 }

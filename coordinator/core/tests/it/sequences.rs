@@ -16,10 +16,11 @@ use novacron_core::{
     Applied, Command, CommandBody, State, TableId,
     command::{
         AttemptPlace, FireCommit, Handover, HostCordon, HostDown, HostRemove, JobExecute, JobPut, JobUpdate,
-        JoinTokenPut, JoinTokenUse, MigrationAsk, MigrationDenied, MigrationObserve, TemplatePut, VmCreate,
-        VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate,
+        JoinTokenPut, JoinTokenUse, Keyed, MigrationAsk, MigrationDenied, MigrationObserve, RequestAnswered,
+        TemplatePut, VmCreate, VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate,
     },
     placement::{Constraints, plan},
+    record::{Answer, RequestKey},
     schedule,
 };
 use proptest::prelude::*;
@@ -90,13 +91,23 @@ fn member() -> impl Strategy<Value = CommandBody> {
         secret_sha256,
         role: JoinTokenRole::Agent,
         expires_at: UnixMillis(i64::MAX),
+        replaces: None,
     };
     prop_oneof![
-        1 => Just(CommandBody::JoinTokenPut(fresh)),
+        1 => Just(CommandBody::JoinTokenPut(fresh.clone())),
+        1 => (0..4u8, 0..2u8).prop_map(move |(key, print)| CommandBody::Keyed(Box::new(Keyed {
+            key: RequestKey([key; 32]),
+            fingerprint: Sha256Digest([print; 32]),
+            body: CommandBody::JoinTokenPut(fresh.clone()),
+        }))),
+        1 => (0..4u8, 0..300usize).prop_map(|(key, length)| CommandBody::RequestAnswered(Box::new(RequestAnswered {
+            key: RequestKey([key; 32]),
+            answer: Answer { status: 201, sealed: vec![0; length] },
+        }))),
         2 => (1..=IDS).prop_map(move |n| {
             // A token of its own for each host, so that every host can join.
             let id = TokenId::from_u128(10 + n);
-            let put = JoinTokenPut { id, secret_sha256, role: JoinTokenRole::Agent, expires_at: UnixMillis(i64::MAX) };
+            let put = JoinTokenPut { id, secret_sha256, role: JoinTokenRole::Agent, expires_at: UnixMillis(i64::MAX), replaces: None };
             let purpose = JoinPurpose::Agent { name: name(&format!("h{n}")), rejoin: None };
             let take = JoinTokenUse { id, secret_sha256, purpose, new_host: HostId::from_u128(n) };
             CommandBody::Batch(vec![CommandBody::JoinTokenPut(put), CommandBody::JoinTokenUse(take)])
@@ -350,7 +361,7 @@ proptest! {
         for n in 1..=2u128 {
             let id = TokenId::from_u128(100 + n);
             let secret_sha256 = Sha256Digest([1; 32]);
-            let put = JoinTokenPut { id, secret_sha256, role: JoinTokenRole::Agent, expires_at: UnixMillis(i64::MAX) };
+            let put = JoinTokenPut { id, secret_sha256, role: JoinTokenRole::Agent, expires_at: UnixMillis(i64::MAX), replaces: None };
             let purpose = JoinPurpose::Agent { name: name(&format!("h{n}")), rejoin: None };
             let new_host = HostId::from_u128(n);
             ledger.apply(CommandBody::JoinTokenPut(put))?;

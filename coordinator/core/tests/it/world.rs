@@ -156,7 +156,13 @@ impl World {
         let secret_sha256 = Sha256Digest([7; 32]);
         let expires_at = UnixMillis(i64::MAX);
         let role = novacron_common::api::JoinTokenRole::Agent;
-        self.ok(CommandBody::JoinTokenPut(JoinTokenPut { id: token, secret_sha256, role, expires_at }));
+        self.ok(CommandBody::JoinTokenPut(JoinTokenPut {
+            id: token,
+            secret_sha256,
+            role,
+            expires_at,
+            replaces: None,
+        }));
         let purpose = JoinPurpose::Agent { name: name(host_name), rejoin: None };
         let joined = self.ok(CommandBody::JoinTokenUse(JoinTokenUse {
             id: token,

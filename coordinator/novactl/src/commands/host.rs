@@ -51,7 +51,7 @@ async fn post(context: &Context, host: &str, verb: &str) -> Result<(), CtlError>
 
 async fn token(context: &Context, coordinator: bool, ttl: Option<u32>) -> Result<(), CtlError> {
     let role = if coordinator { JoinTokenRole::Coordinator } else { JoinTokenRole::Agent };
-    let body = JoinTokenCreate { role, ttl_seconds: ttl };
+    let body = JoinTokenCreate { role, ttl_seconds: ttl, replaces: None };
     let created: JoinTokenCreated = context.client.post("/api/v1/hosts/join-tokens", Some(&body)).await?;
     match context.format {
         Format::Json => output::json(&created),
