@@ -4,7 +4,7 @@ use crate::{
     IdentityCell, Link, LinkError, Role, RoleKind,
     connection::Connection,
     link::{Gate, LinkFacts},
-    settings,
+    restart, settings,
     simulated::{Met, SimulatedNet},
     tls,
 };
@@ -57,7 +57,7 @@ impl Endpoint {
             .map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
         server.transport_config(settings::transport());
-        let quic = bind_quic(address, Some(server))?;
+        let quic = bind_quic(address, restart::config(&identity.get()), Some(server))?;
         let (sender, receiver) = tokio::sync::mpsc::channel(HANDSHAKES_MAX);
         let accepted = Arc::new(tokio::sync::Mutex::new(receiver));
         let endpoint = Self::on(Socket::Quic { quic: quic.clone(), accepted }, identity);
@@ -202,7 +202,7 @@ impl Endpoint {
             SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
             SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
         };
-        let quic = bind_quic(local, None)?;
+        let quic = bind_quic(local, quinn::EndpointConfig::default(), None)?;
         let config = quic_client(tls::enrolling_client(ca).map_err(LinkError::Tls)?)?;
         let connection = handshake(&quic, config, address).await?;
         let everybody: Arc<Gate> = Arc::new(|_: &Role| true);
@@ -295,13 +295,17 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-fn bind_quic(address: SocketAddr, server: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint, LinkError> {
+fn bind_quic(
+    address: SocketAddr,
+    config: quinn::EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+) -> Result<quinn::Endpoint, LinkError> {
     let failed = |cause| LinkError::Bind { address, cause };
     let socket = UdpSocket::bind(address).map_err(failed)?;
     widen_buffers(&socket);
     let runtime =
         quinn::default_runtime().ok_or_else(|| failed(std::io::Error::other("no tokio runtime")))?;
-    quinn::Endpoint::new(quinn::EndpointConfig::default(), server, socket, runtime).map_err(failed)
+    quinn::Endpoint::new(config, server, socket, runtime).map_err(failed)
 }
 
 /// Larger buffers than the default where we may; a smaller one costs speed, not correctness.

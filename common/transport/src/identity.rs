@@ -82,6 +82,11 @@ impl Identity {
         })
     }
 
+    /// The private key, PKCS #8.
+    pub(crate) fn private_key(&self) -> &[u8] {
+        &self.key
+    }
+
     /// Reads what [`Identity::save`] wrote.
     ///
     /// # Errors

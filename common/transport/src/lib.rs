@@ -16,6 +16,7 @@ mod error;
 mod gossip;
 mod identity;
 mod link;
+mod restart;
 mod role;
 mod settings;
 mod simulated;

@@ -120,6 +120,47 @@ async fn a_removed_member_is_cut_off_at_once_and_stays_out() {
     }
 }
 
+/// Lives in a runtime of its own, whose end is as sudden for its peers as SIGKILL.
+fn endpoint_to_be_killed(identity: Identity, at: SocketAddr) -> (tokio::runtime::Runtime, SocketAddr) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let cell = Arc::new(IdentityCell::new(identity));
+    let address = runtime.block_on(async move {
+        let endpoint = Endpoint::bind(at, cell).unwrap();
+        let address = endpoint.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut links = Vec::new();
+            while let Some(link) = endpoint.accept().await {
+                links.push(link);
+            }
+        });
+        address
+    });
+    (runtime, address)
+}
+
+#[test]
+fn a_process_that_was_killed_and_runs_again_says_that_its_links_are_gone() {
+    let ca = authority();
+    let (key, csr) = certificate_request().unwrap();
+    let certificate = ca.issue(&csr, &COORDINATOR, A_WHILE, link::now()).unwrap();
+    let same = || Identity::new(CLUSTER, ca.certificate_der(), &certificate, &key).unwrap();
+    let (first, address) = endpoint_to_be_killed(same(), SocketAddr::from(([127, 0, 0, 1], 0)));
+    let ours = tokio::runtime::Runtime::new().unwrap();
+    let link = ours.block_on(async {
+        let (client, _) = endpoint(&ca, AGENT);
+        client.connect(address, &COORDINATOR).await.unwrap()
+    });
+    drop(first);
+
+    let (_second, _) = endpoint_to_be_killed(same(), address);
+    let reason = ours.block_on(async {
+        let mut stream = link.open(StreamKind::Control).await.unwrap();
+        stream.send("anybody there?").await.unwrap();
+        link.closed().await
+    });
+    assert!(reason.contains("reset"), "the link ended otherwise: {reason}");
+}
+
 #[tokio::test]
 async fn an_expired_certificate_opens_no_more_streams_and_a_new_one_does() {
     let ca = authority();
