@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("novactl", &["novacron-common"]),
     ("novacron-guest", &[]),
     ("novacron-tests", ANY_OF_OURS),
+    ("novacron-sim", ANY_OF_OURS),
     ("novacron-benches", ANY_OF_OURS),
 ];
 

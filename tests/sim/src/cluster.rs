@@ -1,0 +1,245 @@
+//! Three coordinators: started, crashed, restarted; and the clients that write through them and read from them.
+
+use crate::{
+    executor::{Executor, Machine},
+    history::{History, Read, Wrote},
+    identities::{COORDINATORS, identity},
+    net::{Net, address},
+};
+use novacron_common::{
+    api::TokenRole,
+    ids::TokenId,
+    spec::{Name, Sha256Digest},
+    wire::StreamKind,
+};
+use novacron_coordinator::raft::{Leadership, Ledger, LedgerError, Member};
+use novacron_core::{Applied, CommandBody, command::TokenPut, record::CoordinatorRecord};
+use novacron_runtime::{spawn, time::sleep};
+use novacron_store::Store;
+use novacron_transport::{Endpoint, Link, Role};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+/// Clients on each coordinator.
+const CLIENTS: u64 = 2;
+
+/// The cluster.
+pub struct Cluster {
+    /// The world.
+    pub executor: Arc<Executor>,
+    /// Its network.
+    pub net: Net,
+    /// What was seen.
+    pub history: History,
+    coordinators: Vec<Option<Life>>,
+    lives: u64,
+}
+
+/// A running coordinator; its ledger once it is open.
+type Life = Arc<OnceLock<Ledger>>;
+
+/// What a coordinator's tasks need.
+#[derive(Clone)]
+struct Seat {
+    executor: Arc<Executor>,
+    history: History,
+    machine: Machine,
+    /// Different for each life of each coordinator.
+    life: u64,
+    ledger: Life,
+}
+
+/// Where a coordinator is.
+pub fn member(machine: Machine) -> Member {
+    let quic = address(machine);
+    Member { quic, http: (quic.ip(), 8090).into() }
+}
+
+fn record(machine: Machine) -> CoordinatorRecord {
+    let Member { quic, http } = member(machine);
+    let name: Name = format!("c{}", machine + 1).parse().expect("it is a name");
+    CoordinatorRecord { node: machine as u64 + 1, name, quic, http }
+}
+
+impl Cluster {
+    /// A world with `machines`, of which the first three are coordinators; none runs yet.
+    pub fn new(executor: Arc<Executor>) -> Self {
+        let net = Net::new(Arc::clone(&executor));
+        let coordinators = vec![None; COORDINATORS];
+        Self { executor, net, history: History::default(), coordinators, lives: 0 }
+    }
+
+    /// Starts a coordinator that is down. The first start of the first one founds the cluster.
+    pub fn start(&mut self, machine: Machine) {
+        if self.coordinators[machine].is_some() {
+            return;
+        }
+        self.lives += 1;
+        let ledger = Life::default();
+        let seat = Seat {
+            executor: Arc::clone(&self.executor),
+            history: self.history.clone(),
+            machine,
+            life: self.lives,
+            ledger: Arc::clone(&ledger),
+        };
+        let endpoint = Endpoint::simulated(self.net.attach(machine), identity(machine));
+        self.executor.spawn_on(machine, Box::pin(seat.live(endpoint)));
+        self.coordinators[machine] = Some(ledger);
+    }
+
+    /// A coordinator loses its power.
+    pub fn crash(&mut self, machine: Machine) {
+        if self.coordinators[machine].take().is_some() {
+            self.net.detach(machine);
+            self.executor.crash(machine);
+        }
+    }
+
+    /// Whether a coordinator runs.
+    pub fn is_up(&self, machine: Machine) -> bool {
+        self.coordinators[machine].is_some()
+    }
+
+    /// The ledger of a coordinator, if it runs and is open.
+    pub fn ledger(&self, machine: Machine) -> Option<&Ledger> {
+        self.coordinators[machine].as_ref()?.get()
+    }
+
+    /// The coordinators' machines.
+    pub fn machines(&self) -> std::ops::Range<Machine> {
+        0..self.coordinators.len()
+    }
+
+    /// Who leads, if one of those that run says so of itself.
+    pub fn leader(&self) -> Option<Machine> {
+        let leads = |machine: &Machine| {
+            self.ledger(*machine).is_some_and(|ledger| ledger.leadership().borrow().is_leader())
+        };
+        self.machines().find(leads)
+    }
+
+    /// Compacts a coordinator's log, as a long life of it would.
+    pub fn compact(&self, machine: Machine) {
+        if let Some(ledger) = self.ledger(machine).cloned() {
+            self.executor.spawn_on(machine, Box::pin(async move { drop(ledger.compact().await) }));
+        }
+    }
+}
+
+impl Seat {
+    async fn live(self, endpoint: Endpoint) {
+        let disk = self.executor.disk(self.machine);
+        let store = Store::simulated(&disk).expect("nobody else has the disk");
+        let node = self.machine as u64 + 1;
+        let ledger = Ledger::open_on(store, node, Some(endpoint.clone())).await.expect("the ledger opens");
+        spawn(self.clone().observe(ledger.clone()));
+        spawn(self.clone().note_leadership(ledger.clone()));
+        spawn(accept(endpoint, ledger.clone()));
+        let _first = self.ledger.set(ledger.clone());
+        if self.machine == 0 {
+            spawn(found(ledger.clone()));
+        }
+        for client in 0..CLIENTS {
+            spawn(self.clone().client(client, ledger.clone()));
+        }
+    }
+
+    async fn observe(self, ledger: Ledger) {
+        let mut committed = ledger.committed();
+        while let Ok(entry) = committed.recv().await {
+            self.history.applied(ledger.node(), &entry);
+        }
+    }
+
+    async fn note_leadership(self, ledger: Ledger) {
+        let mut leadership = ledger.leadership();
+        loop {
+            if let Leadership::Leader { term } = *leadership.borrow_and_update() {
+                self.history.leads(ledger.node(), term);
+            }
+            if leadership.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn client(self, client: u64, ledger: Ledger) {
+        for number in 0u64.. {
+            let pause = self.executor.draw(|rng| rng.between(10, 250));
+            sleep(Duration::from_millis(pause)).await;
+            if self.executor.draw(|rng| rng.percent(50)) {
+                self.write(&ledger, client, number).await;
+            } else {
+                self.read(&ledger).await;
+            }
+        }
+    }
+
+    async fn write(&self, ledger: &Ledger, client: u64, number: u64) {
+        let id = TokenId::from_u128(u128::from(self.life) << 64 | u128::from(client << 32 | number));
+        let write = self.history.began(id, self.executor.elapsed());
+        let wrote = match ledger.propose(put(id)).await {
+            Ok(Applied::TokenStored(_)) => Wrote::Acknowledged,
+            Ok(_) | Err(LedgerError::Unknown | LedgerError::Stopped) => Wrote::Unknown,
+            Err(LedgerError::NoLeader | LedgerError::Busy | LedgerError::TooLarge { .. }) => Wrote::Refused,
+        };
+        self.history.ended(write, self.executor.elapsed(), wrote);
+    }
+
+    async fn read(&self, ledger: &Ledger) {
+        let invoked = self.executor.elapsed();
+        if ledger.linearizable().await.is_err() {
+            return;
+        }
+        let seen = ledger.read(|state| state.api_tokens().iter().map(|token| token.id).collect());
+        let ended = self.executor.elapsed();
+        self.history.lock().reads.push(Read { node: ledger.node(), invoked, ended, seen });
+    }
+}
+
+fn put(id: TokenId) -> CommandBody {
+    let name: Name = "simulated".parse().expect("it is a name");
+    CommandBody::TokenPut(TokenPut {
+        id,
+        name,
+        role: TokenRole::Reader,
+        secret_sha256: Sha256Digest([0; 32]),
+    })
+}
+
+/// Makes a cluster of the first coordinator, and tells it of the others; in later lives both are there already.
+async fn found(ledger: Ledger) {
+    if ledger.found(member(0)).await.is_err() {
+        return;
+    }
+    for machine in 0..COORDINATORS {
+        while ledger.propose(CommandBody::CoordinatorPut(record(machine))).await.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Serves what others ask, as `novacron_coordinator::run` does.
+async fn accept(endpoint: Endpoint, ledger: Ledger) {
+    while let Some(link) = endpoint.accept().await {
+        spawn(serve(link, ledger.clone()));
+    }
+}
+
+async fn serve(link: Link, ledger: Ledger) {
+    let Some(Role::Coordinator { node }) = link.peer().copied() else { return };
+    while let Ok((kind, stream)) = link.accept().await {
+        let ledger = ledger.clone();
+        spawn(async move {
+            // A stream that broke is asked again by whoever opened it.
+            let _ = match kind {
+                StreamKind::Raft => ledger.serve_raft(node, stream).await,
+                StreamKind::Forward => ledger.serve_forward(stream).await,
+                _ => Ok(()),
+            };
+        });
+    }
+}

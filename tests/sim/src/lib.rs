@@ -1,0 +1,24 @@
+//! NovaCron in a simulated world: the shipped core, ledger, reconcilers and agents' attempt logic, and openraft
+//! itself, on one thread, over a simulated clock, network and disk. One seed is one history; the same seed is the
+//! same history, bit for bit.
+//!
+//! * [`os`] is what the code takes for the operating system: clock and randomness;
+//! * [`executor`] runs tasks and timers, and knows which simulated machine each belongs to;
+//! * [`net`] carries bytes between machines, late, doubled or not at all;
+//! * `novacron_store::Disk` forgets what was not synced when its machine crashes;
+//! * [`cluster`] starts, crashes and restarts coordinators; [`faults`] decides when;
+//! * [`history`] is what clients saw, [`checks`] what must be true of it;
+//! * [`run`] puts them together: a seed in, a verdict out; [`seeds`] does so with many.
+
+pub mod checks;
+pub mod cluster;
+pub mod executor;
+pub mod faults;
+pub mod history;
+pub mod identities;
+pub mod net;
+pub mod os;
+pub mod rng;
+pub mod run;
+pub mod seeds;
+pub mod trace;

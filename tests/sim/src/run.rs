@@ -1,0 +1,123 @@
+//! One seed, from beginning to verdict.
+
+use crate::{
+    checks,
+    cluster::Cluster,
+    executor::Executor,
+    faults,
+    identities::{COORDINATORS, identity},
+    os,
+    rng::Rng,
+};
+use std::{any::Any, thread, time::Duration};
+
+/// How long the cluster may take to come up.
+const UP: Duration = Duration::from_secs(20);
+/// How long things go wrong.
+const STORM: Duration = Duration::from_secs(15);
+/// How long the cluster may take to be whole again once nothing is wrong: an idle time-out, an election and a
+/// snapshot.
+const HEALING: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What came of a seed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// What is wrong; empty if nothing is.
+    pub faults: Vec<String>,
+    /// Hash over everything that happened.
+    pub trace: u64,
+    /// How much happened.
+    pub events: u64,
+    /// Acknowledged writes.
+    pub writes: usize,
+    /// Reads.
+    pub reads: usize,
+    /// Terms that had a leader.
+    pub terms: usize,
+}
+
+/// Runs one seed, on a thread of its own.
+///
+/// # Panics
+/// If there is no thread to be had.
+pub fn run(seed: u64) -> Verdict {
+    // Keys are made outside of the world.
+    let _made = identity(0);
+    let world = thread::Builder::new().name(format!("seed {seed}")).spawn(move || simulate(seed));
+    let ended = world.expect("a thread starts").join();
+    ended.unwrap_or_else(|panic| Verdict { faults: vec![text(&*panic)], ..Verdict::default() })
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let known = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    format!("a panic: {}", known.unwrap_or("without words"))
+}
+
+fn simulate(seed: u64) -> Verdict {
+    let mut rng = Rng::new(seed);
+    let _os = os::simulate(rng.bits());
+    let executor = Executor::new(rng.bits(), COORDINATORS);
+    let _world = novacron_runtime::enter(executor.clone());
+    let mut cluster = Cluster::new(executor.clone());
+    let mut faults = Vec::new();
+    cluster.machines().for_each(|machine| cluster.start(machine));
+    if !wait(&cluster, UP, is_whole) {
+        faults.push("no cluster came up".into());
+    }
+    faults::storm(&mut cluster, &mut rng, STORM);
+    if !wait(&cluster, HEALING, is_whole) {
+        faults.push(format!("the cluster did not heal: {}", describe(&cluster)));
+    }
+    faults.extend(checks::faults(&cluster));
+    let verdict = verdict(&cluster, faults);
+    drop(cluster);
+    executor.end();
+    verdict
+}
+
+fn verdict(cluster: &Cluster, faults: Vec<String>) -> Verdict {
+    let seen = cluster.history.lock();
+    let acknowledged = |write: &&crate::history::Write| {
+        matches!(write.ended, Some((_, crate::history::Wrote::Acknowledged)))
+    };
+    let trace = cluster.executor.trace();
+    Verdict {
+        faults,
+        trace: trace.hash(),
+        events: trace.events(),
+        writes: seen.writes.iter().filter(acknowledged).count(),
+        reads: seen.reads.len(),
+        terms: seen.leaders.len(),
+    }
+}
+
+fn wait(cluster: &Cluster, patience: Duration, there: impl Fn(&Cluster) -> bool) -> bool {
+    let mut waited = Duration::ZERO;
+    while waited < patience {
+        if there(cluster) {
+            return true;
+        }
+        cluster.executor.run_for(LOOK);
+        waited += LOOK;
+    }
+    there(cluster)
+}
+
+/// Somebody leads, all vote, and all have applied the same.
+fn is_whole(cluster: &Cluster) -> bool {
+    let Some(leader) = cluster.leader().and_then(|leader| cluster.ledger(leader)) else { return false };
+    let applied = leader.status().applied;
+    let all = cluster.machines().all(|machine| {
+        cluster
+            .ledger(machine)
+            .is_some_and(|ledger| ledger.status().applied == applied && ledger.status().running)
+    });
+    all && leader.members().iter().filter(|member| member.voter).count() == COORDINATORS
+}
+
+fn describe(cluster: &Cluster) -> String {
+    let statuses = cluster.machines().map(|machine| cluster.ledger(machine).map(|ledger| ledger.status()));
+    format!("{:?}", statuses.collect::<Vec<_>>())
+}
