@@ -28,7 +28,7 @@ pub fn start(parts: &Parts) -> anyhow::Result<Services> {
     let app = App::new(parts.clone(), agents.clone(), hub.clone(), metrics.clone());
     let mut tasks = serve(parts, &app, https, plain)?;
     let (ledger, stop) = (parts.ledger.clone(), parts.stop.clone());
-    tasks.spawn(agents.clone().keep(gossip_place(parts), stop.clone()).map(Ok));
+    tasks.spawn(agents.clone().keep(Some(gossip_place(parts)), stop.clone()).map(Ok));
     tasks.spawn(hub.pump(ledger, stop).map(Ok));
     tasks.spawn(reconcilers::run(world(parts, &agents, metrics)).map(Ok));
     Ok(Services { agents: Arc::new(agents), tasks })

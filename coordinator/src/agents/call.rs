@@ -5,6 +5,7 @@ use novacron_common::{
     ids::{HostId, VmId},
     wire::{AgentCommand, AgentReply, ConsoleOpen, Denial, StreamKind},
 };
+use novacron_runtime::time::timeout;
 use novacron_transport::{Link, LinkError, Role, Stream};
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ impl Agents {
             stream.finish();
             stream.recv::<AgentReply>().await.map_err(lost)
         };
-        tokio::time::timeout(after, asked).await.unwrap_or(Err(CallError::TimedOut { host, after }))
+        timeout(after, asked).await.unwrap_or(Err(CallError::TimedOut { host, after }))
     }
 
     /// Opens a machine's serial console: after this it is plain bytes both ways.
@@ -84,7 +85,7 @@ impl Agents {
                 _ => Err(CallError::Mismatch(host)),
             }
         };
-        tokio::time::timeout(SHORT, opened).await.unwrap_or(Err(CallError::TimedOut { host, after: SHORT }))
+        timeout(SHORT, opened).await.unwrap_or(Err(CallError::TimedOut { host, after: SHORT }))
     }
 
     async fn open(&self, host: HostId, kind: StreamKind) -> Result<Stream, CallError> {

@@ -18,7 +18,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Agents {
     pub(super) async fn serve_control(&self, mut stream: Stream, host: HostId) -> Result<(), StreamError> {
-        let request = tokio::time::timeout(REQUEST_DEADLINE, stream.recv::<ControlRequest>()).await;
+        let request =
+            novacron_runtime::time::timeout(REQUEST_DEADLINE, stream.recv::<ControlRequest>()).await;
         let request = request.map_err(|_| StreamError::Silent(REQUEST_DEADLINE.as_secs()))??;
         self.heard_from(host);
         if let ControlRequest::RenewLeases(asked) = request {

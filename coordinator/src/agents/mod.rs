@@ -70,15 +70,18 @@ impl Agents {
     }
 
     /// Keeps the directory current, and ends the sessions when this coordinator stops leading. Runs until `stop`.
-    pub async fn keep(self, place: GossipPlace, stop: CancellationToken) {
+    pub async fn keep(self, place: Option<GossipPlace>, stop: CancellationToken) {
         let mut committed = self.0.ledger.committed();
         let mut leadership = self.0.ledger.leadership();
-        tokio::spawn(self.clone().gossip(place, stop.clone()));
+        if let Some(place) = place {
+            tokio::spawn(self.clone().gossip(place, stop.clone()));
+        }
         loop {
             self.0
                 .directory
                 .send_if_modified(|now| directory::refresh(now, self.0.ledger.read(views::directory)));
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 alive = directory::changed(&mut committed) => if !alive { return },
                 Ok(()) = leadership.changed() => {

@@ -25,7 +25,7 @@ impl Agents {
         mut stream: Stream,
         host: HostId,
     ) -> Result<(), StreamError> {
-        let hello = tokio::time::timeout(HELLO_DEADLINE, stream.recv::<HostHello>()).await;
+        let hello = novacron_runtime::time::timeout(HELLO_DEADLINE, stream.recv::<HostHello>()).await;
         let hello = hello.map_err(|_| StreamError::Silent(HELLO_DEADLINE.as_secs()))??;
         if let Some(answer) = self.refuse(&hello, host).await? {
             stream.send(&answer).await?;
@@ -58,6 +58,7 @@ impl Agents {
     async fn converse(&self, link: &Link, stream: Stream, host: HostId) -> Result<(), StreamError> {
         let (send, recv) = stream.split();
         tokio::select! {
+            biased;
             read = self.read_status(link, recv, host) => read,
             written = write_directory(send, self.0.directory.subscribe(), host) => written,
             reason = link.closed() => {
@@ -70,7 +71,8 @@ impl Agents {
     async fn read_status(&self, link: &Link, mut recv: RecvHalf, host: HostId) -> Result<(), StreamError> {
         let mut memory = ingest::Memory::default();
         loop {
-            let status = tokio::time::timeout(STATUS_DEADLINE, recv.recv_opt::<HostStatus>()).await;
+            let status =
+                novacron_runtime::time::timeout(STATUS_DEADLINE, recv.recv_opt::<HostStatus>()).await;
             let Some(status) = status.map_err(|_| StreamError::Silent(STATUS_DEADLINE.as_secs()))?? else {
                 return Ok(());
             };

@@ -102,7 +102,7 @@ impl Attempts {
                 let key = (errand.start.attempt, errand.order);
                 let session = errand.session;
                 if tell(&world, host, errand).await.is_none() {
-                    tokio::time::sleep(FAILED_PAUSE).await;
+                    novacron_runtime::time::sleep(FAILED_PAUSE).await;
                     return;
                 }
                 lock(&sent).insert(key, session);

@@ -4,18 +4,16 @@
 use super::World;
 use crate::raft::{Committed, Leadership};
 use novacron_core::TableId;
+use novacron_runtime::time::sleep_until;
 use std::{
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::{
-        Notify,
-        broadcast::{Receiver, error::RecvError},
-        watch,
-    },
-    time::sleep_until,
+use tokio::sync::{
+    Notify,
+    broadcast::{Receiver, error::RecvError},
+    watch,
 };
 
 /// One kind of reconciler.
@@ -67,6 +65,7 @@ pub async fn drive<R: Reconciler>(world: World, make: impl Fn(World) -> R) {
         tracing::debug!(reconciler = R::NAME, term, "begins");
         let reconciler = make(world.clone());
         tokio::select! {
+        biased;
             () = world.stop.cancelled() => return,
             () = no_longer(leadership.clone(), term) => {}
             () = serve(&world, reconciler) => return,
@@ -79,6 +78,7 @@ pub async fn drive<R: Reconciler>(world: World, make: impl Fn(World) -> R) {
 async fn leads(world: &World, leadership: &mut watch::Receiver<Leadership>) -> Option<u64> {
     let led = leadership.wait_for(|l| matches!(l, Leadership::Leader { .. }));
     tokio::select! {
+        biased;
         () = world.stop.cancelled() => None,
         led = led => match &*led.ok()? {
             Leadership::Leader { term } => Some(*term),
@@ -106,6 +106,7 @@ async fn serve<R: Reconciler>(world: &World, mut reconciler: R) {
         let at = verdict.again_at.map_or(full_at, |at| at.min(full_at));
         let finished = reconciler.finished();
         tokio::select! {
+        biased;
             () = sleep_until(at.into()) => {}
             () = notified(finished) => {}
             Ok(()) = sessions.changed() => reconciler.forget_hints(),

@@ -2,13 +2,14 @@
 //! else and nothing is asked of it twice at once. Dropping the lanes aborts what is under way; all of it can be
 //! asked again.
 
+use novacron_runtime::task::JoinSet;
 use std::{
     collections::HashSet,
     future::Future,
     hash::Hash,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::sync::Notify;
 
 /// Lanes by key.
 #[derive(Debug)]

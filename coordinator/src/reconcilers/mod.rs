@@ -16,8 +16,8 @@ pub use driver::{Reconciler, Verdict};
 
 use crate::{agents::Agents, metrics::Metrics, raft::Ledger};
 use driver::drive;
+use novacron_runtime::task::JoinSet;
 use std::{sync::Arc, time::Duration};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// What reconcilers work with.
