@@ -184,7 +184,9 @@ impl Seat {
         let wrote = match ledger.propose(put(id)).await {
             Ok(Applied::TokenStored(_)) => Wrote::Acknowledged,
             Ok(_) | Err(LedgerError::Unknown | LedgerError::Stopped) => Wrote::Unknown,
-            Err(LedgerError::NoLeader | LedgerError::Busy | LedgerError::TooLarge { .. }) => Wrote::Refused,
+            Err(LedgerError::NoLeader(_) | LedgerError::Busy | LedgerError::TooLarge { .. }) => {
+                Wrote::Refused
+            }
         };
         self.history.ended(write, self.executor.elapsed(), wrote);
     }
