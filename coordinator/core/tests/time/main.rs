@@ -9,5 +9,6 @@ mod planted;
 mod policies;
 mod property;
 mod regressions;
+mod speed;
 mod ticks;
 mod zones;
