@@ -106,6 +106,8 @@ typed_ids! {
     JobId = "job",
     /// One migration, from request to report.
     MigrationId = "mig",
+    /// One workflow.
+    WorkflowId = "wf",
     /// One API or join token (the id is public, the secret is not).
     TokenId = "tok",
     /// The cluster itself; part of every certificate.

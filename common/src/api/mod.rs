@@ -13,6 +13,7 @@ mod problem;
 mod schedule;
 mod template;
 mod vm;
+mod workflow;
 
 pub use cluster::{
     AlarmView, ClusterView, CoordinatorView, Health, HealthCheck, TokenCreate, TokenCreated, TokenRole,
@@ -31,3 +32,8 @@ pub use problem::{Problem, ProblemCode};
 pub use schedule::{PreviewTick, ScheduleWarning, Transition};
 pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};
 pub use vm::{CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmStop, VmUpdate, VmView};
+pub use workflow::{
+    CriticalPath, Decision, EdgeBody, NodeBody, NodeCounts, NodeRunState, NodeRunView, OnFailureBody, RunAccepted,
+    RunCause, RunDetail, RunRequest, RunRetryRequest, RunState, RunView, StepView, WorkflowCreate, WorkflowUpdate,
+    WorkflowView,
+};

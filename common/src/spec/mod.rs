@@ -10,6 +10,7 @@ mod name;
 mod network;
 pub mod schedule;
 mod vm;
+pub mod workflow;
 
 pub use dst::{Dst, Fold, Gap};
 pub use fault::{Fault, Faults};
@@ -20,7 +21,7 @@ pub use job::{
     VmVerbTarget,
 };
 pub use lease::OnLeaseLost;
-pub use name::Name;
+pub use name::{BadName, Name};
 pub use network::{MacAddress, NetworkSpec};
 pub use schedule::{Schedule, TimeZone};
 pub use vm::{CloudInit, MachineKind, RestartPolicy, VmSpec};

@@ -2,7 +2,9 @@
 
 use crate::{record::RequestKey, table::RowKey};
 use novacron_common::{
-    ids::{AttemptKey, FireCause, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    ids::{
+        AttemptKey, FireCause, FireKey, HostId, JobId, MigrationId, RunId, TemplateId, TokenId, VmId, WorkflowId,
+    },
     spec::Sha256Digest,
     units::UnixMillis,
 };
@@ -20,7 +22,7 @@ macro_rules! id_keys {
     )*};
 }
 
-id_keys!(VmId, HostId, JobId, MigrationId, TemplateId, TokenId);
+id_keys!(VmId, HostId, JobId, MigrationId, TemplateId, TokenId, WorkflowId, RunId);
 
 impl RowKey for RequestKey {
     fn to_bytes(self) -> Vec<u8> {

@@ -187,7 +187,7 @@ pub struct MisfireBody {
 }
 
 impl MisfireBody {
-    pub(super) fn check(&self, faults: &mut Faults) -> Misfire {
+    pub(crate) fn check(&self, faults: &mut Faults) -> Misfire {
         let max = self.max.unwrap_or(Misfire::default().max);
         if !(1..=Misfire::MAX_MAX).contains(&max) {
             faults.add("misfire.max", format!("must be 1 to {}", Misfire::MAX_MAX));
@@ -235,7 +235,7 @@ pub enum ConcurrencyBody {
 }
 
 impl ConcurrencyBody {
-    pub(super) fn check(self, faults: &mut Faults) -> Concurrency {
+    pub(crate) fn check(self, faults: &mut Faults) -> Concurrency {
         match self {
             Self::Allow => Concurrency::Allow,
             Self::Forbid => Concurrency::Forbid,
@@ -274,7 +274,7 @@ pub struct RetentionBody {
 }
 
 impl RetentionBody {
-    pub(super) fn check(&self, faults: &mut Faults) -> Retention {
+    pub(crate) fn check(&self, faults: &mut Faults) -> Retention {
         let usual = Retention::default();
         let fires = self.fires.unwrap_or(usual.fires);
         if !(1..=Retention::FIRES_MAX).contains(&fires) {
