@@ -24,6 +24,12 @@ pub enum EventKind {
     Alarm,
     /// Events before this one are not kept any more: read the lists anew. `object` says why.
     Gap,
+    /// A workflow changed; `object` is a `WorkflowView` without its nodes.
+    Workflow,
+    /// A run of a workflow changed; `object` is a `RunView`.
+    Run,
+    /// A node of a run changed; `object` is a `NodeRunView` without its output, `id` is `run-…/node`.
+    Node,
 }
 
 /// One change.

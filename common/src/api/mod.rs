@@ -33,7 +33,7 @@ pub use schedule::{PreviewTick, ScheduleWarning, Transition};
 pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};
 pub use vm::{CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmStop, VmUpdate, VmView};
 pub use workflow::{
-    CriticalPath, Decision, EdgeBody, NodeBody, NodeCounts, NodeRunState, NodeRunView, OnFailureBody, RunAccepted,
-    RunCause, RunDetail, RunRequest, RunRetryRequest, RunState, RunView, StepView, WorkflowCreate, WorkflowUpdate,
-    WorkflowView,
+    CriticalPath, Decision, EdgeBody, NodeBody, NodeCounts, NodeRunState, NodeRunView, OnFailureBody,
+    RunAccepted, RunCause, RunDetail, RunRequest, RunRetryRequest, RunState, RunView, StepView,
+    WorkflowCreate, WorkflowUpdate, WorkflowView,
 };

@@ -2,7 +2,7 @@
 
 use novacron_common::{
     api::{Problem, ProblemCode, TokenRole},
-    ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, RunId, TemplateId, TokenId, VmId, WorkflowId},
     spec::Fault,
     units::Epoch,
     wire::JoinDenied,
@@ -132,6 +132,10 @@ pub enum Applied {
     Repeated(Box<Applied>),
     /// A ticket was good: the rights that it gives.
     TicketSpent(TokenRole),
+    /// A workflow is stored.
+    WorkflowStored(WorkflowId),
+    /// A run has begun, or waits for another.
+    RunStarted(RunId),
 }
 
 impl Applied {

@@ -1,9 +1,14 @@
 //! What is derived from the rows: names, reservations, and what is due. Kept incrementally, never stored; a
 //! recount from the rows gives the same (a property test holds it to that).
 
+mod workflow;
+
+pub use workflow::{Counts, WorkflowIndex};
+pub(crate) use workflow::{definition_of, nodes_of};
+
 use crate::record::{Claim, RequestKey, RequestRecord, VmRecord};
 use novacron_common::{
-    ids::{FireKey, HostId, JobId, MigrationId, TemplateId, VmId},
+    ids::{FireKey, HostId, JobId, MigrationId, TemplateId, VmId, WorkflowId},
     record::VmState,
     spec::Name,
     units::{ByteCount, UnixMillis},
@@ -32,6 +37,7 @@ pub(crate) enum Named {
     Host(HostId),
     Template(TemplateId),
     Job(JobId),
+    Workflow(WorkflowId),
 }
 
 /// Everything derived.
@@ -41,6 +47,7 @@ pub struct Indices {
     host_names: BTreeMap<Name, HostId>,
     template_names: BTreeMap<Name, TemplateId>,
     job_names: BTreeMap<Name, JobId>,
+    workflow_names: BTreeMap<Name, WorkflowId>,
     usage: BTreeMap<HostId, Usage>,
     vms_on: BTreeSet<(HostId, VmId)>,
     vms_in: BTreeSet<(u8, VmId)>,
@@ -52,6 +59,7 @@ pub struct Indices {
     pub(crate) migrating: BTreeSet<MigrationId>,
     request_ages: BTreeSet<(UnixMillis, RequestKey)>,
     request_bytes: usize,
+    pub(crate) workflows: WorkflowIndex,
 }
 
 /// Of all ids, for ranges.
@@ -77,6 +85,16 @@ impl Indices {
     /// The job of this name.
     pub fn job_named(&self, name: &Name) -> Option<JobId> {
         self.job_names.get(name).copied()
+    }
+
+    /// The workflow of this name.
+    pub fn workflow_named(&self, name: &Name) -> Option<WorkflowId> {
+        self.workflow_names.get(name).copied()
+    }
+
+    /// What is derived for workflows.
+    pub const fn workflows(&self) -> &WorkflowIndex {
+        &self.workflows
     }
 
     /// What was promised on a host.
@@ -165,6 +183,7 @@ impl Indices {
             Named::Host(id) => self.host_names.insert(name.clone(), id).map_or((), |_| ()),
             Named::Template(id) => self.template_names.insert(name.clone(), id).map_or((), |_| ()),
             Named::Job(id) => self.job_names.insert(name.clone(), id).map_or((), |_| ()),
+            Named::Workflow(id) => self.workflow_names.insert(name.clone(), id).map_or((), |_| ()),
         }
     }
 
@@ -174,6 +193,7 @@ impl Indices {
             Named::Host(_) => self.host_names.remove(name).map_or((), |_| ()),
             Named::Template(_) => self.template_names.remove(name).map_or((), |_| ()),
             Named::Job(_) => self.job_names.remove(name).map_or((), |_| ()),
+            Named::Workflow(_) => self.workflow_names.remove(name).map_or((), |_| ()),
         }
     }
 

@@ -1,9 +1,13 @@
 //! Keys as bytes that sort as the keys do: big endian, sign bit flipped where there is a sign.
 
-use crate::{record::RequestKey, table::RowKey};
+use crate::{
+    record::{NodeKey, RequestKey},
+    table::RowKey,
+};
 use novacron_common::{
     ids::{
-        AttemptKey, FireCause, FireKey, HostId, JobId, MigrationId, RunId, TemplateId, TokenId, VmId, WorkflowId,
+        AttemptKey, FireCause, FireKey, HostId, JobId, MigrationId, NodeRef, RunId, TemplateId, TokenId,
+        VmId, WorkflowId,
     },
     spec::Sha256Digest,
     units::UnixMillis,
@@ -91,6 +95,39 @@ impl RowKey for FireKey {
     }
 }
 
+impl RowKey for NodeKey {
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = self.workflow.to_bytes();
+        bytes.extend(self.version.to_be_bytes());
+        bytes.extend(self.node.to_be_bytes());
+        bytes
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (workflow, rest) = bytes.split_at_checked(16)?;
+        let (version, node) = two(rest)?;
+        Some(Self { workflow: WorkflowId::from_bytes(workflow)?, version, node })
+    }
+}
+
+impl RowKey for NodeRef {
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = self.run.to_bytes();
+        bytes.extend(self.node.to_be_bytes());
+        bytes.extend(self.item.to_be_bytes());
+        bytes
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (run, rest) = bytes.split_at_checked(16)?;
+        let (node, item) = two(rest)?;
+        Some(Self { run: RunId::from_bytes(run)?, node, item })
+    }
+}
+
+fn two(bytes: &[u8]) -> Option<(u32, u32)> {
+    let (first, second) = bytes.split_at_checked(4)?;
+    Some((u32::from_be_bytes(first.try_into().ok()?), u32::from_be_bytes(second.try_into().ok()?)))
+}
+
 impl RowKey for AttemptKey {
     fn to_bytes(self) -> Vec<u8> {
         let mut bytes = self.fire.to_bytes();
@@ -126,6 +163,17 @@ mod tests {
             let attempt = AttemptKey { fire: key, number: 258 };
             assert_eq!(AttemptKey::from_bytes(&attempt.to_bytes()), Some(attempt));
         }
+    }
+
+    #[test]
+    fn keys_of_nodes_sort_and_read_back() {
+        let node = |run, node, item| NodeRef { run: RunId::from_u128(run), node, item };
+        let keys = [node(1, 0, 0), node(1, 0, 300), node(1, 256, 1), node(2, 0, 0)];
+        assert!(keys.is_sorted() && keys.map(RowKey::to_bytes).is_sorted());
+        let defined = NodeKey { workflow: WorkflowId::from_u128(3), version: 4, node: 70_000 };
+        assert_eq!(NodeKey::from_bytes(&defined.to_bytes()), Some(defined));
+        assert!(keys.iter().all(|key| NodeRef::from_bytes(&key.to_bytes()) == Some(*key)));
+        assert_eq!(NodeRef::from_bytes(&[0; 25]), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | know what is due | [`schedule::due`], [`attempts::due`] |
 //! | choose a host | [`placement::plan`] |
 //! | know what to send to an agent | [`vms::wanted`], [`attempts::start`], [`migration::saga::next`] |
+//! | know what a run does next | [`workflow::due`], [`workflow::due_ticks`] |
 //! | filter what an agent reports | [`vms::news`], [`hosts::news`] |
 //! | answer HTTP | [`views`], [`lists`] |
 
@@ -32,6 +33,7 @@ pub mod state;
 pub mod table;
 pub mod views;
 pub mod vms;
+pub mod workflow;
 
 pub use applied::{Applied, Refusal};
 pub use apply::{ANSWER_MAX, REQUESTS_BYTES_MAX, REQUESTS_MAX, REQUESTS_REMEMBERED};

@@ -6,14 +6,14 @@ use crate::{
     apply::fires_of,
     record::VmRecord,
     state::{State, Stored},
-    views::{self, Outputs},
+    views::{self, Outputs, Shapes},
 };
 use novacron_common::{
     api::{
-        FireView, HostView, JobView, MigrationView, Page, PageQuery, ProblemCode, TemplateView, TokenView,
-        VmView,
+        FireView, HostView, JobView, MigrationView, Page, PageQuery, ProblemCode, RunView, TemplateView,
+        TokenView, VmView, WorkflowView,
     },
-    ids::{BadId, FireKey, JobId, VmId},
+    ids::{BadId, FireKey, JobId, RunId, VmId, WorkflowId},
     record::VmState,
     spec::Fault,
 };
@@ -57,6 +57,27 @@ pub fn templates(state: &State, query: &PageQuery) -> Result<Page<TemplateView>,
 /// As [`vms`].
 pub fn jobs(state: &State, query: &PageQuery) -> Result<Page<JobView>, Refusal> {
     table(state, query, views::job)
+}
+
+/// Workflows, without their nodes.
+///
+/// # Errors
+/// As [`vms`].
+pub fn workflows(state: &State, query: &PageQuery) -> Result<Page<WorkflowView>, Refusal> {
+    no_status(query)?;
+    let rows = state.workflows().after(cursor(query)?).filter(|workflow| !workflow.removed);
+    page(query, rows, |row| row.id, |row| views::workflow(state, row, Shapes::LeftOut))
+}
+
+/// Runs of a workflow, the newest first, without their nodes.
+///
+/// # Errors
+/// As [`vms`].
+pub fn runs(state: &State, workflow: WorkflowId, query: &PageQuery) -> Result<Page<RunView>, Refusal> {
+    no_status(query)?;
+    let before = cursor::<RunId>(query)?;
+    let ids = state.index().workflows().runs(workflow, before).rev();
+    page(query, ids.filter_map(|id| state.run(id)), |row| row.id, |row| views::run(state, row))
 }
 
 /// Migrations.

@@ -1,5 +1,7 @@
 //! What each kind of row is found by, and what is derived from it.
 
+mod workflow;
+
 use crate::{
     index::{Indices, Named},
     key::OnlyRow,

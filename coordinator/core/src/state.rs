@@ -8,13 +8,17 @@ use crate::{
     key::OnlyRow,
     record::{
         AlarmRecord, ApiTokenRecord, AttemptRecord, ClockRecord, ClusterRecord, CoordinatorRecord,
-        FireRecord, HostRecord, JobRecord, JoinTokenRecord, MigrationRecord, RequestKey, RequestRecord,
-        TemplateRecord, TicketRecord, VmRecord,
+        FireRecord, HostRecord, JobRecord, JoinTokenRecord, MigrationRecord, NodeKey, NodeRecord,
+        NodeRunRecord, RequestKey, RequestRecord, RunInputRecord, RunRecord, TaskRecord, TemplateRecord,
+        TicketRecord, VmRecord, WorkflowRecord,
     },
     table::{Change, DecodeError, Row, Table, TableId},
 };
 use novacron_common::{
-    ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    ids::{
+        AttemptKey, FireKey, HostId, JobId, MigrationId, NodeRef, RunId, TemplateId, TokenId, VmId,
+        WorkflowId,
+    },
     units::UnixMillis,
 };
 
@@ -36,6 +40,12 @@ pub struct State {
     requests: Table<RequestRecord>,
     tickets: Table<TicketRecord>,
     alarms: Table<AlarmRecord>,
+    workflows: Table<WorkflowRecord>,
+    workflow_nodes: Table<NodeRecord>,
+    runs: Table<RunRecord>,
+    run_inputs: Table<RunInputRecord>,
+    node_runs: Table<NodeRunRecord>,
+    tasks: Table<TaskRecord>,
     index: Indices,
 }
 
@@ -98,6 +108,12 @@ stored! {
     RequestRecord in requests,
     TicketRecord in tickets,
     AlarmRecord in alarms,
+    WorkflowRecord in workflows,
+    NodeRecord in workflow_nodes,
+    RunRecord in runs,
+    RunInputRecord in run_inputs,
+    NodeRunRecord in node_runs,
+    TaskRecord in tasks,
 }
 
 impl State {
@@ -186,6 +202,56 @@ impl State {
     /// The migrations.
     pub const fn migrations(&self) -> &Table<MigrationRecord> {
         &self.migrations
+    }
+
+    /// The workflows, also those that are being removed.
+    pub const fn workflows(&self) -> &Table<WorkflowRecord> {
+        &self.workflows
+    }
+
+    /// The nodes of workflows' definitions.
+    pub const fn workflow_nodes(&self) -> &Table<NodeRecord> {
+        &self.workflow_nodes
+    }
+
+    /// The runs of workflows.
+    pub const fn runs(&self) -> &Table<RunRecord> {
+        &self.runs
+    }
+
+    /// The nodes of runs.
+    pub const fn node_runs(&self) -> &Table<NodeRunRecord> {
+        &self.node_runs
+    }
+
+    /// A workflow.
+    pub fn workflow(&self, id: WorkflowId) -> Option<&WorkflowRecord> {
+        self.workflows.get(&id)
+    }
+
+    /// A node of a workflow's definition.
+    pub fn workflow_node(&self, key: NodeKey) -> Option<&NodeRecord> {
+        self.workflow_nodes.get(&key)
+    }
+
+    /// A run.
+    pub fn run(&self, id: RunId) -> Option<&RunRecord> {
+        self.runs.get(&id)
+    }
+
+    /// What a run was started with.
+    pub fn run_input(&self, id: RunId) -> Option<&RunInputRecord> {
+        self.run_inputs.get(&id)
+    }
+
+    /// A node of a run.
+    pub fn node_run(&self, key: NodeRef) -> Option<&NodeRunRecord> {
+        self.node_runs.get(&key)
+    }
+
+    /// What a node that is no job does.
+    pub fn task(&self, id: JobId) -> Option<&TaskRecord> {
+        self.tasks.get(&id)
     }
 
     /// A machine.

@@ -69,6 +69,18 @@ table_ids! {
     Tickets = 21 "tickets",
     /// Coordinators whose clock is off.
     Alarms = 22 "alarms",
+    /// Workflows.
+    Workflows = 30 "workflows",
+    /// Nodes of workflows' definitions.
+    WorkflowNodes = 31 "workflow_nodes",
+    /// Runs of workflows.
+    Runs = 32 "runs",
+    /// What runs were started with.
+    RunInputs = 33 "run_inputs",
+    /// Nodes of runs.
+    NodeRuns = 34 "node_runs",
+    /// What nodes that are no jobs do.
+    Tasks = 35 "tasks",
 }
 
 impl TableId {

@@ -142,6 +142,7 @@ pub(super) fn end(state: &mut State, report: AttemptReport) -> Outcome {
     let end = bounded(report.end);
     conclude(state, fire, &end.outcome);
     state.write(AttemptRecord { end: Some(end), ..attempt });
+    super::workflows::fire_changed(state, report.attempt.fire);
     Ok(Applied::Done)
 }
 
@@ -187,6 +188,13 @@ fn bounded(mut end: AttemptEnd) -> AttemptEnd {
 }
 
 pub(super) fn cancel(state: &mut State, key: FireKey) -> Outcome {
+    let outcome = stop(state, key);
+    super::workflows::fire_changed(state, key);
+    outcome
+}
+
+/// A fire that waits ends at once, one that runs is to be killed. Its workflow is not told.
+pub(super) fn stop(state: &mut State, key: FireKey) -> Outcome {
     let fire = find(state, key)?.clone();
     match fire.state {
         FireState::Waiting => {
@@ -213,7 +221,9 @@ pub(super) fn host_gone(state: &mut State, host: HostId) {
         if let Some(attempt) = fire.attempt().and_then(|key| state.attempt(key)).cloned() {
             state.write(AttemptRecord { end: Some(lost(now)), ..attempt });
         }
+        let key = fire.key;
         conclude(state, fire, &AttemptOutcome::Lost);
+        super::workflows::fire_changed(state, key);
     }
 }
 

@@ -87,6 +87,7 @@ pub(super) fn remove(state: &mut State, id: JobId) -> Outcome {
 pub(super) fn erase_fire(state: &mut State, fire: FireKey) {
     let first = AttemptKey { fire, number: 0 };
     let last = AttemptKey { fire, number: u32::MAX };
+    super::workflows::fire_gone(state, fire);
     let attempts: Vec<_> = state.attempts().range(first..=last).map(|a| a.key).collect();
     for attempt in attempts {
         state.erase::<AttemptRecord>(&attempt);

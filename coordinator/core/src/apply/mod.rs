@@ -11,6 +11,7 @@ mod migrations;
 mod requests;
 mod templates;
 mod vms;
+mod workflows;
 
 use crate::{
     applied::{Applied, Refusal},
@@ -87,8 +88,27 @@ fn apply_work(state: &mut State, body: CommandBody) -> Applied {
         C::MigrationCancel { id } => migrations::cancel(state, id),
         C::Handover(c) => handover::commit(state, &c),
         C::Keyed(_) => Err(Refusal::new(ProblemCode::InvalidRequest, "a keyed command inside a batch")),
+        body => return apply_workflow(state, body),
+    };
+    outcome.into()
+}
+
+/// And workflows.
+fn apply_workflow(state: &mut State, body: CommandBody) -> Applied {
+    use CommandBody as C;
+    let outcome = match body {
+        C::WorkflowPut(c) => workflows::put(state, *c),
+        C::WorkflowUpdate(c) => workflows::update(state, *c),
+        C::WorkflowRemove { id } => workflows::remove(state, id),
+        C::RunStart(c) => workflows::start(state, *c),
+        C::RunTick(c) => workflows::tick(state, &c),
+        C::RunCancel { run } => workflows::cancel(state, run),
+        C::RunRetry(c) => workflows::retry(state, &c),
+        C::NodeDecide(c) => workflows::decide(state, &c),
+        C::RunAdvance(c) => workflows::advance(state, &c),
+        C::RunForget { run } => workflows::forget(state, run),
         C::Batch(_) => Err(Refusal::new(ProblemCode::InvalidRequest, "a batch inside a batch")),
-        // Dealt with by `apply_one`, which hands over the rest only.
+        // Dealt with by the functions above, which hand over the rest only.
         _ => Err(Refusal::new(ProblemCode::Internal, "a command that nothing applies")),
     };
     outcome.into()

@@ -1,6 +1,6 @@
 //! What a fire is to do: the definition of its job, or of the workflow's task that it was made for.
 
-use crate::state::State;
+use crate::{record::TaskRecord, state::State};
 use novacron_common::{
     ids::{FireCause, FireKey},
     spec::{JobSpec, JobTarget, OnLeaseLost, RetryPolicy},
@@ -35,13 +35,27 @@ impl<'a> Work<'a> {
             env: Vec::new(),
         }
     }
+
+    /// The work of a workflow's node that is no job.
+    pub fn of_task(task: &'a TaskRecord) -> Self {
+        Self {
+            target: &task.target,
+            timeout_ms: task.timeout_ms,
+            retry: &task.retry,
+            priority: Self::TASK_PRIORITY,
+            on_lease_lost: OnLeaseLost::Keep,
+            env: vec![("NOVACRON_RUN_ID".to_owned(), task.node.run.to_string())],
+        }
+    }
+
+    /// As a job's where it says nothing.
+    const TASK_PRIORITY: u8 = 5;
 }
 
 /// What a fire is to do; `None` if whatever it was made for is gone.
 pub fn work_of(state: &State, fire: FireKey) -> Option<Work<'_>> {
     match fire.cause {
         FireCause::Schedule | FireCause::Manual => state.job(fire.job).map(|job| Work::of_job(&job.spec)),
-        // Tasks come with workflows; nothing makes such fires before.
-        FireCause::Node => None,
+        FireCause::Node => state.task(fire.job).map(Work::of_task),
     }
 }

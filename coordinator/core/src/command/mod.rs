@@ -9,6 +9,7 @@ mod job;
 mod migration;
 mod request;
 mod vm;
+mod workflow;
 
 pub use cluster::{ClusterInit, JoinTokenPut, JoinTokenUse, TemplatePut, TokenPut};
 pub use host::{HostCordon, HostDown, HostRemove, HostSeen};
@@ -17,9 +18,11 @@ pub use migration::{Handover, MigrationAsk, MigrationDenied, MigrationObserve};
 pub use request::{ClockAlarm, Keyed, RequestAnswered, TicketPut};
 pub use vm::{VmCreate, VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate};
 
+pub use workflow::{NodeDecide, RunAdvance, RunRetry, RunStart, RunTick, Shape, WorkflowPut, WorkflowUpdate};
+
 use crate::record::CoordinatorRecord;
 use novacron_common::{
-    ids::{FireKey, JobId, MigrationId, TemplateId, TokenId, VmId},
+    ids::{FireKey, JobId, MigrationId, RunId, TemplateId, TokenId, VmId, WorkflowId},
     record::{AttemptReport, HostHello},
     spec::Sha256Digest,
     units::UnixMillis,
@@ -143,4 +146,33 @@ pub enum CommandBody {
     },
     /// A coordinator's clock is off, or right again.
     ClockAlarm(ClockAlarm),
+    /// A new workflow.
+    WorkflowPut(Box<WorkflowPut>),
+    /// A workflow's new definition.
+    WorkflowUpdate(Box<WorkflowUpdate>),
+    /// A workflow is removed, with its runs.
+    WorkflowRemove {
+        /// Which.
+        id: WorkflowId,
+    },
+    /// Run a workflow now. Answer: `RunStarted`.
+    RunStart(Box<RunStart>),
+    /// A workflow's tick is due (see [`crate::workflow::due_ticks`]).
+    RunTick(RunTick),
+    /// End a run: what waits ends at once, what is at work is killed, and within half a minute it has ended.
+    RunCancel {
+        /// Which.
+        run: RunId,
+    },
+    /// Run a part of an ended run again. Answer: `RunStarted`.
+    RunRetry(RunRetry),
+    /// Somebody approved or rejected a node.
+    NodeDecide(NodeDecide),
+    /// Steps of a run that are due (see [`crate::workflow::due`]). The same again is harmless.
+    RunAdvance(RunAdvance),
+    /// Remove a part of a run's rows, once it is to be forgotten.
+    RunForget {
+        /// Which.
+        run: RunId,
+    },
 }

@@ -9,6 +9,7 @@ mod job;
 mod migration;
 mod request;
 mod vm;
+mod workflow;
 
 pub use cluster::{
     ApiTokenRecord, ClockRecord, ClusterRecord, CoordinatorRecord, JoinTokenRecord, TemplateRecord,
@@ -18,3 +19,7 @@ pub use job::{AttemptRecord, FireRecord, JobRecord, Skip};
 pub use migration::{Claim, MigrationRecord};
 pub use request::{AlarmRecord, Answer, RequestKey, RequestRecord, TicketRecord};
 pub use vm::{Observed, VmRecord};
+pub use workflow::{
+    MapProgress, Next, NodeKey, NodeRecord, NodeRunRecord, RunInputRecord, RunRecord, RunSkip, TaskRecord,
+    WorkflowRecord,
+};

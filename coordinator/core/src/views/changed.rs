@@ -1,14 +1,20 @@
 //! A changed row as an event's content.
 
-use super::Outputs;
+use super::{NodeOutputs, Outputs, Shapes};
 use crate::{
-    record::{AlarmRecord, FireRecord, HostRecord, JobRecord, MigrationRecord, TemplateRecord, VmRecord},
+    record::{
+        AlarmRecord, FireRecord, HostRecord, JobRecord, MigrationRecord, NodeRunRecord, RunRecord,
+        TemplateRecord, VmRecord, WorkflowRecord,
+    },
     state::State,
     table::{Change, DecodeError, Row, RowKey, TableId, decode_row},
 };
 use novacron_common::{
-    api::{AlarmView, EventKind, FireView, HostView, JobView, MigrationView, TemplateView, VmView},
-    ids::{FireKey, HostId, JobId, MigrationId, TemplateId, VmId},
+    api::{
+        AlarmView, EventKind, FireView, HostView, JobView, MigrationView, NodeRunView, RunView, TemplateView,
+        VmView, WorkflowView,
+    },
+    ids::{FireKey, HostId, JobId, MigrationId, RunId, TemplateId, VmId, WorkflowId},
 };
 use serde::Serialize;
 use std::fmt::Display;
@@ -31,6 +37,12 @@ pub enum Object {
     Migration(Box<MigrationView>),
     /// A coordinator whose clock is off.
     Alarm(AlarmView),
+    /// A workflow, without its nodes.
+    Workflow(Box<WorkflowView>),
+    /// A run, without its nodes.
+    Run(Box<RunView>),
+    /// A node of a run, without its output.
+    Node(Box<NodeRunView>),
 }
 
 /// What changed.
@@ -72,7 +84,17 @@ pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, 
         TableId::Alarms => {
             read::<AlarmRecord, u64>(EventKind::Alarm, change, |row| Object::Alarm(super::alarm(&row)))?
         }
-        TableId::Clock
+        TableId::Workflows => read::<WorkflowRecord, WorkflowId>(EventKind::Workflow, change, |row| {
+            Object::Workflow(Box::new(super::workflow(state, &row, Shapes::LeftOut)))
+        })?,
+        TableId::Runs => read::<RunRecord, RunId>(EventKind::Run, change, |row| {
+            Object::Run(Box::new(super::run(state, &row)))
+        })?,
+        TableId::NodeRuns => return node(state, change),
+        TableId::WorkflowNodes
+        | TableId::RunInputs
+        | TableId::Tasks
+        | TableId::Clock
         | TableId::Cluster
         | TableId::Coordinators
         | TableId::JoinTokens
@@ -82,6 +104,20 @@ pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, 
         | TableId::Tickets => return Ok(None),
     };
     Ok(Some(event))
+}
+
+/// A node's event has its run's id and its own. Rows that go with their run are not told of one by one.
+fn node(state: &State, change: &Change) -> Result<Option<ChangedObject>, DecodeError> {
+    let Some(row) = change.value.as_deref().map(decode_row::<NodeRunRecord>).transpose()? else {
+        return Ok(None);
+    };
+    let run = state.run(row.key.run);
+    let found = run.and_then(|run| Some((run, state.definition(run, row.key.node)?)));
+    Ok(found.map(|(run, node)| {
+        let view = super::node_run(run, node, Some(&row), NodeOutputs::LeftOut);
+        let id = format!("{}/{}", run.id, view.id);
+        ChangedObject { kind: EventKind::Node, id, object: Some(Object::Node(Box::new(view))) }
+    }))
 }
 
 fn read<R, K>(

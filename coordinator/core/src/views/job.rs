@@ -67,7 +67,7 @@ fn attempt(fire: &FireRecord, attempt: &AttemptRecord, outputs: Outputs) -> Atte
     }
 }
 
-fn outcome_text(outcome: &AttemptOutcome) -> String {
+pub(crate) fn outcome_text(outcome: &AttemptOutcome) -> String {
     match outcome {
         AttemptOutcome::Exited(code) => format!("exited({code})"),
         AttemptOutcome::Signaled(signal) => format!("signaled({signal})"),

@@ -7,10 +7,13 @@ mod host;
 mod job;
 mod migration;
 mod vm;
+mod workflow;
 
 pub use changed::{ChangedObject, Object, changed};
 pub use cluster::{alarm, coordinators, directory, template, token};
 pub use host::host;
+pub(crate) use job::outcome_text;
 pub use job::{Outputs, fire, job};
 pub use migration::migration;
 pub use vm::vm;
+pub use workflow::{NodeOutputs, Shapes, items, node_run, run, run_detail, workflow, workflow_spec};

@@ -27,7 +27,7 @@ use novacron_core::{
     table::{DecodeError, Row, decode_row, encode_row},
 };
 
-fn check<R: Row>(row: &R, golden: &str) {
+pub fn check<R: Row>(row: &R, golden: &str) {
     let bytes = hex::decode(golden).unwrap();
     let written = hex::encode(encode_row(row).unwrap());
     assert_eq!(written, golden, "{} is written in another way than before", R::TABLE.name());

@@ -10,4 +10,5 @@ mod saga;
 mod schedule;
 mod sequences;
 mod stories;
+mod workflows;
 mod world;
