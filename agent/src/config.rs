@@ -1,7 +1,7 @@
 //! `agent.toml`: raw as written, then checked as a whole, so that every fault is shown at once and nothing is
 //! bound before all is well.
 
-use crate::hypervisor::libvirt::AccelSetting;
+use crate::{attempt::Settings, hypervisor::libvirt::AccelSetting};
 use novacron_common::{
     config::{self, ConfigError},
     spec::{Faults, Name},
@@ -54,6 +54,7 @@ struct RawConfig {
     images: RawImages,
     hypervisor: RawHypervisor,
     namespace: RawNamespace,
+    jobs: RawJobs,
     migration: RawMigration,
     log: RawLog,
 }
@@ -151,6 +152,19 @@ impl Default for RawNamespace {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct RawJobs {
+    attempts_max: u32,
+    url_allow: Vec<String>,
+}
+
+impl Default for RawJobs {
+    fn default() -> Self {
+        Self { attempts_max: 512, url_allow: Vec::new() }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct RawMigration {
     run_dir: PathBuf,
 }
@@ -199,6 +213,10 @@ pub struct Config {
     pub hypervisor: Option<HypervisorConfig>,
     /// Whether namespace machines are offered.
     pub namespace: bool,
+    /// Attempts of jobs at once.
+    pub attempts_max: u32,
+    /// Hosts and networks that jobs may call over HTTP although they are private.
+    pub jobs_url_allow: Vec<String>,
     /// Folder for the sockets of migrations.
     pub run_dir: PathBuf,
     /// `tracing` filter.
@@ -269,11 +287,17 @@ impl Config {
         for folder in raw.images.folders.iter().filter(|f| !f.is_absolute()) {
             faults.add("images.folders", format!("{} is not an absolute path", folder.display()));
         }
-        for allowed in raw.images.url_allow.iter().filter(|a| !is_host_or_network(a)) {
-            faults.add(
-                "images.url_allow",
-                format!("{allowed:?} is neither a host name nor a network like 10.0.0.0/8"),
-            );
+        let lists = [("images.url_allow", &raw.images.url_allow), ("jobs.url_allow", &raw.jobs.url_allow)];
+        for (field, allowed) in
+            lists.into_iter().flat_map(|(field, list)| list.iter().map(move |a| (field, a)))
+        {
+            if !is_host_or_network(allowed) {
+                faults
+                    .add(field, format!("{allowed:?} is neither a host name nor a network like 10.0.0.0/8"));
+            }
+        }
+        if !(1..=Settings::LIVE_MAX).contains(&raw.jobs.attempts_max) {
+            faults.add("jobs.attempts_max", format!("must be 1 to {}", Settings::LIVE_MAX));
         }
         if raw.migration.run_dir.as_os_str().len() > 40 {
             faults.add(
@@ -304,6 +328,8 @@ impl Config {
             },
             hypervisor,
             namespace: raw.namespace.enabled,
+            attempts_max: raw.jobs.attempts_max,
+            jobs_url_allow: raw.jobs.url_allow,
             run_dir: raw.migration.run_dir,
             log_level: raw.log.level,
             log_json: raw.log.json,
@@ -341,7 +367,8 @@ mod tests {
 
     #[test]
     fn every_fault_is_named() {
-        let text = "[agent]\nname = 'a b'\nmetrics_listen = '0.0.0.0:9'\n[images]\nfolders = ['x']\nurl_allow = ['<>']";
+        let text = "[agent]\nname = 'a b'\nmetrics_listen = '0.0.0.0:9'\n[images]\nfolders = ['x']\nurl_allow = ['<>']\n\
+                    [jobs]\nurl_allow = ['a b']\nattempts_max = 0";
         let fields: Vec<_> = check(text).unwrap_err().0.into_iter().map(|f| f.field).collect();
         let expected = [
             "agent.name",
@@ -349,6 +376,8 @@ mod tests {
             "agent.metrics_listen",
             "images.folders",
             "images.url_allow",
+            "jobs.url_allow",
+            "jobs.attempts_max",
         ];
         assert_eq!(fields, expected);
     }

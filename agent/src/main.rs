@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use novacron_agent::{
-    attempt::supervisor,
+    attempt::{call, supervisor},
     cli::{Cli, Verb},
     config::Config,
     enroll,
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     // Before any thread exists: the supervisor forks.
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == "supervise") {
-        return supervisor::main(&words.collect::<Vec<_>>());
+        return supervisor::main(&words.collect::<Vec<_>>(), Some(call::run));
     }
     match Cli::parse().verb {
         Verb::Join { config, token } => with_config(&config, |config| serve(config, Some(token))),

@@ -144,7 +144,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         changes,
     })
     .map_err(|cause| RunError::Migrations(cause.to_string()))?;
-    let attempts = Arc::new(AttemptRunner::open(&config.data_dir, Settings::new(supervisor()?)).await?);
+    let attempts = Arc::new(AttemptRunner::open(&config.data_dir, attempts_of(&config)?).await?);
     let settings = GossipSettings {
         cluster,
         id: host.to_string(),
@@ -217,6 +217,16 @@ async fn start_hypervisors(config: &Config) -> Result<(Hypervisors, Option<Arc<L
         hypervisors.namespace = Some(Arc::new(Namespace::open(&config.data_dir, supervisor()?).await?));
     }
     Ok((hypervisors, libvirt))
+}
+
+fn attempts_of(config: &Config) -> Result<Settings, RunError> {
+    let own = std::env::current_exe();
+    Ok(Settings {
+        supervisor: supervisor()?,
+        caller: own.map_err(|cause| RunError::System { doing: "find the agent's program", cause })?,
+        url_allow: config.jobs_url_allow.clone(),
+        live_max: config.attempts_max,
+    })
 }
 
 fn supervisor() -> Result<PathBuf, RunError> {

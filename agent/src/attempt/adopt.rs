@@ -56,7 +56,7 @@ impl Shared {
         tracing::info!(attempt = %claim.attempt, "adopted a running attempt");
         let slot = match &request.work {
             Work::Isolated(isolated) => Some(isolated.id_slot),
-            Work::Nothing | Work::Record { .. } => None,
+            Work::Nothing | Work::Record { .. } | Work::Call(_) => None,
         };
         let lease = request.lease.map(LiveLease::of);
         self.table().put(claim.attempt, Live { epoch: claim.epoch, slot, supervisor: None, lease });

@@ -1,6 +1,6 @@
 //! Why an attempt was not started or not ended, for logs and, as a [`Denial`], for the wire.
 
-use super::plan::BadCommand;
+use super::{call::BadCall, plan::BadCommand};
 use crate::{
     hypervisor::namespace::{folder::FolderError, home::HomeError, process::ProcessError},
     text::describe,
@@ -64,6 +64,15 @@ pub enum AttemptError {
         #[source]
         cause: BadCommand,
     },
+    /// The call cannot be made as it is written.
+    #[error("the call of {attempt} is not valid")]
+    Call {
+        /// Which.
+        attempt: AttemptKey,
+        /// Why.
+        #[source]
+        cause: BadCall,
+    },
     /// The journal of epochs.
     #[error("could not write down {attempt} in {path}")]
     Fence {
@@ -122,7 +131,7 @@ impl From<&AttemptError> for Denial {
             AttemptError::StillRuns { .. } => DenialCode::Conflict,
             AttemptError::Unknown { .. } => DenialCode::Unknown,
             AttemptError::NoRoom { .. } => DenialCode::NoRoom,
-            AttemptError::Invalid { .. } => DenialCode::Invalid,
+            AttemptError::Invalid { .. } | AttemptError::Call { .. } => DenialCode::Invalid,
             AttemptError::Unsupported { .. } => DenialCode::Unsupported,
             AttemptError::Fence { .. }
             | AttemptError::Folder(_)

@@ -10,6 +10,7 @@
 
 mod admission;
 mod adopt;
+pub mod call;
 mod error;
 mod fence;
 mod lease;

@@ -154,23 +154,28 @@ fn check(target: &CommandTarget) -> Result<(), BadCommand> {
 
 /// A job's variables, `PATH` if it states none, and ours, which it cannot replace.
 fn environment(start: &AttemptStart, given: &[(String, String)]) -> Vec<(String, String)> {
+    let mut ours = variables(start);
+    ours.push((result::VARIABLE.to_owned(), result::PATH.to_owned()));
+    let is_ours = |name: &str| ours.iter().any(|(known, _)| known == name);
+    let theirs = given.iter().filter(|(name, _)| !is_ours(name)).cloned();
+    let path = (!given.iter().any(|(name, _)| name == "PATH")).then(|| ("PATH".to_owned(), PATH.to_owned()));
+    path.into_iter().chain(theirs).chain(ours.clone()).collect()
+}
+
+/// What an attempt is told about itself: by the agent, and, where that says nothing, by the coordinator.
+pub fn variables(start: &AttemptStart) -> Vec<(String, String)> {
     let fire = &start.attempt.fire;
-    let ours = [
+    let own = [
         ("NOVACRON_JOB_ID", fire.job.to_string()),
         ("NOVACRON_FIRE_ID", fire.to_string()),
         ("NOVACRON_EPOCH", start.epoch.0.to_string()),
         ("NOVACRON_ATTEMPT", start.attempt.number.to_string()),
         ("NOVACRON_SCHEDULED_AT", start.scheduled_at.rfc3339()),
-        (result::VARIABLE, result::PATH.to_owned()),
     ];
-    let ours: Vec<(String, String)> = ours.map(|(name, value)| (name.to_owned(), value)).into();
-    let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
-    let further: Vec<_> = start.env.iter().filter(|(name, _)| !is_ours(name)).cloned().collect();
-    let ours = [ours, further].concat();
-    let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
-    let theirs = given.iter().filter(|(name, _)| !is_ours(name)).cloned();
-    let path = (!given.iter().any(|(name, _)| name == "PATH")).then(|| ("PATH".to_owned(), PATH.to_owned()));
-    path.into_iter().chain(theirs).chain(ours.clone()).collect()
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    let is_own = |name: &String| name == result::VARIABLE || own.iter().any(|(known, _)| known == name);
+    let further = start.env.iter().filter(|(name, _)| !is_own(name)).cloned();
+    own.iter().cloned().chain(further).collect()
 }
 
 #[cfg(test)]

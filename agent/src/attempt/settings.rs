@@ -8,6 +8,10 @@ use std::path::PathBuf;
 pub struct Settings {
     /// The supervisors' program, run as `PROGRAM supervise FOLDER`.
     pub supervisor: PathBuf,
+    /// The program of supervisors that make calls, run in the same way: the agent's own.
+    pub caller: PathBuf,
+    /// Host names and networks that HTTP calls may go to although they are private (`jobs.url_allow`).
+    pub url_allow: Vec<String>,
     /// Attempts at once, at most [`Settings::LIVE_MAX`].
     pub live_max: u32,
 }
@@ -16,8 +20,9 @@ impl Settings {
     /// Most attempts at once on any host: there are so many ranges of user ids for them.
     pub const LIVE_MAX: u32 = Table::LIVE_MAX;
 
-    /// As many attempts as can be, with this program.
+    /// As many attempts as can be, with this program for all of them, and no private address for calls.
     pub fn new(supervisor: impl Into<PathBuf>) -> Self {
-        Self { supervisor: supervisor.into(), live_max: Self::LIVE_MAX }
+        let supervisor = supervisor.into();
+        Self { caller: supervisor.clone(), supervisor, url_allow: Vec::new(), live_max: Self::LIVE_MAX }
     }
 }

@@ -1,6 +1,6 @@
 //! From an admitted start command to a running supervisor.
 
-use super::{admission::Fence, error::AttemptError, plan, record, runner::Admitted, shared::Shared};
+use super::{admission::Fence, call, error::AttemptError, plan, record, runner::Admitted, shared::Shared};
 use crate::{
     hypervisor::namespace::{
         folder::Folder,
@@ -15,12 +15,18 @@ use novacron_common::{
     spec::{JobTarget, OnLeaseLost},
     wire::AttemptStart,
 };
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     task::{spawn, spawn_blocking},
     time::timeout,
 };
+
+/// An attempt that is on disk, and what is to run it.
+struct Prepared {
+    folder: Folder,
+    program: PathBuf,
+}
 
 impl Shared {
     /// Writes the attempt down and sets it going. What is refused has left nothing behind.
@@ -35,12 +41,14 @@ impl Shared {
         let dies_with_lease = start.on_lease_lost == OnLeaseLost::Kill;
         let prepared = spawn_blocking(move || shared.prepare(&start, slot)).await;
         let prepared = prepared.unwrap_or_else(|cause| Err(AttemptError::BrokenOff { attempt, cause }));
-        let folder = prepared.inspect_err(|_| drop(self.table().take(&attempt)))?;
+        let prepared = prepared.inspect_err(|_| drop(self.table().take(&attempt)))?;
         // From here on it is on disk: whatever happens is its outcome, not a refusal.
         self.lease_wanted.notify_one();
         match self.first_grant(claim).filter(|_| dies_with_lease) {
-            Some((granted, patience)) => drop(spawn(self.launch_when(granted, patience, claim, folder))),
-            None => self.launch(claim, folder).await,
+            Some((granted, patience)) => {
+                drop(spawn(self.launch_when(granted, patience, claim, prepared)));
+            }
+            None => self.launch(claim, prepared).await,
         }
         Ok(Admitted::Accepted)
     }
@@ -58,7 +66,7 @@ impl Shared {
         mut granted: watch::Receiver<bool>,
         patience: Duration,
         claim: Claim,
-        folder: Folder,
+        prepared: Prepared,
     ) {
         let granted = tokio::select! {
             granted = timeout(patience, granted.wait_for(|granted| *granted)) => granted.is_ok_and(|g| g.is_ok()),
@@ -66,14 +74,14 @@ impl Shared {
             () = self.retired.cancelled() => return,
         };
         match granted {
-            true => self.launch(claim, folder).await,
+            true => self.launch(claim, prepared).await,
             false => self.end_unstarted(claim, never_ran(AttemptOutcome::LeaseLost)).await,
         }
     }
 
-    async fn launch(self: &Arc<Self>, claim: Claim, folder: Folder) {
-        let shared = Arc::clone(self);
-        let launched = spawn_blocking(move || Supervisor::start(&shared.settings.supervisor, &folder)).await;
+    async fn launch(self: &Arc<Self>, claim: Claim, prepared: Prepared) {
+        let Prepared { folder, program } = prepared;
+        let launched = spawn_blocking(move || Supervisor::start(&program, &folder)).await;
         match launched {
             Ok(Ok(supervisor)) => self.watch(claim, supervisor),
             Ok(Err(error)) => self.end_for_want_of(claim, describe(&error)).await,
@@ -82,7 +90,7 @@ impl Shared {
     }
 
     /// Everything that must be there before anything runs. The journal makes it durable; the folder follows.
-    fn prepare(&self, start: &AttemptStart, slot: u32) -> Result<Folder, AttemptError> {
+    fn prepare(&self, start: &AttemptStart, slot: u32) -> Result<Prepared, AttemptError> {
         let attempt = start.attempt;
         let invalid = |cause| AttemptError::Invalid { attempt, cause };
         let request = Request {
@@ -94,7 +102,12 @@ impl Shared {
         let path = self.home.folder("fences").path().to_owned();
         raised.map_err(|cause| AttemptError::Fence { attempt, path, cause })?;
         let made = Folder::create_loosely(self.folder(attempt).path(), &request);
-        Ok(made.inspect_err(|_| self.fences.close(attempt))?)
+        let folder = made.inspect_err(|_| self.fences.close(attempt))?;
+        let program = match request.work {
+            Work::Call(_) => &self.settings.caller,
+            Work::Nothing | Work::Record { .. } | Work::Isolated(_) => &self.settings.supervisor,
+        };
+        Ok(Prepared { folder, program: program.clone() })
     }
 
     fn work(&self, start: &AttemptStart, slot: u32) -> Result<Work, AttemptError> {
@@ -108,10 +121,15 @@ impl Shared {
                 let isolated = plan::isolate(start, target, place);
                 isolated.map(Work::Isolated).map_err(|cause| AttemptError::Invalid { attempt, cause })
             }
-            // A verb is the coordinator's own work.
-            JobTarget::Vm(_) | JobTarget::VmCommand(_) | JobTarget::Http(_) => {
-                Err(AttemptError::Unsupported { attempt })
+            JobTarget::Http(target) => {
+                let variables = plan::variables(start);
+                let call = call::plan(target, &variables, &self.settings.url_allow);
+                let to =
+                    call.map(call::Callee::Http).map_err(|cause| AttemptError::Call { attempt, cause })?;
+                Ok(Work::Call(call::Call { to, timeout: Duration::from_millis(start.timeout_ms) }))
             }
+            // A verb is the coordinator's own work.
+            JobTarget::Vm(_) | JobTarget::VmCommand(_) => Err(AttemptError::Unsupported { attempt }),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `novacron-agent supervise FOLDER`: the entry of a supervisor's own process.
 
-use super::record;
+use super::{call::Call, record};
 use crate::hypervisor::namespace::{
     folder::Folder,
     lease::{LeaseHold, Standing},
@@ -28,6 +28,9 @@ const USAGE: u8 = 64;
 /// The small program beside the running one, if it is installed; the running one (the agent) if not.
 pub const PROGRAM: &str = "novacron-supervisor";
 
+/// Makes a call and returns what is to be written down: [`super::call::run`].
+pub type Caller = fn(&Folder, &Call, Option<LeaseHold>) -> AttemptEnd;
+
 /// What to give to [`super::AttemptRunner::open`] as the supervisor's program.
 ///
 /// # Errors
@@ -40,7 +43,9 @@ pub fn program() -> std::io::Result<PathBuf> {
 
 /// Runs one supervisor to its end. To be called before the process has a second thread, and with the words that
 /// follow `supervise`. Exit 0 means that the outcome is written down, whatever it is.
-pub fn main(arguments: &[OsString]) -> ExitCode {
+///
+/// `caller` makes calls; the small program has none, and is never given a call.
+pub fn main(arguments: &[OsString], caller: Option<Caller>) -> ExitCode {
     let [folder] = arguments else {
         tracing::error!("supervise takes one folder, and is called by the agent");
         return ExitCode::from(USAGE);
@@ -53,7 +58,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let written = run(&folder);
+    let written = run(&folder, caller);
     drop(lock);
     match written {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,7 +81,7 @@ fn take_lock(folder: &Folder) -> Result<OwnedFd, Errno> {
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(lock) })
 }
 
-fn run(folder: &Folder) -> Result<(), String> {
+fn run(folder: &Folder, caller: Option<Caller>) -> Result<(), String> {
     // Out of the agent's session and process group: a signal to those is not for us. It fails only for a leader.
     let _leads_already = setsid();
     // Before the agent knows whom to signal.
@@ -85,34 +90,38 @@ fn run(folder: &Folder) -> Result<(), String> {
     std::env::set_current_dir(folder.path()).map_err(|cause| describe(&cause))?;
     let folder = Folder::at(Path::new("."));
     folder.write_pid().map_err(|cause| describe(&cause))?;
-    folder.write_outcome(&end_of(&folder)).map_err(|cause| describe(&cause))
+    folder.write_outcome(&end_of(&folder, caller)).map_err(|cause| describe(&cause))
 }
 
-fn end_of(folder: &Folder) -> AttemptEnd {
+fn end_of(folder: &Folder, caller: Option<Caller>) -> AttemptEnd {
     match (folder.request(), folder.kill_request()) {
         (_, Ok(Some(_))) => never_ran(AttemptOutcome::Killed),
-        (Ok(Some(request)), _) => under_lease(folder, &request),
+        (Ok(Some(request)), _) => under_lease(folder, &request, caller),
         (Ok(None), _) => failed_to_start("there is no request".into()),
         (Err(error), _) => failed_to_start(describe(&error)),
     }
 }
 
 /// Nothing is done without a lease where one is needed, however late this process came to run.
-fn under_lease(folder: &Folder, request: &Request) -> AttemptEnd {
+fn under_lease(folder: &Folder, request: &Request, caller: Option<Caller>) -> AttemptEnd {
     if !request.dies_with_lease() {
-        return work(folder, &request.work, None);
+        return work(folder, &request.work, None, caller);
     }
     match LeaseHold::new() {
-        Ok(hold) if hold.look(folder) == Standing::Holds => work(folder, &request.work, Some(hold)),
+        Ok(hold) if hold.look(folder) == Standing::Holds => work(folder, &request.work, Some(hold), caller),
         Ok(_) => never_ran(AttemptOutcome::LeaseLost),
         Err(error) => failed_to_start(error.chain()),
     }
 }
 
-fn work(folder: &Folder, work: &Work, lease: Option<LeaseHold>) -> AttemptEnd {
+fn work(folder: &Folder, work: &Work, lease: Option<LeaseHold>, caller: Option<Caller>) -> AttemptEnd {
     match work {
         Work::Nothing => never_ran(AttemptOutcome::Exited(0)),
         Work::Record { line } => record::append(folder, line),
         Work::Isolated(isolated) => supervise(folder, isolated, lease),
+        Work::Call(call) => match caller {
+            Some(make) => make(folder, call, lease),
+            None => failed_to_start(format!("{PROGRAM} makes no calls: the agent must run its own program")),
+        },
     }
 }

@@ -10,5 +10,5 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1).peekable();
     // The agent calls both programs alike.
     words.next_if(|word| word == "supervise");
-    supervisor::main(&words.collect::<Vec<_>>())
+    supervisor::main(&words.collect::<Vec<_>>(), None)
 }

@@ -78,7 +78,11 @@ async fn ask(to: &Checked, allowed: &[Allowed]) -> Result<Response, ImageError> 
     client.get(to.url.clone()).send().await.map_err(failed)
 }
 
-fn client(to: &Checked, addresses: &[SocketAddr]) -> Result<Client, reqwest::Error> {
+/// A client for requests to this address alone, over connections to these addresses alone.
+///
+/// # Errors
+/// reqwest's, if there are no root certificates.
+pub fn client(to: &Checked, addresses: &[SocketAddr]) -> Result<Client, reqwest::Error> {
     install_crypto();
     let builder = Client::builder()
         .redirect(Policy::none())
@@ -101,7 +105,7 @@ fn install_crypto() {
 }
 
 /// The host's addresses; none if it cannot be looked up.
-async fn resolve(to: &Checked) -> Vec<SocketAddr> {
+pub async fn resolve(to: &Checked) -> Vec<SocketAddr> {
     match &to.host {
         Host::Address(address) => vec![SocketAddr::new(*address, to.port)],
         Host::Name(name) => match tokio::net::lookup_host((name.as_str(), to.port)).await {

@@ -28,7 +28,9 @@ pub enum UrlFault {
     #[error("{0} has no address")]
     NoAddress(String),
     /// An address of the host's own surroundings.
-    #[error("{host} is {address}, {kind} address: list it in images.url_allow if it is meant")]
+    #[error(
+        "{host} is {address}, {kind} address: list it in this host's url_allow ([images] or [jobs]) if it is meant"
+    )]
     Forbidden {
         /// The host in the URL.
         host: String,
@@ -40,12 +42,15 @@ pub enum UrlFault {
     /// More redirects than are followed.
     #[error("it redirects more than {0} times")]
     Redirects(usize),
+    /// A redirect that leads elsewhere, where the request's headers must not go.
+    #[error("it redirects to another scheme, host or port: give that address in its place")]
+    OtherOrigin,
     /// A redirect that does not say where to.
     #[error("it redirects to nowhere")]
     NoLocation,
 }
 
-/// One entry of `images.url_allow` in agent.toml: a host name, an address or a network in CIDR notation.
+/// One entry of a `url_allow` in agent.toml: a host name, an address or a network in CIDR notation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allowed {
     /// This name, wherever it leads.

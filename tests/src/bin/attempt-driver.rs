@@ -5,7 +5,7 @@
 //! ARGUMENT…` does the same with a lease, which it grants itself as long as it runs.
 
 use novacron_agent::{
-    attempt::{AttemptRunner, Next, Settings, supervisor},
+    attempt::{AttemptRunner, Next, Settings, call, supervisor},
     hypervisor::namespace::lease::BootTime,
 };
 use novacron_common::{
@@ -100,7 +100,10 @@ fn tell(done: anyhow::Result<()>) -> ExitCode {
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["supervise", rest @ ..] => supervisor::main(&rest.iter().map(OsString::from).collect::<Vec<_>>()),
+        ["supervise", rest @ ..] => {
+            let words: Vec<_> = rest.iter().map(OsString::from).collect();
+            supervisor::main(&words, Some(call::run))
+        }
         ["hold", data_dir, ..] => tell(hold(data_dir, &words[2..])),
         ["lease", data_dir, policy, duration, ..] => tell(lease(data_dir, policy, duration, &words[4..])),
         _ => {

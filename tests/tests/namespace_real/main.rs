@@ -1,5 +1,6 @@
 //! Commands in real namespaces, and what they try in order to get out. Needs root; nothing else.
 
+mod call;
 mod crash;
 mod lease;
 mod life;

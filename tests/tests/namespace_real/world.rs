@@ -37,7 +37,11 @@ impl World {
 
     /// A runner on what an earlier one left.
     pub async fn on(folder: TempDir) -> Self {
-        let runner = AttemptRunner::open(folder.path(), Settings::new(exe())).await.unwrap();
+        Self::with(folder, Settings::new(exe())).await
+    }
+
+    pub async fn with(folder: TempDir, settings: Settings) -> Self {
+        let runner = AttemptRunner::open(folder.path(), settings).await.unwrap();
         let reports = runner.reports().expect("the first caller gets the channel");
         Self { folder, runner, reports }
     }

@@ -21,7 +21,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     time::Duration,
 };
 
@@ -103,6 +103,12 @@ impl LeaseHold {
     fn set(&self, deadline: BootTime) -> nix::Result<()> {
         let at = TimeSpec::milliseconds(i64::try_from(deadline.0).unwrap_or(i64::MAX / 1_000_000));
         self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
+    }
+}
+
+impl AsRawFd for LeaseHold {
+    fn as_raw_fd(&self) -> RawFd {
+        self.timer.as_fd().as_raw_fd()
     }
 }
 

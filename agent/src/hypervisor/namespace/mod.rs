@@ -23,7 +23,7 @@ mod init;
 pub mod lease;
 mod machine;
 mod outcome;
-mod output;
+pub mod output;
 mod privileges;
 pub mod process;
 pub mod request;
@@ -32,7 +32,7 @@ mod root;
 mod seccomp;
 mod spawn;
 pub mod spool;
-mod step;
+pub mod step;
 pub mod supervise;
 
 pub use machine::Namespace;

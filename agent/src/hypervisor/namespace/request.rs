@@ -1,6 +1,7 @@
 //! What a supervisor is told to do. Written by the agent, read by a supervisor that may be a newer or older build:
 //! the first byte of every file between them is the version of this protocol.
 
+use crate::attempt::call::Call;
 use novacron_common::{
     ids::AttemptKey,
     spec::{CommandTarget, OnLeaseLost, Root},
@@ -100,6 +101,8 @@ pub enum Work {
     },
     /// Run a command within walls.
     Isolated(Isolated),
+    /// Ask somebody else. Only the agent's own program can.
+    Call(Call),
 }
 
 /// The terms of a lease.

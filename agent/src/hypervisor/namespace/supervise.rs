@@ -142,7 +142,11 @@ pub fn hold_back_signals() -> Result<(), StepError> {
     signals().thread_block().doing("block signals")
 }
 
-fn receive_signals() -> Result<SignalFd, StepError> {
+/// Where they are read from then on.
+///
+/// # Errors
+/// [`StepError`].
+pub fn receive_signals() -> Result<SignalFd, StepError> {
     SignalFd::with_flags(&signals(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing("receive signals")
 }
 
