@@ -131,6 +131,11 @@ impl AttemptRunner {
         self.shared.table().live.iter().map(|(key, live)| (*key, live.epoch)).collect()
     }
 
+    /// Whether this attempt runs here now.
+    pub fn is_running(&self, attempt: AttemptKey) -> bool {
+        self.shared.table().live.contains_key(&attempt)
+    }
+
     /// The folder of an attempt, for whoever shows what it prints. It need not exist.
     pub fn folder(&self, attempt: AttemptKey) -> Folder {
         self.shared.folder(attempt)

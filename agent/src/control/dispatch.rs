@@ -1,7 +1,7 @@
 //! Answers the coordinator's commands. Every command is idempotent; what takes long is written down, accepted,
 //! and done by its owner.
 
-use super::console;
+use super::{console, logs};
 use crate::{
     attempt::{Admitted, AttemptError, AttemptRunner},
     migrate::Migrations,
@@ -39,6 +39,9 @@ impl Dispatch {
     /// Serves one `Command` stream.
     pub(super) async fn serve(&self, mut stream: Stream) -> Result<(), LinkError> {
         let command: AgentCommand = stream.recv().await?;
+        if let AgentCommand::AttemptLog { attempt, follow } = command {
+            return logs::serve(stream, &self.attempts, attempt, follow).await;
+        }
         let reply = self.answer(command).await;
         stream.send(&reply).await?;
         stream.finish();
@@ -55,6 +58,8 @@ impl Dispatch {
             AgentCommand::KillAttempt { attempt, epoch } => {
                 admitted(self.attempts.kill(attempt, epoch).await)
             }
+            // Served on its own stream.
+            AgentCommand::AttemptLog { .. } => deny(DenialCode::Invalid, "it has no single answer".into()),
             AgentCommand::PrepareInbound { ticket, spec } => {
                 done(self.migrations.prepare_inbound(ticket, spec).await)
             }

@@ -3,6 +3,7 @@
 //! * `session` finds the leader, introduces this host, reports, and takes the directory;
 //! * `dispatch` answers the coordinator's commands;
 //! * `reports` delivers what must not be lost;
+//! * `logs` shows what attempts print while they run;
 //! * `leases` renews the leases of attempts;
 //! * `streams` hands every stream that arrives, from whomever, to its owner.
 
@@ -10,6 +11,7 @@ mod console;
 mod dispatch;
 mod images;
 mod leases;
+mod logs;
 mod reports;
 mod session;
 mod streams;

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use novacron_common::record::{HostHello, HostStatus};
 use novacron_common::wire::{
     AgentCommand, AgentReply, ConsoleOpen, ControlRequest, Directory, Enrolled, GossipFrame, ImageRequest,
-    ImageResponse, JoinDenied, JoinRequest, LaneOpen, LaneVerdict, LeasesGranted, RenewRequest,
+    ImageResponse, JoinDenied, JoinRequest, LaneOpen, LaneVerdict, LeasesGranted, LogChunk, RenewRequest,
     SessionOpened, codec,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -39,6 +39,7 @@ const MESSAGES: &[fn(&[u8])] = &[
     round_trip::<Enrolled>,
     round_trip::<JoinDenied>,
     round_trip::<LeasesGranted>,
+    round_trip::<LogChunk>,
 ];
 
 fuzz_target!(|data: &[u8]| {

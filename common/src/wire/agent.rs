@@ -96,6 +96,14 @@ pub enum AgentCommand {
         /// The epoch under which it was started.
         epoch: Epoch,
     },
+    /// What an attempt prints, from the oldest byte still at hand. After an `Accepted` reply come [`LogChunk`] frames
+    /// to the end of the stream.
+    AttemptLog {
+        /// Which.
+        attempt: AttemptKey,
+        /// Whether to go on until it has ended, or to stop at what is there now.
+        follow: bool,
+    },
     /// Get ready to receive (target). Answered once sockets are served.
     PrepareInbound {
         /// The right to it.
@@ -181,6 +189,20 @@ pub struct AttemptStart {
 pub struct Lease {
     /// Milliseconds from the asking to the end; renewed at every third of it.
     pub duration_ms: u64,
+}
+
+/// A part of what an attempt printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChunk {
+    /// Bytes printed before the first of `bytes`; more than were sent so far where some were no longer at hand.
+    pub at: u64,
+    /// What was printed; at most [`LogChunk::BYTES_MAX`]. None: a sign of life.
+    pub bytes: Vec<u8>,
+}
+
+impl LogChunk {
+    /// Most bytes in one.
+    pub const BYTES_MAX: usize = 64 * 1024;
 }
 
 /// The agent's answer.

@@ -12,7 +12,7 @@ mod join;
 
 pub use agent::{
     AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Directory,
-    ImageRequest, ImageResponse, LaneKind, LaneOpen, LaneVerdict, Lease, LeasesGranted, PeerHost,
+    ImageRequest, ImageResponse, LaneKind, LaneOpen, LaneVerdict, Lease, LeasesGranted, LogChunk, PeerHost,
     SessionOpened,
 };
 pub use gossip::GossipFrame;

@@ -235,6 +235,23 @@ pub enum JobVerb {
     Execute(JobName),
     /// What its fires did.
     Fires(JobName),
+    /// What a fire's command printed.
+    Logs(JobLogsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct JobLogsArgs {
+    /// The job's name or id.
+    pub job: String,
+    /// Which fire, as `novactl job fires` shows it; the newest that has an attempt if absent.
+    #[arg(long)]
+    pub fire: Option<String>,
+    /// Which try, from 1; the last if absent.
+    #[arg(long)]
+    pub attempt: Option<u32>,
+    /// Go on until the attempt has ended.
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
 #[derive(Debug, Args)]

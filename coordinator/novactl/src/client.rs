@@ -9,6 +9,9 @@ use std::time::Duration;
 /// How long an answer may take. Long work is asked for and then watched, not waited for.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Longest time that output is followed: a week, the longest that an attempt may take, and a day.
+const FOLLOW_MAX: Duration = Duration::from_secs(8 * 24 * 3600);
+
 /// A client of one cluster.
 #[derive(Clone)]
 pub struct Client {
@@ -69,6 +72,33 @@ impl Client {
         self.send(Method::GET, path, None::<&()>).await
     }
 
+    /// `GET` of plain bytes that come as they are made, for as long as they come.
+    pub async fn follow(
+        &self,
+        path: &str,
+        mut show: impl FnMut(&[u8]) -> Result<(), CtlError>,
+    ) -> Result<(), CtlError> {
+        let request = self.request(Method::GET, path).timeout(FOLLOW_MAX);
+        let mut response = request.send().await.map_err(|e| self.unreachable(e))?;
+        if let Some(status) = problem_status(&response) {
+            return Err(as_problem(status, &response.bytes().await.map_err(|e| self.unreachable(e))?));
+        }
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(e))? {
+            show(&chunk)?;
+        }
+        Ok(())
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http
+            .request(method, format!("{}{path}", self.settings.server))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.settings.token))
+    }
+
+    fn unreachable(&self, cause: reqwest::Error) -> CtlError {
+        CtlError::Unreachable { server: self.settings.server.clone(), cause: cause.without_url().into() }
+    }
+
     /// Every item of a list, page by page.
     pub async fn all<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<Vec<T>, CtlError> {
         let mut items = Vec::new();
@@ -89,14 +119,8 @@ impl Client {
         path: &str,
         body: Option<&B>,
     ) -> Result<Vec<u8>, CtlError> {
-        let unreachable = |cause: reqwest::Error| CtlError::Unreachable {
-            server: self.settings.server.clone(),
-            cause: cause.without_url().into(),
-        };
-        let mut request = self
-            .http
-            .request(method, format!("{}{path}", self.settings.server))
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.settings.token));
+        let unreachable = |cause| self.unreachable(cause);
+        let mut request = self.request(method, path);
         if let Some(body) = body {
             request = request.json(body);
         }

@@ -2,7 +2,7 @@
 
 use super::Agents;
 use novacron_common::{
-    ids::{HostId, VmId},
+    ids::{AttemptKey, HostId, VmId},
     wire::{AgentCommand, AgentReply, ConsoleOpen, Denial, StreamKind},
 };
 use novacron_runtime::time::timeout;
@@ -88,6 +88,30 @@ impl Agents {
         timeout(SHORT, opened).await.unwrap_or(Err(CallError::TimedOut { host, after: SHORT }))
     }
 
+    /// What an attempt prints: after this come [`LogChunk`](novacron_common::wire::LogChunk) frames to the end.
+    ///
+    /// # Errors
+    /// [`CallError`] if the host cannot be asked or will not.
+    pub async fn attempt_log(
+        &self,
+        host: HostId,
+        attempt: AttemptKey,
+        follow: bool,
+    ) -> Result<Stream, CallError> {
+        let opened = async {
+            let mut stream = self.open(host, StreamKind::Command).await?;
+            let lost = |cause| CallError::Link { host, cause };
+            stream.send(&AgentCommand::AttemptLog { attempt, follow }).await.map_err(lost)?;
+            stream.finish();
+            match stream.recv::<AgentReply>().await.map_err(lost)? {
+                AgentReply::Accepted => Ok(stream),
+                AgentReply::Denied(denial) => Err(CallError::Denied { host, denial }),
+                _ => Err(CallError::Mismatch(host)),
+            }
+        };
+        tokio::time::timeout(SHORT, opened).await.unwrap_or(Err(CallError::TimedOut { host, after: SHORT }))
+    }
+
     async fn open(&self, host: HostId, kind: StreamKind) -> Result<Stream, CallError> {
         let lost = |cause| CallError::Link { host, cause };
         self.link(host).await?.open(kind).await.map_err(lost)
@@ -119,6 +143,7 @@ fn deadline(command: &AgentCommand) -> Duration {
         | AgentCommand::ConsoleLog { .. }
         | AgentCommand::StartAttempt(_)
         | AgentCommand::KillAttempt { .. }
+        | AgentCommand::AttemptLog { .. }
         | AgentCommand::ObserveMigration(_)
         | AgentCommand::Directory(_) => SHORT,
     }

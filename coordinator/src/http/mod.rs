@@ -12,6 +12,7 @@ mod extract;
 mod health;
 mod hosts;
 mod idempotency;
+mod job_logs;
 mod jobs;
 mod layers;
 mod lookup;

@@ -2,7 +2,7 @@
 //! by its documentation (`utoipa_axum::routes!`), so one without the other does not exist.
 
 use super::{
-    App, cluster, console, events, health, hosts, jobs, metrics, migrations, templates, tokens, vms,
+    App, cluster, console, events, health, hosts, job_logs, jobs, metrics, migrations, templates, tokens, vms,
 };
 use axum::{Json, Router, routing::get};
 use utoipa::{
@@ -54,6 +54,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(templates::routes())
         .merge(migrations::routes())
         .merge(jobs::routes())
+        .merge(job_logs::routes())
         .merge(tokens::routes())
         .merge(cluster::routes())
         .merge(events::routes())

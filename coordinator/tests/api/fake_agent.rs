@@ -59,6 +59,11 @@ impl FakeAgent {
         self.world.state.lock().unwrap().vms.get(&vm).cloned()
     }
 
+    /// From now on an attempt ends only once somebody has looked at what it prints.
+    pub fn hold_attempts(&self) {
+        self.world.state.lock().unwrap().hold_attempts = true;
+    }
+
     pub fn attempts(&self) -> usize {
         self.world.state.lock().unwrap().attempts.len()
     }
@@ -192,8 +197,12 @@ async fn serve_link(link: Link, world: Arc<World>) {
 
 async fn serve_command(mut stream: Stream, world: &Arc<World>) {
     let Ok(command) = stream.recv::<AgentCommand>().await else { return };
+    let is_log = matches!(command, AgentCommand::AttemptLog { .. });
     let reply = world.obey(command);
     let _ = stream.send(&reply).await;
+    if is_log && reply == AgentReply::Accepted {
+        world.print(&mut stream).await;
+    }
     stream.finish();
 }
 

@@ -98,3 +98,31 @@ async fn a_fire_waits_for_a_host_that_can_run_it() {
     eventually("the fire is done", done).await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_attempt_prints_is_followed_to_its_end_and_kept() {
+    let cluster = TestCluster::start().await;
+    let agent = FakeAgent::join(&cluster, "host-1").await;
+    agent.hold_attempts();
+    let body = json!({ "name": "talk", "schedule": "@yearly",
+                       "target": { "type": "command", "command": ["/bin/date"] } });
+    cluster.post("/api/v1/jobs", body).await.ok::<JobView>();
+    let accepted: ExecuteAccepted = cluster.post_text("/api/jobs/talk/execute", "").await.ok();
+    let fire = format!("/api/v1/jobs/talk/fires/{}", accepted.fire);
+    eventually("it runs", async || agent.attempts() == 1).await;
+
+    let logs = format!("{fire}/attempts/1/logs");
+    let followed = cluster.get(&format!("{logs}?follow=true")).await;
+    assert_eq!(followed.status.as_u16(), 200);
+    assert!(followed.body.starts_with("hello from host"), "{}", followed.body);
+    // The ledger has it from now on, and says the same.
+    let one: FireView = cluster.get(&fire).await.ok();
+    assert_eq!(one.attempts[0].output.as_deref(), Some(followed.body.as_str()));
+    assert_eq!(cluster.get(&logs).await.body, followed.body);
+    assert_eq!(cluster.get(&format!("{logs}?follow=true")).await.body, followed.body);
+
+    cluster.get(&format!("{fire}/attempts/2/logs")).await.problem(404, "not_found", "");
+    cluster.get("/api/v1/jobs/talk/fires/x/attempts/1/logs").await.problem(404, "not_found", "");
+    cluster.get(&format!("{logs}?follow=perhaps")).await.problem(400, "invalid_request", "");
+    cluster.stop().await;
+}

@@ -17,13 +17,16 @@ use tokio::{
 };
 
 /// What the server was asked: the head and the body.
-type Asked = mpsc::UnboundedReceiver<(String, String)>;
+type Asked = mpsc::Receiver<(String, String)>;
+
+/// More than any test asks.
+const ASKED_MAX: usize = 64;
 
 /// Answers by path, and tells what it was asked.
 async fn server() -> (SocketAddr, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (tell, asked) = mpsc::unbounded_channel();
+    let (tell, asked) = mpsc::channel(ASKED_MAX);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let tell = tell.clone();
@@ -33,7 +36,7 @@ async fn server() -> (SocketAddr, Asked) {
     (address, asked)
 }
 
-async fn serve(stream: TcpStream, address: SocketAddr, tell: &mpsc::UnboundedSender<(String, String)>) {
+async fn serve(stream: TcpStream, address: SocketAddr, tell: &mpsc::Sender<(String, String)>) {
     let mut stream = BufReader::new(stream);
     let (mut head, mut body) = (String::new(), Vec::new());
     while !head.ends_with("\r\n\r\n") {
@@ -45,7 +48,7 @@ async fn serve(stream: TcpStream, address: SocketAddr, tell: &mpsc::UnboundedSen
     body.resize(length.map_or(0, |length| length.parse().unwrap()), 0);
     stream.read_exact(&mut body).await.unwrap();
     let path = head.split(' ').nth(1).unwrap().to_owned();
-    let _over = tell.send((head, String::from_utf8(body).unwrap()));
+    let _over = tell.try_send((head, String::from_utf8(body).unwrap()));
     let text = match path.as_str() {
         "/ok" => "200 OK\r\ncontent-length: 5\r\n\r\nhello".to_owned(),
         "/busy" => "503 Busy\r\ncontent-length: 5\r\n\r\nlater".to_owned(),

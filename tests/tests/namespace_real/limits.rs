@@ -1,6 +1,7 @@
 //! What a command may use, and that it never gets more.
 
 use crate::world::{World, eventually, processes_with, shell, start};
+use novacron_agent::hypervisor::namespace::spool::SpoolReader;
 use novacron_common::{
     record::{AttemptOutcome, Output},
     units::ByteCount,
@@ -123,5 +124,33 @@ async fn a_million_lines_are_counted_and_head_and_tail_kept() {
     assert_eq!(total, 6_888_896 + 10);
     assert_eq!((head.len(), tail.len()), (Output::PART_MAX, Output::PART_MAX));
     assert!(head.starts_with(b"1\n2\n3\n") && tail.ends_with(b"999999\n1000000\nto-stderr\n"));
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn what_is_printed_is_seen_while_it_runs_and_a_flood_costs_no_room() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let start = start(shell("echo first; sleep 1.7171; seq 1 1000000; echo last"));
+    let folder = world.runner.folder(start.attempt);
+    world.runner.start(start.clone()).await.unwrap();
+    let mut reader = None;
+    let mut seen = Vec::new();
+    eventually("the first line shows", || {
+        reader = reader.take().or_else(|| SpoolReader::open(&folder).unwrap());
+        if let Some(reader) = &mut reader {
+            seen.extend(reader.next(100).unwrap().1);
+        }
+        seen == b"first\n"
+    })
+    .await;
+    assert!(world.runner.is_running(start.attempt), "it was shown only at the end");
+    let end = world.report().await.end;
+    let mut reader = reader.unwrap();
+    let (at, bytes) = reader.next(usize::MAX).unwrap();
+    assert_eq!(at + bytes.len() as u64, end.output.total);
+    assert!(bytes.ends_with(b"999999\n1000000\nlast\n"));
+    let room = std::fs::metadata(folder.path().join("spool")).unwrap().len();
+    assert!(room < 300 * 1024, "{room} bytes for {} printed", end.output.total);
     world.leave_no_trace().await;
 }

@@ -1,6 +1,6 @@
 //! Jobs.
 
-use super::{Context, segment};
+use super::{Context, job_logs, segment};
 use crate::{
     cli::{JobCreateArgs, JobOptions, JobUpdateArgs, JobVerb},
     error::CtlError,
@@ -60,6 +60,7 @@ pub async fn run(context: &Context, verb: JobVerb) -> Result<(), CtlError> {
                 client.post(&format!("{}/execute", path(&name.job)), None::<&()>).await?;
             output::line(&accepted.fire)
         }
+        JobVerb::Logs(args) => job_logs::run(context, args).await,
         JobVerb::Fires(name) => {
             let fires = client.all::<FireView>(&format!("{}/fires", path(&name.job)), "").await?;
             output::list(&fires, context.format)

@@ -5,6 +5,7 @@ mod console;
 mod events;
 mod host;
 mod job;
+mod job_logs;
 mod login;
 mod migration;
 mod template;

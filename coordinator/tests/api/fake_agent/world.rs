@@ -8,13 +8,14 @@ use novacron_common::{
         Output, SideState, VmAction, VmAssignment, VmObservation, VmState,
     },
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
-    wire::{AgentCommand, AgentReply, AttemptStart, ControlRequest, Directory, StreamKind},
+    wire::{AgentCommand, AgentReply, AttemptStart, ControlRequest, Directory, LogChunk, StreamKind},
 };
 use novacron_coordinator::identity::now;
-use novacron_transport::Link;
+use novacron_transport::{Link, Stream};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -37,6 +38,8 @@ pub struct State {
     pub peers: BTreeMap<HostId, Arc<World>>,
     /// The target says that it is not ready until this is cleared.
     pub hold_inbound: bool,
+    /// Attempts end only once this is cleared.
+    pub hold_attempts: bool,
 }
 
 impl World {
@@ -73,6 +76,7 @@ impl World {
             AgentCommand::ObserveVm(vm) => AgentReply::Vm(self.state.lock().unwrap().vms.get(&vm).cloned()),
             AgentCommand::ConsoleLog { .. } => AgentReply::Bytes(b"login: ".to_vec()),
             AgentCommand::StartAttempt(start) => self.attempt(start),
+            AgentCommand::AttemptLog { .. } => AgentReply::Accepted,
             AgentCommand::PrepareInbound { ticket, .. } => {
                 self.note("prepare".into());
                 let hold = self.state.lock().unwrap().hold_inbound;
@@ -163,8 +167,20 @@ impl World {
             state.attempts.push(start.attempt);
         }
         let world = self.clone();
-        tokio::spawn(async move { world.report_end(&start).await });
+        tokio::spawn(async move {
+            while world.state.lock().unwrap().hold_attempts {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            world.report_end(&start).await;
+        });
         AgentReply::Accepted
+    }
+
+    /// The beginning of what an attempt prints; the rest comes with its end, which follows.
+    pub async fn print(&self, stream: &mut Stream) {
+        stream.send(&LogChunk { at: 0, bytes: b"hello ".to_vec() }).await.unwrap();
+        stream.send(&LogChunk { at: 6, bytes: Vec::new() }).await.unwrap();
+        self.state.lock().unwrap().hold_attempts = false;
     }
 
     async fn report_end(&self, start: &AttemptStart) {

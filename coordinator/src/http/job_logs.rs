@@ -1,0 +1,214 @@
+//! What an attempt printed: from its host while it runs, from the ledger once it has ended.
+
+use super::{
+    App,
+    extract::Params,
+    lookup,
+    problem::{ApiError, ApiResult},
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::{HeaderName, header},
+};
+use novacron_common::{
+    api::Problem,
+    ids::{AttemptKey, FireKey, HostId},
+    record::Output,
+    wire::LogChunk,
+};
+use novacron_transport::Stream;
+use serde::Deserialize;
+use std::{convert::Infallible, time::Duration};
+use tokio::{sync::mpsc, time::timeout};
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Chunks between the host and a slow client; then the host waits, and leaves out what it cannot hold.
+const CHUNKS: usize = 8;
+/// The host gives a sign of life every five seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How long the end of an attempt may take from its host to the ledger.
+const REPORT_MAX: Duration = Duration::from_secs(15);
+/// How often the ledger is looked at for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(logs))
+}
+
+/// Query of an attempt's output.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct LogsQuery {
+    /// Whether to go on until the attempt has ended (default: what is there now).
+    #[serde(default)]
+    follow: bool,
+}
+
+/// What is known of the attempt.
+enum Known {
+    Ended(Output),
+    RunsOn(HostId),
+}
+
+/// What an attempt printed, as plain bytes. Where bytes were left out (at most 16 KiB of the beginning and as much of
+/// the end are kept), a line in brackets says how many.
+#[utoipa::path(get, path = "/api/v1/jobs/{job}/fires/{fire}/attempts/{number}/logs", tag = "jobs",
+    operation_id = "attempt_logs",
+    params(("job" = String, Path, description = "Id or name"), ("fire" = String, Path, description = "Id"),
+           ("number" = u32, Path, description = "1 for the first try"), LogsQuery),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = "default", body = Problem)))]
+async fn logs(
+    State(app): State<App>,
+    Path((job, fire, number)): Path<(String, String, u32)>,
+    Params(query): Params<LogsQuery>,
+) -> ApiResult<([(HeaderName, &'static str); 1], Body)> {
+    let (attempt, known) = find(&app, &job, &fire, number).await?;
+    let body = match known {
+        Known::Ended(output) => Body::from(output.to_text()),
+        Known::RunsOn(host) => match app.agents.attempt_log(host, attempt, query.follow).await {
+            Ok(stream) => Body::from_stream(relay(app, attempt, stream, query.follow)),
+            // It may have ended between the two questions.
+            Err(error) => match find(&app, &job, &fire, number).await? {
+                (_, Known::Ended(output)) => Body::from(output.to_text()),
+                (_, Known::RunsOn(_)) => return Err(error.into()),
+            },
+        },
+    };
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body))
+}
+
+async fn find(app: &App, job: &str, fire: &str, number: u32) -> ApiResult<(AttemptKey, Known)> {
+    app.read(|state| {
+        let job = lookup::job(state, job)?.id;
+        let key = fire.parse::<FireKey>().ok().filter(|key| key.job == job);
+        let key = key.ok_or_else(|| ApiError::not_found("fire", fire))?;
+        let attempt = AttemptKey { fire: key, number };
+        let record =
+            state.attempt(attempt).ok_or_else(|| ApiError::not_found("attempt", &attempt.to_string()))?;
+        let known =
+            record.end.as_ref().map_or(Known::RunsOn(record.host), |end| Known::Ended(end.output.clone()));
+        Ok((attempt, known))
+    })
+    .await?
+}
+
+/// Copies on a task of its own, which ends with the client, with the attempt or with its host.
+fn relay(
+    app: App,
+    attempt: AttemptKey,
+    stream: Stream,
+    follow: bool,
+) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> {
+    let (to, mut from) = mpsc::channel::<Bytes>(CHUNKS);
+    let stop = app.parts.stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = to.closed() => {}
+            () = stop.cancelled() => {}
+            () = copy(&app, attempt, stream, follow, &to) => {}
+        }
+    });
+    futures_util::stream::poll_fn(move |context| from.poll_recv(context).map(|item| item.map(Ok)))
+}
+
+async fn copy(app: &App, attempt: AttemptKey, mut stream: Stream, follow: bool, to: &mpsc::Sender<Bytes>) {
+    let mut shown = 0;
+    loop {
+        match timeout(SILENCE_MAX, stream.recv_opt::<LogChunk>()).await {
+            Ok(Ok(Some(chunk))) => {
+                let text = with_gap(shown, &chunk);
+                shown = shown.max(chunk.at + chunk.bytes.len() as u64);
+                if !text.is_empty() && to.send(text.into()).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Ok(None)) => break,
+            Ok(Err(_)) | Err(_) => {
+                let _gone = to.send("\n[the attempt's host was lost from sight]\n".into()).await;
+                return;
+            }
+        }
+    }
+    if follow && let Some(output) = reported(app, attempt).await {
+        let _gone = to.send(rest(&output, shown).into()).await;
+    }
+}
+
+/// The chunk, with a note in front of it if something is missing there.
+fn with_gap(shown: u64, chunk: &LogChunk) -> Vec<u8> {
+    if chunk.bytes.is_empty() {
+        return Vec::new();
+    }
+    [note(chunk.at.saturating_sub(shown)).into_bytes(), chunk.bytes.clone()].concat()
+}
+
+fn note(left_out: u64) -> String {
+    if left_out == 0 { String::new() } else { format!("\n[… {left_out} bytes left out …]\n") }
+}
+
+/// What the report has beyond the first `shown` bytes: an attempt that ended at once may have been gone before it was
+/// looked at, and its supervisor may have had a last word.
+fn rest(output: &Output, shown: u64) -> Vec<u8> {
+    let tail_at = output.total.saturating_sub(output.tail.len() as u64);
+    let mut text = Vec::new();
+    let mut at = shown;
+    for (from, part) in [(0, &output.head), (tail_at, &output.tail)] {
+        let end = from + part.len() as u64;
+        if end <= at {
+            continue;
+        }
+        text.extend_from_slice(note(from.saturating_sub(at)).as_bytes());
+        let seen = usize::try_from(at.saturating_sub(from)).unwrap_or(usize::MAX).min(part.len());
+        text.extend_from_slice(&part[seen..]);
+        at = end;
+    }
+    text
+}
+
+/// The output as the ledger has it, once it does.
+async fn reported(app: &App, attempt: AttemptKey) -> Option<Output> {
+    let look = || app.ledger.read(|state| Some(state.attempt(attempt)?.end.as_ref()?.output.clone()));
+    let wait = async {
+        loop {
+            match look() {
+                Some(output) => return output,
+                None => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    };
+    timeout(REPORT_MAX, wait).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(head: &str, tail: &str, total: u64) -> Output {
+        Output { head: head.into(), tail: tail.into(), total }
+    }
+
+    #[test]
+    fn only_what_was_not_shown_yet_is_added_from_the_report() {
+        let text = |output: &Output, shown| String::from_utf8(rest(output, shown)).unwrap();
+        let whole = output("abcd", "ef", 6);
+        assert_eq!(text(&whole, 0), "abcdef");
+        assert_eq!(text(&whole, 3), "def");
+        assert_eq!(text(&whole, 5), "f");
+        assert_eq!(text(&whole, 6), "");
+        let gap = output("abcd", "yz", 26);
+        assert_eq!(text(&gap, 0), "abcd\n[… 20 bytes left out …]\nyz");
+        assert_eq!(text(&gap, 10), "\n[… 14 bytes left out …]\nyz");
+        assert_eq!(text(&gap, 25), "z");
+    }
+
+    #[test]
+    fn a_gap_in_front_of_a_chunk_is_said() {
+        let chunk = LogChunk { at: 10, bytes: b"xyz".to_vec() };
+        assert_eq!(with_gap(10, &chunk), b"xyz");
+        assert_eq!(with_gap(4, &chunk), "\n[… 6 bytes left out …]\nxyz".as_bytes());
+        assert!(with_gap(0, &LogChunk { at: 10, bytes: Vec::new() }).is_empty());
+    }
+}
