@@ -1,9 +1,14 @@
 //! `novacron-benches [NAME]`: runs one bench, or all. Each measures ours beside a named peer in the same run, prints
 //! a table and writes `target/bench/NAME.json`. A missed goal is reported, not an error: a bench reports.
+//! `novacron-benches client ORDER` is the load client that some benches start as a process of its own.
 
 mod api;
 mod client;
+mod cron;
+mod failover;
 mod guest;
+mod load;
+mod raft;
 mod relay;
 mod report;
 mod stats;
@@ -13,10 +18,19 @@ use anyhow::{Result, bail};
 /// A bench and its name.
 type Bench = (&'static str, fn() -> Result<()>);
 
-const BENCHES: [Bench; 2] = [("api", api::run), ("relay", relay::run)];
+const BENCHES: [Bench; 5] = [
+    ("api", api::run),
+    ("relay", relay::run),
+    ("raft", raft::run),
+    ("cron", cron::run),
+    ("failover", failover::run),
+];
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(order) = load::order_in(&wanted) {
+        return load::main(order);
+    }
     if let Some(unknown) = wanted.iter().find(|name| BENCHES.iter().all(|(known, _)| known != name)) {
         let names: Vec<_> = BENCHES.iter().map(|(name, _)| *name).collect();
         bail!("there is no bench {unknown:?}; there are {}", names.join(", "));

@@ -47,6 +47,24 @@ impl Row {
         }
     }
 
+    /// A figure beside a peer's, of which more is better; the goal is a lower bound on the ratio, or none.
+    pub fn more_than(
+        name: &str,
+        unit: &'static str,
+        ours: f64,
+        peer: (&str, f64),
+        at_least: Option<f64>,
+    ) -> Self {
+        let row = Self::beside(name, unit, ours, peer, None);
+        let goal = at_least.map_or_else(|| "-".to_owned(), |bound| format!(">={bound}"));
+        Self { goal, holds: at_least.is_none_or(|bound| row.ratio >= bound), ..row }
+    }
+
+    /// A figure without a peer or goal: for the reader.
+    pub fn told(name: &str, unit: &'static str, ours: f64) -> Self {
+        Self::beside(name, unit, ours, ("-", ours), None)
+    }
+
     /// A figure without a peer, and the most that it should be.
     pub fn at_most(name: &str, unit: &'static str, ours: f64, bound: f64) -> Self {
         Self::beside(name, unit, ours, ("goal", bound), Some(1.0))

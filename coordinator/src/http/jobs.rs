@@ -101,8 +101,12 @@ async fn update(
         let spec = body.apply_to(&job.spec)?;
         let update = command::JobUpdate::new(&job, spec, crate::identity::now());
         match app.propose(CommandBody::JobUpdate(Box::new(update))).await {
-            // Absent fields must stay as the latest update left them: take that one and try again.
-            Err(_) if find(&app, &id.to_string()).await?.revision != job.revision => {}
+            Err(error) if surely_nothing_changed(&error) => {
+                // Absent fields must stay as the latest update left them: take that one and try again.
+                if find(&app, &id.to_string()).await?.revision == job.revision {
+                    return Err(error);
+                }
+            }
             Err(error) => return Err(error),
             Ok(_) => return view(&app, id).await,
         }
@@ -112,6 +116,12 @@ async fn update(
         "the job is being changed by others all the time",
     )
     .fix("try again"))
+}
+
+/// Whether an update that was answered so was refused. One whose outcome is not known must not be made again: if it was
+/// committed after all, another client may have written since, and would be overwritten by what it had already seen replaced.
+fn surely_nothing_changed(error: &ApiError) -> bool {
+    error.problem().code == novacron_common::api::ProblemCode::Conflict
 }
 
 /// Delete a job with its record of fires. An attempt that runs is not ended.
@@ -175,4 +185,19 @@ async fn show_fire(
         Ok(Json(views::fire(state, record, Outputs::Shown)))
     })
     .await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::LedgerError;
+    use novacron_core::Refusal;
+
+    #[test]
+    fn only_a_refused_update_is_made_again() {
+        assert!(surely_nothing_changed(&Refusal::conflict("the job was changed in the meantime").into()));
+        for unsure in [LedgerError::Unknown, LedgerError::NoLeader(Vec::new()), LedgerError::Busy] {
+            assert!(!surely_nothing_changed(&unsure.into()));
+        }
+    }
 }

@@ -96,6 +96,16 @@ impl Api {
         answer.and_then(Answer::into).with_context(|| format!("GET {path}"))
     }
 
+    /// Reads a text from one server, once.
+    ///
+    /// # Errors
+    /// When it does not answer well.
+    pub async fn text(&self, server: usize, path: &str) -> Result<String> {
+        let url = format!("{}{path}", self.servers[server % self.servers.len()]);
+        let answer = self.http.get(url).bearer_auth(&self.token).send().await?;
+        Ok(answer.error_for_status()?.text().await?)
+    }
+
     /// Asks one server after the other until one answers well or with a refusal, at most `limit`. Only for what may be
     /// done twice.
     ///

@@ -163,6 +163,15 @@ impl Step {
 }
 
 impl Held {
+    /// The index of the coordinator that it is done to, if it is one.
+    #[must_use]
+    pub fn coordinator(&self) -> Option<usize> {
+        match self.at {
+            At::Coordinator(n) => Some(n),
+            At::Agent(_) => None,
+        }
+    }
+
     /// Where it holds.
     #[must_use]
     pub fn node<'a>(&self, seats: &'a Seats) -> &'a str {

@@ -1,6 +1,7 @@
 //! Takes from the ledger what it says of the fires, again and again: it keeps only the last thousand of a job.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use super::api::Api;
 use super::audit::Run;
 use super::schedule::{Job, Kind};
+use super::trio::Seat;
 
 /// How long the API may take for one page, over all retries.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +27,7 @@ pub struct Harvest {
     fires: BTreeMap<String, FireView>,
     doubles: Vec<FireView>,
     runs: BTreeMap<String, Vec<Run>>,
+    records: Vec<Run>,
     /// Fires of the job up to this instant are done and taken.
     settled: BTreeMap<JobId, i64>,
 }
@@ -93,9 +96,22 @@ impl Harvest {
         self.fires.values().chain(&self.doubles)
     }
 
-    /// All that attempts printed.
+    /// Takes the record file of each agent. To be called once, at the end.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn take_records(&mut self, agents: &[Seat]) -> Result<()> {
+        for agent in agents {
+            let path = agent.node.dir().join("lib-novacron/agent/attempts/record.log");
+            let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            self.records.extend(text.lines().map(record).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(())
+    }
+
+    /// All that attempts printed or recorded.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.runs.values().flatten()
+        self.runs.values().flatten().chain(&self.records)
     }
 }
 
@@ -124,6 +140,16 @@ async fn runs_of(api: &Api, fire: &FireView) -> Result<Vec<Run>> {
     let whole: FireView = api.insist(Method::GET, &path, None, LIMIT).await?.into()?;
     let printed = whole.attempts.iter().filter_map(|attempt| attempt.output.as_deref());
     printed.map(runs_in).collect::<Result<Vec<_>>>().map(|runs| runs.concat())
+}
+
+/// Reads a line of a record file: `FIRE ATTEMPT EPOCH SCHEDULED_AT WRITTEN_AT`.
+fn record(line: &str) -> Result<Run> {
+    let [fire, attempt, epoch, _, at] = line.split(' ').collect::<Vec<_>>()[..] else {
+        anyhow::bail!("not a line of a record file: {line:?}");
+    };
+    let at = at.parse().with_context(|| format!("no time in {line:?}"))?;
+    let (fire, attempt, epoch) = (fire.parse()?, attempt.parse()?, epoch.parse()?);
+    Ok(Run { fire, attempt, epoch, began: at, ended: Some(at) })
 }
 
 /// Reads lines `run FIRE ATTEMPT EPOCH MILLISECONDS` and `end …`.
@@ -161,6 +187,9 @@ mod tests {
         let text = format!("run {fire} 1 4 7010\nend {fire} 1 4 7210\nrun {fire} 2 5 9000\n");
         let run = |attempt, epoch, began, ended| Run { fire, attempt, epoch, began, ended };
         assert_eq!(runs_in(&text).unwrap(), [run(1, 4, 7010, Some(7210)), run(2, 5, 9000, None)]);
+        let line = format!("{fire} 2 5 7000 9100");
+        assert_eq!(record(&line).unwrap(), run(2, 5, 9100, Some(9100)));
+        assert!(record("torn li").is_err());
         assert!(runs_in("sh: date: not found").is_err());
         assert!(runs_in(&format!("end {fire} 1 4 7210")).is_err());
     }

@@ -22,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub enum Kind {
     /// Nothing but its record in the ledger.
     Noop,
+    /// The built-in target that appends one line to its host's record file.
+    Record,
     /// A command in a namespace of its own that says who it is, when it begins and when it ends.
     Command,
 }
@@ -40,9 +42,19 @@ const SCRIPT: &str = "say() { echo $1 $NOVACRON_FIRE_ID $NOVACRON_ATTEMPT $NOVAC
                       say run; sleep 0.2; say end";
 
 impl Kind {
+    /// Whether its attempts write down that they ran.
+    #[must_use]
+    pub fn is_traced(self) -> bool {
+        match self {
+            Self::Noop => false,
+            Self::Record | Self::Command => true,
+        }
+    }
+
     fn target(self) -> Value {
         match self {
             Self::Noop => json!({"type": "noop"}),
+            Self::Record => json!({"type": "record"}),
             Self::Command => json!({"type": "command", "command": ["/bin/sh", "-c", SCRIPT]}),
         }
     }

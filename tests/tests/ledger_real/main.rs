@@ -3,6 +3,7 @@
 //!
 //! `NOVACRON_SEED` replays a plan of faults, `NOVACRON_SOAK=1` makes it long, `NOVACRON_FAULTS` says how long.
 
+mod stale;
 mod story;
 
 use anyhow::{Context as _, Result};

@@ -16,13 +16,14 @@ use novacron_tests::ledger::schedule::{self, Job, Kind, PERIOD_MS};
 use novacron_tests::ledger::trio::{Reach, Seats, Trio, TrioOptions};
 
 /// The schedule: a hundred jobs, each due every second.
-const NOOPS: usize = 95;
+const RECORDS: usize = 40;
+const NOOPS: usize = 55;
 const COMMANDS: usize = 5;
 const LOAD: Load = Load { registers: 6, clients: 5, pause: Duration::from_millis(60) };
 /// How long the cluster may take to be well again after a fault: a generous multiple of an election.
 const HEAL_LIMIT: Duration = Duration::from_secs(40);
 /// How long attempts under way may take to be done after the schedule has ended.
-const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+const SETTLE_LIMIT: Duration = Duration::from_secs(300);
 /// Faults between two harvests: the ledger keeps a thousand fires of a job.
 const HARVEST_EVERY: usize = 40;
 
@@ -36,6 +37,7 @@ fn told(trio: &mut Trio, seed: u64, count: usize) -> Result<()> {
     let reach = &trio.reach;
     let (jobs, registers) = reach.on_api(async |api| {
         let mut jobs = schedule::make(api, Kind::Noop, NOOPS).await?;
+        jobs.extend(schedule::make(api, Kind::Record, RECORDS).await?);
         jobs.extend(schedule::make(api, Kind::Command, COMMANDS).await?);
         Ok((jobs, registers::make(api, LOAD.registers).await?))
     })?;
@@ -48,6 +50,7 @@ fn told(trio: &mut Trio, seed: u64, count: usize) -> Result<()> {
         schedule::stop(api, &jobs).await?;
         harvest.take_all(api, &jobs, SETTLE_LIMIT).await
     })?;
+    harvest.take_records(&trio.seats.agents)?;
     judge_fires(&seen(&jobs, &harvest, from, to))?;
     judge_registers(&histories)
 }
@@ -101,7 +104,7 @@ impl Trouble<'_> {
 }
 
 fn seen(jobs: &[Job], harvest: &Harvest, from: i64, to: i64) -> Seen {
-    let traced = jobs.iter().filter(|job| job.kind == Kind::Command);
+    let traced = jobs.iter().filter(|job| job.kind.is_traced());
     Seen {
         jobs: jobs.iter().map(|job| job.id).collect(),
         traced: traced.map(|job| job.id).collect(),
@@ -115,7 +118,7 @@ fn seen(jobs: &[Job], harvest: &Harvest, from: i64, to: i64) -> Seen {
 
 /// The auditor finds nothing; and it finds what is planted, so that its silence means something.
 fn judge_fires(seen: &Seen) -> Result<()> {
-    println!("{} fires, {} runs of commands", seen.fires.len(), seen.runs.len());
+    println!("{} fires, {} runs that attempts wrote down", seen.fires.len(), seen.runs.len());
     ensure!(!seen.runs.is_empty(), "no attempt wrote anything: the audit would prove nothing");
     let findings = audit::audit(seen);
     let first: Vec<String> = findings.iter().take(20).map(Finding::to_string).collect();

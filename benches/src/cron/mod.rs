@@ -1,0 +1,39 @@
+//! `cron`: how late fires are committed when ten thousand jobs are due in the same second, and what a million stored jobs
+//! cost a coordinator while nothing is due.
+
+mod burst;
+mod lateness;
+mod stored;
+
+use crate::{
+    load::{Length, Order, Target},
+    report::publish,
+};
+use anyhow::Result;
+use novacron_tests::ledger::trio::Reach;
+
+/// Writers at once while jobs are being made.
+const WRITERS: usize = 256;
+
+pub fn run() -> Result<()> {
+    let mut rows = burst::rows()?;
+    rows.extend(stored::rows()?);
+    publish("cron", &rows)
+}
+
+/// An order that makes jobs which do nothing but fire.
+fn jobs(reach: &Reach, run: &str, schedule: &str, count: u64) -> Order {
+    Order {
+        target: Target::NovaCron,
+        servers: reach.servers.clone(),
+        ca: Some(reach.ca.iter().map(|byte| format!("{byte:02x}")).collect()),
+        token: reach.token.clone(),
+        clients: WRITERS,
+        length: Length::Writes(count),
+        value_bytes: 0,
+        run: run.to_owned(),
+        schedule: schedule.to_owned(),
+        enabled: true,
+        trace: false,
+    }
+}
