@@ -3,6 +3,7 @@
 //! Suites under `tests/` and the demo use it. Everything here needs root except [`serial`], [`need`], [`bins`] and the judges in [`ledger`].
 
 pub mod bins;
+pub mod cloud_image;
 pub mod cluster;
 pub mod demo;
 pub mod guest_image;

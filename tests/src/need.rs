@@ -20,6 +20,10 @@ pub enum Need {
     Qemu,
     /// `apt-get` and `dpkg`, for the guest's kernel.
     Apt,
+    /// `debootstrap` and `mkfs.ext4`, for a cloud image.
+    Debootstrap,
+    /// `ssh` and `ssh-keygen`.
+    Ssh,
     /// `tcpdump`.
     Tcpdump,
     /// `iptables`, for links that lose packets one way.
@@ -37,6 +41,8 @@ impl Need {
             Self::Libvirt => missing_program(&["libvirtd", "virsh"]),
             Self::Qemu => missing_program(&["qemu-system-x86_64", "qemu-img"]),
             Self::Apt => missing_program(&["apt-get", "dpkg"]),
+            Self::Debootstrap => missing_program(&["debootstrap", "mkfs.ext4"]),
+            Self::Ssh => missing_program(&["ssh", "ssh-keygen"]),
             Self::Tcpdump => missing_program(&["tcpdump"]),
             Self::Iptables => missing_program(&["iptables"]),
             Self::LibvirtQemuUser => {
@@ -95,7 +101,7 @@ pub fn function_of(type_name: &str) -> &str {
 }
 
 /// Ends the test with `SKIPPED <test>: <why>` unless the machine has all that is listed:
-/// `root`, `libvirt`, `qemu`, `apt`, `tcpdump`, `iptables`, `libvirt_qemu_user`.
+/// `root`, `libvirt`, `qemu`, `apt`, `debootstrap`, `ssh`, `tcpdump`, `iptables`, `libvirt_qemu_user`.
 #[macro_export]
 macro_rules! require {
     ($($need:ident),+ $(,)?) => {
@@ -109,6 +115,8 @@ macro_rules! require {
     (@ libvirt) => { $crate::need::Need::Libvirt };
     (@ qemu) => { $crate::need::Need::Qemu };
     (@ apt) => { $crate::need::Need::Apt };
+    (@ debootstrap) => { $crate::need::Need::Debootstrap };
+    (@ ssh) => { $crate::need::Need::Ssh };
     (@ tcpdump) => { $crate::need::Need::Tcpdump };
     (@ iptables) => { $crate::need::Need::Iptables };
     (@ libvirt_qemu_user) => { $crate::need::Need::LibvirtQemuUser };
