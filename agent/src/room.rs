@@ -8,6 +8,7 @@ use crate::{
 use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,
+    record::Progress,
     spec::{ImageRef, VmSpec},
     wire::DenialCode,
 };
@@ -34,7 +35,10 @@ impl Room {
 #[async_trait]
 impl Files for Room {
     async fn prepare(&self, vm: VmId, spec: &VmSpec) -> Result<MachineFiles, FilesError> {
-        let show = |_: &ImageRef, progress: FetchProgress| self.board.note_progress(vm, fetching(progress));
+        let show = |_: &ImageRef, progress: FetchProgress| {
+            let FetchProgress { received, total } = progress;
+            self.board.note_progress(vm, fetching(progress), Progress { received, total });
+        };
         let images = self.images.ensure_template(&spec.template, show).await.map_err(|c| no_image(vm, c))?;
         self.disks.create(vm, spec, &images).await.map_err(|c| no_disk(vm, c))
     }

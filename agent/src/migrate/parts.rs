@@ -8,7 +8,7 @@ use super::{
 use crate::{hypervisor::Definition, hypervisor::MachineFiles, text::describe};
 use novacron_common::{
     ids::{HostId, MigrationId, VmId},
-    record::SideState,
+    record::{InboundState, OutboundState, SideState},
     spec::VmSpec,
     units::UnixMillis,
 };
@@ -83,15 +83,64 @@ impl Post {
         state: SideState,
         changes: mpsc::Sender<(MigrationId, SideState)>,
     ) -> Self {
+        tracing::info!(%migration, state = told(&state), "migration taken up");
         Self { migration, state: watch::Sender::new(state), changes }
     }
 
     pub(super) fn show(&self, state: SideState) {
-        self.state.send_replace(state.clone());
+        let before = self.state.send_replace(state.clone());
+        // Figures are no event.
+        if told(&before) != told(&state) {
+            tracing::info!(migration = %self.migration, state = told(&state), "migration");
+        }
         let _ = self.changes.try_send((self.migration, state));
     }
 
     pub(super) fn seen(&self) -> watch::Receiver<SideState> {
         self.state.subscribe()
+    }
+}
+
+/// A side's state for the log.
+fn told(state: &SideState) -> String {
+    match state {
+        SideState::Outbound(state) => match state {
+            OutboundState::Unknown => "outbound: unknown".to_owned(),
+            OutboundState::Connecting => "outbound: connecting".to_owned(),
+            OutboundState::Copying(_) => "outbound: copying".to_owned(),
+            OutboundState::Gone(report) => {
+                format!("outbound: gone after {} bytes", report.counts.total())
+            }
+            OutboundState::Back { reason, .. } => format!("outbound: stays here: {reason}"),
+            OutboundState::Released => "outbound: released".to_owned(),
+        },
+        SideState::Inbound(state) => match state {
+            InboundState::Unknown => "inbound: unknown".to_owned(),
+            InboundState::Preparing => "inbound: preparing".to_owned(),
+            InboundState::Ready => "inbound: ready".to_owned(),
+            InboundState::Receiving => "inbound: receiving".to_owned(),
+            InboundState::Arrived => "inbound: arrived".to_owned(),
+            InboundState::Running => "inbound: running here".to_owned(),
+            InboundState::Discarded { reason } => format!("inbound: discarded: {reason}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use novacron_common::record::MigrationProgress;
+
+    #[test]
+    fn figures_are_no_event_and_reasons_are_told() {
+        let copying = |permille| {
+            told(&SideState::Outbound(OutboundState::Copying(MigrationProgress {
+                permille,
+                ..Default::default()
+            })))
+        };
+        assert_eq!(copying(1), copying(900));
+        let back = OutboundState::Back { reason: "the link broke".to_owned(), cancelled: false };
+        assert_eq!(told(&SideState::Outbound(back)), "outbound: stays here: the link broke");
     }
 }

@@ -2,7 +2,7 @@
 
 use novacron_common::{
     ids::VmId,
-    record::{VmObservation, VmState},
+    record::{Progress, VmObservation, VmState},
 };
 use std::{
     collections::BTreeMap,
@@ -35,9 +35,9 @@ impl Board {
     }
 
     /// Says how far a machine is that is being prepared; nothing if it is not.
-    pub fn note_progress(&self, vm: VmId, message: String) {
+    pub fn note_progress(&self, vm: VmId, message: String, progress: Progress) {
         if let Some(seen) = self.of(vm).filter(|seen| seen.state == VmState::Preparing) {
-            self.post(VmObservation { message: Some(message), ..seen });
+            self.post(VmObservation { message: Some(message), progress: Some(progress), ..seen });
         }
     }
 
@@ -62,8 +62,14 @@ impl Board {
     }
 }
 
-/// Counters alone are no news: they go with the next periodic report.
+/// Counters alone are no news: they go with the next periodic report, and bytes with the next whole per cent, which
+/// the message says.
 fn is_news(old: &VmObservation, new: &VmObservation) -> bool {
-    let still = |o: &VmObservation| VmObservation { cpu_ms: 0, memory: Default::default(), ..o.clone() };
+    let still = |o: &VmObservation| VmObservation {
+        cpu_ms: 0,
+        memory: Default::default(),
+        progress: None,
+        ..o.clone()
+    };
     still(old) != still(new)
 }

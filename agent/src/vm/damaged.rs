@@ -82,6 +82,7 @@ impl Damaged {
             epoch,
             state: VmState::Failed,
             message: Some(self.denial.text.clone()),
+            progress: None,
             addresses: Vec::new(),
             restarted: 0,
             cpu_ms: 0,

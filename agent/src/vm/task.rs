@@ -292,6 +292,7 @@ impl VmTask {
     fn post(&self, record: &VmRecord, state: VmState, message: Option<String>) {
         let before = self.parts.board.of(self.vm);
         let since = before.as_ref().filter(|b| b.state == state).map_or_else(crate::clock::now, |b| b.since);
+        let progress = before.as_ref().filter(|_| state == VmState::Preparing).and_then(|b| b.progress);
         let (cpu_ms, memory, addresses) =
             before.map(|b| (b.cpu_ms, b.memory, b.addresses)).unwrap_or_default();
         self.parts.board.post(VmObservation {
@@ -299,6 +300,7 @@ impl VmTask {
             epoch: record.assignment.epoch,
             state,
             message: message.map(|m| m.chars().take(MESSAGE_MAX).collect()),
+            progress,
             addresses: if state == VmState::Running { addresses } else { Vec::new() },
             restarted: record.restarted,
             cpu_ms,
@@ -317,6 +319,7 @@ impl VmTask {
                 epoch,
                 state: VmState::Missing,
                 message: None,
+                progress: None,
                 since,
                 ..before
             });

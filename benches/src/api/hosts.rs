@@ -93,6 +93,7 @@ fn stopped(assignment: &VmAssignment) -> VmObservation {
         epoch: assignment.epoch,
         state: VmState::Stopped,
         message: None,
+        progress: None,
         addresses: Vec::new(),
         restarted: 0,
         cpu_ms: 0,

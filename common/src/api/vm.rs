@@ -3,7 +3,7 @@
 use super::template::check_cmdline;
 use crate::{
     ids::{HostId, VmId},
-    record::VmState,
+    record::{Progress, VmState},
     spec::{CloudInit, Faults, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::{ByteCount, Epoch, UnixMillis},
 };
@@ -307,6 +307,9 @@ pub struct VmView {
     /// Why, where `state` alone does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// How far the fetch of an image is, while it is prepared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// The host that may run it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<HostId>,

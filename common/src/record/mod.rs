@@ -10,4 +10,4 @@ pub use host::{Accel, HostAddresses, HostCapacity, HostHello, HostStatus};
 pub use migration::{
     InboundState, MigrationProgress, MigrationReport, OutboundState, SideState, Ticket, TransferCounts,
 };
-pub use vm::{VmAction, VmAssignment, VmObservation, VmState};
+pub use vm::{Progress, VmAction, VmAssignment, VmObservation, VmState};

@@ -65,6 +65,15 @@ pub enum VmAction {
     Delete,
 }
 
+/// How far a fetch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Progress {
+    /// Bytes that are here.
+    pub received: ByteCount,
+    /// Bytes in all, where the source says so.
+    pub total: Option<ByteCount>,
+}
+
 /// One machine on one host, now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmObservation {
@@ -76,6 +85,8 @@ pub struct VmObservation {
     pub state: VmState,
     /// Why, where `state` alone does not say (at most 512 bytes).
     pub message: Option<String>,
+    /// How far the fetch of an image is, while it is prepared.
+    pub progress: Option<Progress>,
     /// The guest's addresses, as far as the host can see them.
     pub addresses: Vec<std::net::IpAddr>,
     /// The last restart request that was carried out.

@@ -87,6 +87,7 @@ fn missing(vm: &VmRecord, now: UnixMillis) -> VmObservation {
         epoch: vm.epoch,
         state: VmState::Missing,
         message: None,
+        progress: None,
         addresses: Vec::new(),
         restarted: vm.restarts_done,
         cpu_ms: 0,

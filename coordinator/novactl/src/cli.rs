@@ -1,7 +1,10 @@
 //! What a person types.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use novacron_common::{api::TokenRole, record::VmState};
+use novacron_common::{
+    api::{HostState, MigrationState, TokenRole},
+    record::VmState,
+};
 use std::path::PathBuf;
 
 /// Cron that can move your machines, and machines that keep their appointments.
@@ -95,7 +98,7 @@ pub enum VmVerb {
     #[command(visible_alias = "ls")]
     List {
         /// Only those in this state.
-        #[arg(long, value_parser = parse_state)]
+        #[arg(long, value_parser = parse_word::<VmState>)]
         status: Option<VmState>,
     },
     /// Show one.
@@ -314,7 +317,11 @@ pub struct JobOptions {
 pub enum HostVerb {
     /// List hosts.
     #[command(visible_alias = "ls")]
-    List,
+    List {
+        /// Only those that are up, or down.
+        #[arg(long, value_parser = parse_word::<HostState>)]
+        status: Option<HostState>,
+    },
     /// Show one.
     Show(HostName),
     /// Make a token with which one host (or coordinator) joins.
@@ -368,7 +375,11 @@ pub enum TemplateVerb {
 pub enum MigrationVerb {
     /// List migrations.
     #[command(visible_alias = "ls")]
-    List,
+    List {
+        /// Only those in this state, such as copying or failed.
+        #[arg(long, value_parser = parse_word::<MigrationState>)]
+        status: Option<MigrationState>,
+    },
     /// Show one.
     Show {
         /// Its id.
@@ -426,10 +437,9 @@ pub enum ClusterVerb {
     },
 }
 
-fn parse_state(text: &str) -> Result<VmState, String> {
-    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
-        "one of pending, preparing, running, paused, stopping, stopped, failed, missing, unknown".into()
-    })
+/// A state by the name that the API has for it; serde's refusal lists all names.
+fn parse_word<S: serde::de::DeserializeOwned>(text: &str) -> Result<S, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| error.to_string())
 }
 
 /// `512M`, `4G`, `1T`, in MiB.

@@ -48,6 +48,9 @@ impl CtlError {
             text.push_str(&inner.to_string());
             cause = inner.source();
         }
+        if let Self::Unreachable { server, .. } = self {
+            text.push_str(remedy(server, &text).unwrap_or_default());
+        }
         if let Self::Problem(problem) = self {
             for detail in problem.details.iter().filter(|d| !problem.cause.contains(&d.reason)) {
                 text.push_str(&format!("\n  {detail}"));
@@ -67,9 +70,7 @@ impl CtlError {
                 | ProblemCode::Conflict
                 | ProblemCode::NoPlacement
                 | ProblemCode::HostUnavailable => 6,
-                ProblemCode::InvalidRequest
-                | ProblemCode::TooLarge
-                | ProblemCode::IdempotencyKeyReused => 7,
+                ProblemCode::InvalidRequest | ProblemCode::TooLarge | ProblemCode::IdempotencyKeyReused => 7,
                 ProblemCode::Internal => 1,
             },
             Self::Unreachable { .. } => 5,
@@ -81,5 +82,37 @@ impl CtlError {
     /// For `map_err`.
     pub fn local(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         move |cause| Self::Local { doing: doing.into(), cause }
+    }
+}
+
+/// What to do where the libraries' words do not say it. They are recognised by those words: the layers between hide
+/// their types.
+fn remedy(server: &str, text: &str) -> Option<&'static str> {
+    if text.contains("invalid peer certificate") {
+        Some(
+            ": this is not the cluster that novactl knows by this address; if it was made anew, run `novactl login` again",
+        )
+    } else if server.starts_with("http://") && text.contains("invalid HTTP version") {
+        Some(": the API speaks HTTPS there: write https://")
+    } else if text.contains("Connection refused") {
+        Some(": is the coordinator running, and is this its address (http.listen, port 8090 by default)?")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreachable_server_comes_with_a_remedy() {
+        let said = |server: &str, cause: &str| {
+            CtlError::Unreachable { server: server.into(), cause: cause.to_owned().into() }.describe()
+        };
+        assert!(said("https://a:1", "invalid peer certificate: UnknownIssuer").contains("novactl login"));
+        assert!(said("http://a:1", "invalid HTTP version parsed").ends_with("write https://"));
+        assert!(said("https://a:1", "Connection refused (os error 111)").contains("http.listen"));
+        assert_eq!(said("https://a:1", "timed out"), "could not reach https://a:1: timed out");
     }
 }

@@ -119,6 +119,7 @@ mod tests {
             epoch: Epoch(1),
             state,
             message: None,
+            progress: None,
             addresses: Vec::new(),
             restarted: 0,
             cpu_ms: 0,

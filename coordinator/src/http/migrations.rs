@@ -62,7 +62,7 @@ fn parse(key: &str) -> ApiResult<MigrationId> {
 pub async fn view(app: &App, id: MigrationId) -> ApiResult<MigrationView> {
     app.read(|state| {
         let record = state.migration(id).ok_or_else(|| ApiError::not_found("migration", &id.to_string()))?;
-        Ok(views::migration(record))
+        Ok(views::migration(state, record))
     })
     .await?
 }

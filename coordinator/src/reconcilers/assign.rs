@@ -115,6 +115,7 @@ fn observation(assignment: &VmAssignment) -> VmObservation {
         epoch: assignment.epoch,
         state: VmState::Missing,
         message: None,
+        progress: None,
         addresses: Vec::new(),
         restarted: 0,
         cpu_ms: 0,

@@ -194,7 +194,7 @@ pub(super) fn store(state: &mut State, mut record: MigrationRecord) {
     if record.is_final() && record.ended_at.is_none() {
         record.ended_at = Some(state.now());
         if record.state == MigrationState::Completed {
-            record.message = "the machine runs on the target".to_owned();
+            record.message = "the machine is on the target".to_owned();
         }
     }
     let Some(mut vm) = state.vm(record.vm).cloned() else {

@@ -79,7 +79,7 @@ pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, 
             Object::Fire(Box::new(super::fire(state, &row, Outputs::LeftOut)))
         })?,
         TableId::Migrations => read::<MigrationRecord, MigrationId>(EventKind::Migration, change, |row| {
-            Object::Migration(Box::new(super::migration(&row)))
+            Object::Migration(Box::new(super::migration(state, &row)))
         })?,
         TableId::Alarms => {
             read::<AlarmRecord, u64>(EventKind::Alarm, change, |row| Object::Alarm(super::alarm(&row)))?

@@ -1,13 +1,17 @@
 //! A migration, as shown.
 
-use crate::record::MigrationRecord;
+use crate::{
+    migration::saga::{self, SagaAction},
+    record::{HostRecord, MigrationRecord},
+    state::State,
+};
 use novacron_common::{
     api::{MigrationState, MigrationStatus, MigrationView},
     record::TransferCounts,
 };
 
 /// The view of a migration.
-pub fn migration(record: &MigrationRecord) -> MigrationView {
+pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
     let counts = counts(record);
     let copying = record.state == MigrationState::Copying;
     let now = |figure: u64| if copying { figure } else { 0 };
@@ -18,7 +22,7 @@ pub fn migration(record: &MigrationRecord) -> MigrationView {
         source_host: record.source,
         target_host: record.target,
         live: record.live,
-        status: status(record),
+        status: status(state, record),
         memory_bytes: counts.memory_bytes,
         disk_bytes: counts.disk_bytes,
         total_bytes: counts.total(),
@@ -36,17 +40,49 @@ fn counts(record: &MigrationRecord) -> TransferCounts {
     record.report.as_ref().map_or(record.progress.counts, |r| r.counts)
 }
 
-fn status(record: &MigrationRecord) -> MigrationStatus {
+fn status(state: &State, record: &MigrationRecord) -> MigrationStatus {
+    let message = match record.message.as_str() {
+        "" => standard_message(record),
+        message => message.to_owned(),
+    };
+    let message = match awaited(state, record) {
+        Some(host) => format!("{message}; {}", waiting_for(host)),
+        None => message,
+    };
     MigrationStatus {
         state: record.state,
         start_time: record.started_at,
         end_time: record.ended_at,
         progress_pct: percent(record),
-        message: match record.message.as_str() {
-            "" => standard_message(record),
-            message => message.to_owned(),
-        },
+        message,
     }
+}
+
+/// The host without which it cannot go on, if that host is down.
+fn awaited<'a>(state: &'a State, record: &MigrationRecord) -> Option<&'a HostRecord> {
+    let hosts = saga::next(record).into_iter().map(|action| match action {
+        SagaAction::PrepareInbound
+        | SagaAction::ObserveTarget
+        | SagaAction::ResumeInbound
+        | SagaAction::DiscardInbound => record.target,
+        SagaAction::AwaitStop
+        | SagaAction::StartOutbound
+        | SagaAction::ObserveSource
+        | SagaAction::ReleaseOutbound
+        | SagaAction::CancelOutbound
+        | SagaAction::Handover => record.source,
+    });
+    hosts.filter_map(|host| state.host(host)).find(|host| !host.is_up())
+}
+
+/// No time-out decides whether a guest runs: until the host is back, or somebody vouches that it is off, the machine
+/// stays as it is, so the message says how to vouch.
+fn waiting_for(host: &HostRecord) -> String {
+    let name = &host.name;
+    format!(
+        "{name} is down, and until it is back the machine cannot be changed. If {name} is off and stays off: \
+         `novactl host remove {name} --force`"
+    )
 }
 
 /// The copy makes up all but the last percent.
@@ -66,7 +102,7 @@ fn standard_message(record: &MigrationRecord) -> String {
         MigrationState::Copying => "disk and memory are copied",
         MigrationState::HandingOver => "the hand-over is committed",
         MigrationState::Finishing => "the guest is resumed on the target",
-        MigrationState::Completed => "the machine runs on the target",
+        MigrationState::Completed => "the machine is on the target",
         MigrationState::Reverting => "what was begun is undone",
         MigrationState::Failed | MigrationState::Cancelled => "the machine is on the source, as before",
     };

@@ -3,6 +3,7 @@
 use crate::{record::VmRecord, state::State};
 use novacron_common::{
     api::{Resources, VmView},
+    record::VmState,
     spec::MacAddress,
     units::ByteCount,
 };
@@ -19,6 +20,7 @@ pub fn vm(state: &State, vm: &VmRecord) -> VmView {
         desired: vm.desired,
         state: vm.state,
         message: seen.and_then(|s| s.message.clone()),
+        progress: seen.filter(|s| s.state == VmState::Preparing).and_then(|s| s.progress),
         host: vm.placed_on,
         host_name: vm.placed_on.and_then(|id| state.host(id)).map(|h| h.name.to_string()),
         epoch: vm.epoch,

@@ -112,3 +112,19 @@ fn fires_are_listed_from_the_newest() {
     assert_eq!(rest.items.iter().map(|f| f.scheduled_at.0).collect::<Vec<_>>(), [10]);
     assert_eq!(rest.next_cursor, None);
 }
+
+#[test]
+fn hosts_and_migrations_are_filtered_by_status() {
+    let (mut world, hosts) = World::with_hosts(3);
+    world.down(hosts[1]);
+    let names = |status| {
+        let page = lists::hosts(&world.state, &query(10, None, Some(status))).unwrap();
+        page.items.iter().map(|host| host.id).collect::<Vec<_>>()
+    };
+    assert_eq!(names("down"), [hosts[1]]);
+    assert_eq!(names("up"), [hosts[0], hosts[2]]);
+    assert!(lists::hosts(&world.state, &query(10, None, Some("asleep"))).is_err());
+    let done = lists::migrations(&world.state, &query(10, None, Some("completed"))).unwrap();
+    assert!(done.items.is_empty());
+    assert!(lists::migrations(&world.state, &query(10, None, Some("running"))).is_err());
+}

@@ -173,7 +173,7 @@ fn a_refused_step_ends_the_move_with_the_agents_reason() {
     assert_eq!(m.record().state, MigrationState::Reverting);
     m.target_says(InboundState::Unknown);
     assert_eq!(m.record().state, MigrationState::Failed);
-    assert_eq!(views::migration(m.record()).status.message, "no image");
+    assert_eq!(views::migration(&m.world.state, m.record()).status.message, "no image");
     assert_eq!(m.world.state.vm(m.vm).unwrap().migration, None);
 }
 
@@ -273,8 +273,12 @@ fn removing_the_target_by_force_ends_the_move_on_the_source() {
     let mut m = Move::new(true);
     let target = m.target;
     m.world.down(target);
+    let message = views::migration(&m.world.state, m.record()).status.message;
+    assert!(message.contains("--force"), "what it waits for, and the way out: {message}");
     m.world.ok(CommandBody::HostRemove(HostRemove { host: target, force: true }));
     assert_eq!(m.record().state, MigrationState::Failed);
+    let message = views::migration(&m.world.state, m.record()).status.message;
+    assert!(!message.contains("--force"), "{message}");
     assert_eq!(m.world.state.vm(m.vm).unwrap().placed_on, Some(m.source));
 }
 

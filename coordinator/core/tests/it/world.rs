@@ -101,6 +101,7 @@ pub fn seen(vm: VmId, epoch: u64, state: VmState) -> VmObservation {
         epoch: Epoch(epoch),
         state,
         message: None,
+        progress: None,
         addresses: Vec::new(),
         restarted: 0,
         cpu_ms: 0,

@@ -29,7 +29,10 @@ impl Row for HostView {
 pub async fn run(context: &Context, verb: HostVerb) -> Result<(), CtlError> {
     let client = &context.client;
     match verb {
-        HostVerb::List => output::list(&client.all::<HostView>("/api/v1/hosts", "").await?, context.format),
+        HostVerb::List { status } => {
+            let query = super::by_status(status.as_ref());
+            output::list(&client.all::<HostView>("/api/v1/hosts", &query).await?, context.format)
+        }
         HostVerb::Show(name) => show(context, &client.get(&path(&name.host)).await?),
         HostVerb::Token { coordinator, ttl } => token(context, coordinator, ttl).await,
         HostVerb::Cordon(name) => post(context, &name.host, "cordon").await,

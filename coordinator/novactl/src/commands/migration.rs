@@ -28,8 +28,9 @@ pub async fn run(context: &Context, verb: MigrationVerb) -> Result<(), CtlError>
     let client = &context.client;
     let path = |id: &str| format!("/api/v1/migrations/{}", segment(id));
     match verb {
-        MigrationVerb::List => {
-            output::list(&client.all::<MigrationView>("/api/v1/migrations", "").await?, context.format)
+        MigrationVerb::List { status } => {
+            let query = super::by_status(status.as_ref());
+            output::list(&client.all::<MigrationView>("/api/v1/migrations", &query).await?, context.format)
         }
         MigrationVerb::Show { migration } => show(context, &client.get(&path(&migration)).await?),
         MigrationVerb::Cancel { migration } => {

@@ -16,6 +16,7 @@ use crate::{
     cli::{Cli, Format, Noun},
     client::Client,
     error::CtlError,
+    output::word,
     settings::Settings,
 };
 use clap::CommandFactory;
@@ -50,6 +51,11 @@ pub async fn run(cli: Cli) -> Result<(), CtlError> {
         Noun::Events => events::run(&context).await,
         Noun::Login | Noun::Completions { .. } => Ok(()),
     }
+}
+
+/// What is added to a list's query where only one state is asked for.
+fn by_status(status: Option<&impl serde::Serialize>) -> String {
+    status.map_or_else(String::new, |status| format!("&status={}", word(status)))
 }
 
 /// A name or id as part of a path: what could change the path is percent-encoded (RFC 3986).

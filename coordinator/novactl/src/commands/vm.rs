@@ -35,7 +35,7 @@ pub async fn run(context: &Context, verb: VmVerb) -> Result<(), CtlError> {
     match verb {
         VmVerb::Create(args) => create(context, args).await,
         VmVerb::List { status } => {
-            let query = status.map_or_else(String::new, |s| format!("&status={}", word(&s)));
+            let query = super::by_status(status.as_ref());
             output::list(&client.all::<VmView>("/api/v1/vms", &query).await?, context.format)
         }
         VmVerb::Show(name) => show(context, &client.get(&path(&name.vm)).await?),

@@ -134,6 +134,7 @@ impl World {
             epoch,
             state,
             message: None,
+            progress: None,
             addresses: vec!["10.0.0.7".parse().unwrap()],
             restarted,
             cpu_ms: 5,
