@@ -47,6 +47,22 @@ pub enum Command {
     },
     /// Run until SIGTERM.
     Run(ConfigArg),
+    /// Begin anew with the content of a backup (`novactl cluster backup`), while this coordinator is stopped.
+    ///
+    /// Refused where the present ledger has something that the backup has not, unless --accept-loss is given; what
+    /// would be lost is listed. The former ledger is set aside. The other coordinators have to join anew. A machine
+    /// without an identity needs the cluster's seal key, which is not in the backup.
+    Restore {
+        /// Where the configuration is.
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The backup.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Go on though something is lost.
+        #[arg(long)]
+        accept_loss: bool,
+    },
 }
 
 /// Where the configuration is.
@@ -66,7 +82,10 @@ impl Command {
     /// The configuration file.
     pub fn config(&self) -> &std::path::Path {
         match self {
-            Self::Init(config) | Self::Run(config) | Self::Join { config, .. } => &config.config,
+            Self::Init(config)
+            | Self::Run(config)
+            | Self::Join { config, .. }
+            | Self::Restore { config, .. } => &config.config,
         }
     }
 }

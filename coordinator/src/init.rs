@@ -105,9 +105,7 @@ fn founder_identity(
 async fn found(config: &Config, first: Vec<CommandBody>) -> anyhow::Result<()> {
     let folder = config.ledger_dir();
     std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
-    let ledger =
-        Ledger::open(LedgerOptions { node: FOUNDER, folder, endpoint: None })
-            .await?;
+    let ledger = Ledger::open(LedgerOptions { node: FOUNDER, folder, endpoint: None }).await?;
     ledger.found(Member { quic: config.quic.advertise, http: config.http.advertise }).await?;
     let mut leadership = ledger.leadership();
     let elected = leadership.wait_for(super::raft::Leadership::is_leader);

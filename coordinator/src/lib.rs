@@ -9,6 +9,7 @@
 //! * [`config`] and [`cli`] are what an administrator sees.
 
 pub mod agents;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod events;

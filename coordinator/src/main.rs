@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use novacron_coordinator::{
+    backup::{RestoreOptions, restore},
     cli::{Cli, Command},
     config::{Config, LogConfig, LogFormat},
     init::init,
@@ -48,6 +49,20 @@ async fn execute(command: Command, config: Config) -> anyhow::Result<()> {
             eprintln!("Next: novacron-coordinator run");
         }
         Command::Run(_) => run(config, service::start).await?,
+        Command::Restore { from, accept_loss, .. } => {
+            let restored = restore(&config, &RestoreOptions { from, accept_loss })?;
+            eprint!("{}", restored.difference);
+            println!("restored as coordinator {}", restored.node);
+            if let Some(former) = restored.former {
+                eprintln!("The former ledger is kept in {}.", former.display());
+            }
+            for other in restored.others {
+                eprintln!(
+                    "Coordinator {other} has to join anew: remove its data folder and seal key, then join."
+                );
+            }
+            eprintln!("Next: novacron-coordinator run");
+        }
     }
     Ok(())
 }

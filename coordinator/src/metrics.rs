@@ -38,6 +38,8 @@ pub struct Metrics {
     fires: GaugeVec,
     applied: Gauge,
     leader: Gauge,
+    clock_ahead: GaugeVec,
+    clock_alarms: Gauge,
 }
 
 /// What the ledger holds, counted at a scrape.
@@ -59,6 +61,10 @@ pub struct Census {
     pub applied: u64,
     /// Whether this coordinator leads.
     pub leader: bool,
+    /// How far each other coordinator's clock is ahead of this one's, milliseconds, by its number.
+    pub clock_ahead_ms: Vec<(String, i64)>,
+    /// Coordinators whose clock is off.
+    pub clock_alarms: usize,
 }
 
 /// One served request.
@@ -108,13 +114,21 @@ impl Metrics {
             fires: by_state("novacron_fires", "Fires that the ledger holds")?,
             applied: Gauge::new("novacron_ledger_applied_index", "Last log index that was applied")?,
             leader: Gauge::new("novacron_ledger_leader", "1 if this coordinator leads")?,
+            clock_ahead: GaugeVec::new(
+                Opts::new(
+                    "novacron_clock_ahead_seconds",
+                    "How far a coordinator's clock is ahead of this one's",
+                ),
+                &["node"],
+            )?,
+            clock_alarms: Gauge::new("novacron_clock_alarms", "Coordinators whose clock is off")?,
         };
         metrics.register()?;
         Ok(metrics)
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 14] = [
             Box::new(self.http.clone()),
             Box::new(self.vm_operations.clone()),
             Box::new(self.lateness.clone()),
@@ -127,6 +141,8 @@ impl Metrics {
             Box::new(self.fires.clone()),
             Box::new(self.applied.clone()),
             Box::new(self.leader.clone()),
+            Box::new(self.clock_ahead.clone()),
+            Box::new(self.clock_alarms.clone()),
         ];
         collectors.into_iter().try_for_each(|c| self.registry.register(c))?;
         self.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
@@ -177,6 +193,11 @@ impl Metrics {
         self.gossip_peers.set(census.gossip_peers);
         self.applied.set(census.applied as f64);
         self.leader.set(f64::from(u8::from(census.leader)));
+        self.clock_alarms.set(census.clock_alarms as f64);
+        self.clock_ahead.reset();
+        for (node, ahead_ms) in &census.clock_ahead_ms {
+            self.clock_ahead.with_label_values(&[node.as_str()]).set(*ahead_ms as f64 / 1000.0);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     AgentStreams, Parts,
     config::Config,
     identity::{self, Authority, AuthorityOptions, SealKey},
-    raft::{Ledger, LedgerOptions},
+    raft::{Ledger, LedgerOptions, TRANSFER_MAX},
 };
 use anyhow::{Context, bail};
 use novacron_common::wire::StreamKind;
@@ -88,8 +88,9 @@ impl Coordinator {
         }
     }
 
-    /// Stops everything, the ledger last.
+    /// Stops everything, the ledger last. A leader hands over first: the others need not find out by a time-out.
     pub async fn stop(mut self) {
+        self.hand_over().await;
         self.parts.stop.cancel();
         let ended = async {
             while self.services.join_next().await.is_some() {}
@@ -99,6 +100,20 @@ impl Coordinator {
         };
         if tokio::time::timeout(STOP_DEADLINE, ended).await.is_err() {
             tracing::warn!("not everything ended in time; nothing that was acknowledged is lost");
+        }
+    }
+}
+
+impl Coordinator {
+    async fn hand_over(&self) {
+        let ledger = &self.parts.ledger;
+        if !ledger.status().leads || ledger.members().iter().filter(|member| member.voter).count() < 2 {
+            return;
+        }
+        match tokio::time::timeout(TRANSFER_MAX, ledger.transfer(None)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "leadership could not be handed over"),
+            Err(_) => tracing::warn!("leadership was not handed over in time"),
         }
     }
 }
@@ -148,11 +163,7 @@ async fn assemble(config: Config) -> anyhow::Result<Parts> {
     };
     let seal_key = SealKey::load(&config.seal_key)?;
     let endpoint = Endpoint::bind(config.quic.listen, Arc::new(IdentityCell::new(identity)))?;
-    let options = LedgerOptions {
-        node,
-        folder: config.ledger_dir(),
-        endpoint: Some(endpoint.clone()),
-    };
+    let options = LedgerOptions { node, folder: config.ledger_dir(), endpoint: Some(endpoint.clone()) };
     let ledger = match Ledger::open(options).await {
         Ok(ledger) => ledger,
         Err(error) => {

@@ -5,6 +5,7 @@
 //! ([`codec`]), except on lanes and consoles, which turn into plain bytes after their opening frame.
 
 mod agent;
+pub mod backup;
 pub mod codec;
 mod gossip;
 mod header;

@@ -79,8 +79,8 @@ pub enum Noun {
     /// The coordinators.
     #[command(subcommand)]
     Cluster(ClusterVerb),
-    /// Follow what happens, one JSON object a line.
-    Events,
+    /// Print what happens, one JSON object a line.
+    Events(EventsArgs),
     /// Keep server, fingerprint and token in the configuration file, after trying them.
     Login,
     /// Print a shell's completions.
@@ -430,11 +430,39 @@ pub enum ClusterVerb {
     /// Show the coordinators.
     #[command(visible_alias = "status")]
     Show,
-    /// Remove a coordinator.
-    Remove {
-        /// Its node number.
-        node: u64,
+    /// Take a coordinator out. Refused if those that are left and answer could not decide anything.
+    #[command(visible_alias = "remove")]
+    Leave {
+        /// Its node number or name.
+        node: String,
     },
+    /// Print a token with which a new coordinator comes in another's place, dead or alive, in one step.
+    Replace {
+        /// The node number or name of the one that goes.
+        node: String,
+    },
+    /// Make another coordinator lead.
+    Transfer {
+        /// Its node number or name; the most advanced one if left out.
+        node: Option<String>,
+    },
+    /// Keep the whole ledger in a file, with its checksum. The CA's key in it stays sealed: a restore needs the seal
+    /// key too, which is a file of its own.
+    Backup {
+        /// Where to; `-` for standard output is not possible, because the file is checked before it gets its name.
+        file: PathBuf,
+    },
+}
+
+/// How the event stream is followed.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Connect again when the stream is cut, and go on where it was.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Begin behind the event with this token.
+    #[arg(long)]
+    pub resume: Option<String>,
 }
 
 /// A state by the name that the API has for it; serde's refusal lists all names.

@@ -1,6 +1,6 @@
 //! HTTPS to the API: one method a verb, and problems as errors.
 
-use crate::{error::CtlError, settings::Settings, tls};
+use crate::{error::CtlError, retry, settings::Settings, tls};
 use novacron_common::api::{Page, Problem};
 use reqwest::{Method, Response, header};
 use serde::{Serialize, de::DeserializeOwned};
@@ -113,20 +113,59 @@ impl Client {
         }
     }
 
+    /// `GET` of what is too long for memory, as it comes.
+    pub async fn stream(&self, path: &str) -> Result<Response, CtlError> {
+        let response = self.request(Method::GET, path).timeout(FOLLOW_MAX).send().await;
+        let response = response.map_err(|cause| self.unreachable(cause))?;
+        match problem_status(&response) {
+            None => Ok(response),
+            Some(status) => {
+                let bytes = response.bytes().await.map_err(|cause| self.unreachable(cause))?;
+                Err(as_problem(status, &bytes))
+            }
+        }
+    }
+
+    /// A `POST` that may have been done although its answer was lost is sent again with the same key: the cluster
+    /// does it once. What only looks is simply asked again.
     async fn send<B: Serialize>(
         &self,
         method: Method,
         path: &str,
         body: Option<&B>,
     ) -> Result<Vec<u8>, CtlError> {
-        let unreachable = |cause| self.unreachable(cause);
+        let key = (method == Method::POST).then(retry::key).flatten();
+        let again = method == Method::GET || key.is_some();
+        let mut pauses = retry::PAUSES.iter();
+        loop {
+            let error = match self.send_once(method.clone(), path, key.as_deref(), body).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match pauses.next() {
+                Some(pause) if again && retry::may_pass(&error) => tokio::time::sleep(*pause).await,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    async fn send_once<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&B>,
+    ) -> Result<Vec<u8>, CtlError> {
         let mut request = self.request(method, path);
+        if let Some(key) = key {
+            request = request.header(retry::HEADER, key);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(unreachable)?;
+        let response = request.send().await.map_err(|cause| self.unreachable(cause))?;
         let failed = problem_status(&response);
-        let bytes = response.bytes().await.map_err(unreachable)?.to_vec();
+        let bytes = response.bytes().await.map_err(|cause| self.unreachable(cause))?.to_vec();
         match failed {
             None => Ok(bytes),
             Some(status) => Err(as_problem(status, &bytes)),

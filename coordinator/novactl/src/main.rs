@@ -11,6 +11,7 @@ mod commands;
 mod error;
 mod output;
 mod progress;
+mod retry;
 mod settings;
 mod socket;
 mod tls;

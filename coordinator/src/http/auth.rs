@@ -102,11 +102,14 @@ impl Asked {
     }
 }
 
-/// Whether a request changes anything. A ticket is for looking; a console is the guest's keyboard.
+/// Everything there is, in one file: not for everybody who may look.
+const BACKUP_PATH: &str = "/api/v1/cluster/backup";
+
+/// Whether a request changes anything, or is as weighty. A ticket is for looking; a console is the guest's keyboard.
 fn changes(method: &Method, path: &str) -> bool {
     let looks =
         matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || path == "/api/v1/ws/tickets";
-    !looks || path.ends_with("/console")
+    !looks || path.ends_with("/console") || path == BACKUP_PATH
 }
 
 #[derive(Deserialize)]

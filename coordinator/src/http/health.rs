@@ -2,6 +2,7 @@
 //! balancers and operators in need must get it.
 
 use super::App;
+use crate::raft::ClockVerdict;
 use axum::{Json, extract::State, http::StatusCode};
 use novacron_common::api::{Health, HealthCheck};
 use std::time::Duration;
@@ -32,8 +33,11 @@ async fn live() -> Json<Health> {
 #[utoipa::path(get, path = "/health/ready", tag = "operations", operation_id = "health_ready", security(()),
     responses((status = 200, body = Health), (status = 503, body = Health)))]
 async fn ready(State(app): State<App>) -> (StatusCode, Json<Health>) {
-    let health = summary(vec![ledger(&app), quorum(&app).await]);
-    let status = match health.checks.iter().all(|check| check.ok) {
+    let needed = vec![ledger(&app), quorum(&app).await];
+    let serves = needed.iter().all(|check| check.ok);
+    // A clock that is off keeps the leader from firing, not from serving.
+    let health = summary(needed.into_iter().chain([clock(&app)]).collect());
+    let status = match serves {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
@@ -41,7 +45,7 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<Health>) {
 }
 
 async fn check_all(app: &App) -> Vec<HealthCheck> {
-    vec![ledger(app), quorum(app).await, hosts(app)]
+    vec![ledger(app), quorum(app).await, clock(app), hosts(app)]
 }
 
 fn summary(checks: Vec<HealthCheck>) -> Health {
@@ -72,6 +76,20 @@ async fn quorum(app: &App) -> HealthCheck {
         }
         Ok(Err(error)) => check("quorum", false, error.to_string()),
         Err(_) => check("quorum", false, "no quorum answers".to_owned()),
+    }
+}
+
+fn clock(app: &App) -> HealthCheck {
+    let alarms = app.ledger.read(|state| {
+        state.alarms().iter().map(|alarm| novacron_core::views::alarm(alarm).cause).collect::<Vec<_>>()
+    });
+    match (app.ledger.clock(), alarms.is_empty()) {
+        (ClockVerdict::Off { median_ahead_ms }, _) => {
+            check("clock", false, format!("the majority's clocks are {median_ahead_ms} ms ahead of this one"))
+        }
+        (_, false) => check("clock", false, alarms.join("; ")),
+        (ClockVerdict::Agrees, true) => check("clock", true, "agrees with the majority's".to_owned()),
+        (ClockVerdict::Unknown, true) => check("clock", true, "nobody to compare it with".to_owned()),
     }
 }
 

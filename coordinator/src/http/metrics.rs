@@ -42,6 +42,9 @@ async fn scrape(app: &App) -> Text {
     let mut census = app.ledger.read(count);
     let status = app.ledger.status();
     (census.applied, census.leader) = (status.applied, status.leads);
+    census.clock_alarms = app.ledger.read(|state| state.alarms().len());
+    let ahead = |m: crate::raft::MemberStatus| Some((m.node.to_string(), m.clock_ahead_ms?));
+    census.clock_ahead_ms = app.ledger.members().into_iter().filter_map(ahead).collect();
     census.gossip_peers = i64::try_from(app.agents.gossip_peers().await).unwrap_or(i64::MAX);
     let text = app.metrics.text(&census).map_err(|e| ApiError::new(ProblemCode::Internal, e.to_string()))?;
     Ok(([(header::CONTENT_TYPE, TEXT)], text))

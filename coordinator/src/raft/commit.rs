@@ -15,7 +15,7 @@ use novacron_common::wire::CoordinatorAddress;
 use novacron_core::{Applied, Command, CommandBody};
 use novacron_runtime::time::{Instant, sleep, timeout_at};
 use openraft::error::{ClientWriteError, RaftError};
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 /// How long a proposal or a read may wait for a leader and a quorum. Longer than a fail-over takes.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -123,6 +123,10 @@ impl Inner {
     /// The index up to which a state must be applied to be current; asks a quorum. For [`super::reads::run`] only:
     /// everybody else shares its rounds.
     pub async fn read_index(&self) -> Result<u64, Missed> {
+        // Asking the others would renew the lease that is to run out.
+        if !matches!(self.route(), Route::Here) {
+            return Err(Missed::Retry);
+        }
         let deadline = Instant::now() + DEADLINE;
         match timeout_at(deadline, self.raft.get_read_log_id()).await {
             Ok(Ok((read, _))) => Ok(read.map_or(0, |log_id| log_id.index)),
@@ -168,6 +172,7 @@ impl Inner {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         match leader_of(&metrics) {
+            _ if self.paused.load(Ordering::Acquire) => Route::Nowhere,
             _ if leads(&metrics) => Route::Here,
             Some(leader) if leader.node != self.node => Route::Through(leader),
             _ => Route::Nowhere,

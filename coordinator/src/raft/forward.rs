@@ -6,6 +6,7 @@ use super::{
     leadership::leads,
     ledger::Inner,
     rpc::{ForwardReply, ForwardRequest},
+    transfer,
     types::NodeId,
 };
 use novacron_common::wire::{CoordinatorAddress, StreamKind};
@@ -39,11 +40,11 @@ pub(super) async fn ask(
 /// Asks any coordinator.
 pub(super) async fn exchange(
     inner: &Inner,
-    peer: CoordinatorAddress,
+    peer: &CoordinatorAddress,
     request: &ForwardRequest,
     deadline: Instant,
 ) -> Result<ForwardReply, Missed> {
-    let mut stream = open(inner, &peer, request, deadline).await?;
+    let mut stream = open(inner, peer, request, deadline).await?;
     answer(&mut stream, deadline).await
 }
 
@@ -86,9 +87,11 @@ pub(super) async fn serve(ledger: &Ledger, mut stream: Stream) -> Result<(), Lin
     let leads = leads(&ledger.inner.raft.metrics().borrow());
     let reply = match request {
         ForwardRequest::Clock => ForwardReply::Clock(crate::identity::now()),
+        ForwardRequest::Campaign => transfer::campaign(&ledger.inner).await,
         _ if !leads => ForwardReply::NotLeader,
         ForwardRequest::Propose(bodies) => propose(ledger, bodies).await,
         ForwardRequest::ReadIndex => read_index(ledger).await,
+        ForwardRequest::Transfer { to } => ForwardReply::Transferred(ledger.inner.transfer(to).await),
     };
     stream.send(&reply).await?;
     stream.finish();

@@ -21,7 +21,7 @@ use novacron_transport::{Endpoint, LinkError, Stream};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 use tokio::sync::{broadcast, watch};
@@ -57,6 +57,8 @@ pub(super) struct Inner {
     /// Read indexes of the leader, while another leads.
     pub through: Readers,
     pub freshness: Freshness,
+    /// Leadership is being handed over: nothing is committed or confirmed here.
+    pub paused: AtomicBool,
     pub peers: Peers,
     /// When this node began.
     pub began: Instant,
@@ -94,6 +96,7 @@ impl Ledger {
             here,
             through,
             freshness: Freshness::default(),
+            paused: AtomicBool::new(false),
             peers: Peers::default(),
             began: Instant::now(),
         });
@@ -103,6 +106,7 @@ impl Ledger {
             spawn(proposer::run(inner.clone(), asks)),
             spawn(super::membership::keep(inner.clone())),
             spawn(peers::keep(inner.clone())),
+            spawn(super::alarm::keep(inner.clone())),
             spawn(reads::confirm(inner.clone())),
             spawn(reads::run(here_waiting, {
                 let inner = inner.clone();
@@ -196,6 +200,11 @@ impl Ledger {
         self.inner.machine.read(look)
     }
 
+    /// Looks at the local state together with the last log index in it.
+    pub fn read_at<R>(&self, look: impl FnOnce(u64, &State) -> R) -> R {
+        self.inner.machine.read_at(look)
+    }
+
     /// Returns once the local state has everything that was committed before the call.
     ///
     /// # Errors
@@ -219,11 +228,15 @@ impl Ledger {
         self.inner.node
     }
 
-    /// Takes a coordinator out of the address book; the leader then takes it out of the quorum.
+    /// Takes a coordinator out of the address book; the leader then takes it out of the quorum. Refused if those that
+    /// would be left could not decide anything.
     ///
     /// # Errors
     /// As [`Ledger::propose`].
     pub async fn remove_coordinator(&self, node: NodeId) -> Result<Applied, LedgerError> {
+        if let Err(refusal) = self.inner.can_do_without(node) {
+            return Ok(Applied::Refused(refusal));
+        }
         self.propose(CommandBody::CoordinatorRemove { node }).await
     }
 

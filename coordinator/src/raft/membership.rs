@@ -7,7 +7,8 @@ use super::{
     ledger::Inner,
     types::{Member, NodeId, Raft, Types},
 };
-use novacron_core::State;
+use novacron_common::spec::Fault;
+use novacron_core::{Refusal, State};
 use novacron_runtime::time;
 use openraft::{
     ChangeMembers,
@@ -16,7 +17,7 @@ use openraft::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -35,6 +36,8 @@ struct Node {
     member: Member,
     /// The last log index that it is known to have.
     matched: Option<u64>,
+    /// Whether it was heard lately.
+    answers: bool,
 }
 
 /// The next step.
@@ -46,6 +49,14 @@ enum Step {
     AddLearner(NodeId, Member),
     /// It has the log: it may vote.
     Promote(NodeId),
+    /// It has the log: it votes in the place of one that was removed, in one step. Both majorities are those of the
+    /// same number of voters all the way through, so that one that is dead already costs nothing more.
+    Replace {
+        /// Comes.
+        new: NodeId,
+        /// Goes.
+        old: NodeId,
+    },
     /// It is reached elsewhere now.
     Move(NodeId, Member),
     /// A voter was removed from the address book.
@@ -63,7 +74,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(state: &State, metrics: &Metrics) -> Self {
+    fn new(state: &State, metrics: &Metrics, answers: impl Fn(NodeId) -> bool) -> Self {
         let wanted =
             state.coordinators().iter().map(|c| (c.node, Member { quic: c.quic, http: c.http })).collect();
         let membership = metrics.membership_config.membership();
@@ -72,7 +83,8 @@ impl Seen {
         let nodes = membership
             .nodes()
             .map(|(node, at)| {
-                (*node, Node { voter: voters.contains(node), member: *at, matched: matched(node) })
+                let (voter, answers) = (voters.contains(node), answers(*node));
+                (*node, Node { voter, member: *at, matched: matched(node), answers })
             })
             .collect();
         let joint = membership.get_joint_config().len() > 1;
@@ -100,8 +112,17 @@ impl Seen {
     fn promotion(&self) -> Option<Step> {
         let ready =
             |node: &Node| !node.voter && node.matched.is_some_and(|m| m + CLOSE_ENOUGH >= self.last_log);
-        let found = self.nodes.iter().find(|(id, node)| self.wanted.contains_key(id) && ready(node));
-        found.map(|(id, _)| Step::Promote(*id))
+        let (new, _) = self.nodes.iter().find(|(id, node)| self.wanted.contains_key(id) && ready(node))?;
+        let leaves = |(id, node): &(&NodeId, &Node)| node.voter && !self.wanted.contains_key(id);
+        Some(match self.nodes.iter().find(leaves) {
+            Some((old, _)) => Step::Replace { new: *new, old: *old },
+            None => Step::Promote(*new),
+        })
+    }
+
+    /// Whether somebody is on the way in who answers: then nobody leaves before.
+    fn somebody_learns(&self) -> bool {
+        self.nodes.iter().any(|(id, node)| !node.voter && node.answers && self.wanted.contains_key(id))
     }
 
     fn addition(&self) -> Option<Step> {
@@ -114,6 +135,7 @@ impl Seen {
         let others_vote = self.nodes.iter().any(|(other, node)| other != id && node.voter);
         match node.voter {
             false => Some(Step::RemoveLearner(*id)),
+            true if self.somebody_learns() => None,
             true if others_vote => Some(Step::RemoveVoter(*id)),
             // The last voter stays: without it nothing could be committed ever again.
             true => None,
@@ -129,10 +151,12 @@ pub(super) async fn keep(inner: Arc<Inner>) {
         if metrics.running_state.is_err() {
             return;
         }
-        if !leadership::leads(&metrics) {
+        if !leadership::leads(&metrics) || inner.paused.load(Ordering::Acquire) {
             continue;
         }
-        if let Some(step) = inner.machine.read(|state| Seen::new(state, &metrics)).next() {
+        if let Some(step) =
+            inner.machine.read(|state| Seen::new(state, &metrics, |node| inner.hears(node))).next()
+        {
             take(&inner, step).await;
         }
     }
@@ -140,11 +164,51 @@ pub(super) async fn keep(inner: Arc<Inner>) {
 
 async fn take(inner: &Inner, step: Step) {
     tracing::info!(?step, "the coordinators change");
+    // Its own removal would leave the others to find out by a time-out that they have no leader.
+    if step == Step::RemoveVoter(inner.node)
+        && let Err(error) = inner.transfer(None).await
+    {
+        tracing::warn!(%error, "the leader that leaves could not hand over");
+    } else if step == Step::RemoveVoter(inner.node) {
+        return;
+    }
     // Without a quorum openraft would wait for ever; the next look begins anew.
     match time::timeout(STEP_DEADLINE, change(&inner.raft, &step)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(?step, %error, "the step was not taken; it will be tried again"),
         Err(_) => tracing::warn!(?step, "the step is not committed yet; is a majority up?"),
+    }
+}
+
+fn replaced(mut voters: BTreeSet<NodeId>, new: NodeId, old: NodeId) -> BTreeSet<NodeId> {
+    voters.remove(&old);
+    voters.insert(new);
+    voters
+}
+
+impl Inner {
+    /// Whether `node` is this one, or was heard lately.
+    fn hears(&self, node: NodeId) -> bool {
+        node == self.node || self.peers.answers(node)
+    }
+
+    /// Whether the voters that answer decide without `node` too.
+    pub fn can_do_without(&self, node: NodeId) -> Result<(), Refusal> {
+        let voters: BTreeSet<NodeId> =
+            self.raft.metrics().borrow().membership_config.membership().voter_ids().collect();
+        let rest: Vec<NodeId> = voters.iter().copied().filter(|voter| *voter != node).collect();
+        let answer = rest.iter().filter(|voter| self.hears(**voter)).count();
+        if !voters.contains(&node) || rest.is_empty() || answer > rest.len() / 2 {
+            return Ok(());
+        }
+        let left = rest.len();
+        let silent = self.silent().into_iter().filter(|silent| silent.node != node);
+        let details = silent.map(|s| Fault::new(format!("coordinator {}", s.node), s.to_string())).collect();
+        Err(Refusal::conflict(format!(
+            "without coordinator {node}, {answer} of the {left} that are left answer: no majority could decide anything"
+        ))
+        .fix("bring back whoever does not answer, or replace it first: `novactl cluster replace`")
+        .details(details))
     }
 }
 
@@ -159,6 +223,10 @@ async fn change(raft: &Raft, step: &Step) -> Changed {
         // openraft warns of this one: safe here, because a node's number stands in its certificate, so that at a
         // wrong address nobody is taken for it.
         Step::Move(node, member) => (ChangeMembers::SetNodes([(node, member)].into()), true),
+        Step::Replace { new, old } => {
+            let voters = raft.metrics().borrow().membership_config.membership().voter_ids().collect();
+            (ChangeMembers::ReplaceAllVoters(replaced(voters, new, old)), false)
+        }
         Step::RemoveVoter(node) => (ChangeMembers::RemoveVoters([node].into()), false),
         Step::RemoveLearner(node) => (ChangeMembers::RemoveNodes([node].into()), false),
     };
@@ -177,7 +245,8 @@ mod tests {
             nodes: nodes
                 .iter()
                 .map(|(id, voter, matched)| {
-                    (*id, Node { voter: *voter, member: Member::default(), matched: *matched })
+                    let answers = matched.is_some();
+                    (*id, Node { voter: *voter, member: Member::default(), matched: *matched, answers })
                 })
                 .collect(),
             last_log: LAST,
@@ -202,6 +271,17 @@ mod tests {
         assert_eq!(seen(&[1, 2], &three).next(), Some(Step::RemoveLearner(3)));
         assert_eq!(seen(&[2], &[(1, true, Some(LAST))]).next(), Some(Step::AddLearner(2, Member::default())));
         assert_eq!(seen(&[2], &[(1, true, Some(LAST)), (2, false, None)]).next(), None);
+    }
+
+    #[test]
+    fn one_comes_in_anothers_place_in_one_step_and_nobody_leaves_before() {
+        let learns = [(1, true, Some(LAST)), (2, true, Some(LAST)), (3, true, None), (4, false, Some(5))];
+        assert_eq!(seen(&[1, 2, 4], &learns).next(), None, "it has not got the log yet");
+        let ready = [(1, true, Some(LAST)), (2, true, Some(LAST)), (3, true, None), (4, false, Some(LAST))];
+        assert_eq!(seen(&[1, 2, 4], &ready).next(), Some(Step::Replace { new: 4, old: 3 }));
+        assert_eq!(replaced([1, 2, 3].into(), 4, 3), [1, 2, 4].into());
+        let silent = [(1, true, Some(LAST)), (2, true, Some(LAST)), (3, true, None), (4, false, None)];
+        assert_eq!(seen(&[1, 2, 4], &silent).next(), Some(Step::RemoveVoter(3)), "the new one is gone again");
     }
 
     #[test]

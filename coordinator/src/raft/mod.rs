@@ -7,6 +7,7 @@
 //! * `leadership`, `membership`, `peers`, `clock`: who leads, who belongs, who answers, whose clock is right;
 //! * [`Ledger`] is what everybody else holds.
 
+mod alarm;
 mod clock;
 mod commit;
 mod error;
@@ -18,12 +19,14 @@ mod network;
 mod peers;
 mod proposer;
 mod reads;
+mod restored;
 mod rpc;
 mod runtime;
 mod serving;
 mod settings;
 mod status;
 mod store;
+mod transfer;
 mod types;
 
 pub use clock::{CLOCK_OFF_MAX, ClockVerdict};
@@ -31,9 +34,11 @@ pub use error::{LedgerError, OpenError};
 pub use leadership::Leadership;
 pub use ledger::{Ledger, LedgerOptions};
 pub use peers::Silent;
+pub use restored::{begin_with, look_into};
 pub use serving::{Key, Reads, Serving};
 pub use status::{LedgerStatus, MemberStatus};
 pub use store::StoreFault;
+pub use transfer::{TRANSFER_MAX, TransferError, Transferred};
 pub use types::{Committed, Member, NodeId};
 
 #[cfg(test)]

@@ -9,15 +9,15 @@ use super::{
     types::{Member, NodeId},
 };
 use novacron_common::wire::CoordinatorAddress;
+use novacron_runtime::{
+    task::JoinSet,
+    time::{self, Instant},
+};
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
-};
-use novacron_runtime::{
-    task::JoinSet,
-    time::{self, Instant},
 };
 
 /// How often everybody is asked.
@@ -158,7 +158,7 @@ async fn ask(inner: Arc<Inner>, node: NodeId, member: Member) {
     let (asked, began) = (crate::identity::now(), Instant::now());
     let deadline = began + DEADLINE;
     if let Ok(ForwardReply::Clock(theirs)) =
-        forward::exchange(&inner, address, &ForwardRequest::Clock, deadline).await
+        forward::exchange(&inner, &address, &ForwardRequest::Clock, deadline).await
     {
         inner.peers.hear(node, ClockSample::new(asked.0, theirs.0, began.elapsed()));
     }

@@ -3,14 +3,14 @@
 //! Readers that come while a round is under way share the next one, so that their number costs no messages.
 
 use super::{LedgerError, commit::Missed, ledger::Inner};
+use novacron_runtime::{
+    spawn,
+    time::{self, Instant},
+};
 use std::{
     future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
-};
-use novacron_runtime::{
-    spawn,
-    time::{self, Instant},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 

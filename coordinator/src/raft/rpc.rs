@@ -1,6 +1,9 @@
 //! What coordinators say to each other on `Raft` and `Forward` streams.
 
-use super::types::{NodeId, Types};
+use super::{
+    transfer::{TransferError, Transferred},
+    types::{NodeId, Types},
+};
 use novacron_common::units::UnixMillis;
 use novacron_core::{Applied, CommandBody};
 use openraft::{
@@ -53,6 +56,13 @@ pub(super) enum ForwardRequest {
     ReadIndex,
     /// What does your clock say? Any coordinator answers.
     Clock,
+    /// Hand leadership over.
+    Transfer {
+        /// To whom; to anybody if left out.
+        to: Option<NodeId>,
+    },
+    /// Stand for election: the leader wants to lead no more. Asked of a voter.
+    Campaign,
 }
 
 /// Its answer.
@@ -75,4 +85,8 @@ pub(super) enum ForwardReply {
     Unknown,
     /// It says so.
     Clock(UnixMillis),
+    /// How it went.
+    Transferred(Result<Transferred, TransferError>),
+    /// It stands for election.
+    Standing,
 }

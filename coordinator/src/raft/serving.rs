@@ -5,6 +5,7 @@
 
 use novacron_common::spec::Sha256Digest;
 use novacron_core::{Applied, CommandBody, command::Keyed, record::RequestKey};
+use novacron_runtime::time::Instant;
 use std::{
     future::Future,
     sync::{
@@ -13,7 +14,6 @@ use std::{
     },
     time::Duration,
 };
-use novacron_runtime::time::Instant;
 
 /// How fresh a read must be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -14,6 +14,8 @@ const ELECTION_MAX_MS: u64 = 400;
 
 /// For how long a follower that heard from a leader votes for nobody else.
 pub(super) const LEASE: Duration = Duration::from_millis(ELECTION_MAX_MS);
+/// The longest time-out after it.
+pub(super) const ELECTION_MAX: Duration = Duration::from_millis(ELECTION_MAX_MS);
 /// Deadline of one chunk of a snapshot, milliseconds; the last one includes its installation.
 const SNAPSHOT_CHUNK_DEADLINE_MS: u64 = 30_000;
 /// Bytes of snapshot in one request, well below a frame.

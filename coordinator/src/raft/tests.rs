@@ -37,8 +37,7 @@ async fn open(folder: &Path) -> Ledger {
 async fn open_when_free(folder: &Path) -> Ledger {
     let began = Instant::now();
     loop {
-        let options =
-            LedgerOptions { node: 1, folder: folder.to_owned(), endpoint: None };
+        let options = LedgerOptions { node: 1, folder: folder.to_owned(), endpoint: None };
         match Ledger::open(options).await {
             Ok(ledger) => return ledger,
             Err(error) => assert!(began.elapsed() < Duration::from_secs(5), "{error:?}"),

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Fires that are committed in one go.
 const BATCH: usize = 256;
+/// Pause while this coordinator's clock is off.
+const CLOCK_RETRY: Duration = Duration::from_millis(500);
 /// Pause after a failed commit; the fires stay due.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -68,6 +70,10 @@ impl Reconciler for Scheduler {
 
     async fn activate(&mut self) -> Verdict {
         loop {
+            // What it takes for now may be anything: nothing fires until the clock is right, or another leads.
+            if !self.world.ledger.clock().may_fire() {
+                return Verdict::again_in(CLOCK_RETRY);
+            }
             let at = now();
             let (due, next) =
                 self.world.ledger.read(|state| (schedule::due(state, at, BATCH), schedule::next_due(state)));

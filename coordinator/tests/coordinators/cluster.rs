@@ -1,8 +1,12 @@
 //! Three coordinators: joining, replication, the loss of a leader, catching up, removal.
 
 use crate::support::{A_WHILE, Node, eventually, free_port, must_write, three, write};
-use novacron_coordinator::{config::Listen, raft::LedgerError};
-use novacron_core::Applied;
+use novacron_common::api::JoinTokenRole;
+use novacron_coordinator::{
+    config::Listen,
+    raft::{ClockVerdict, LedgerError, TransferError},
+};
+use novacron_core::{Applied, CommandBody, command::ClockAlarm};
 use novacron_transport::{LinkError, Role};
 use std::time::{Duration, Instant};
 
@@ -158,4 +162,102 @@ async fn a_coordinator_that_moved_to_other_addresses_is_found_there() {
     must_write(nodes[moved].ledger()).await;
     eventually("it receives the log", async || nodes[moved].tokens() == nodes[(moved + 1) % 3].tokens())
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_goes_where_it_is_sent_and_no_write_is_lost_meanwhile() {
+    let nodes = three(DAY).await;
+    let lead = wait_for_leader(&nodes).await;
+    let (to, asked) = (nodes[(lead + 1) % 3].number(), &nodes[(lead + 2) % 3]);
+    eventually("everybody is heard", async || nodes.iter().all(|n| n.ledger().silent().is_empty())).await;
+    let writer = {
+        let ledger = asked.ledger().clone();
+        tokio::spawn(async move {
+            for _ in 0..60 {
+                must_write(&ledger).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    };
+    let before = asked.tokens();
+    let done = asked.ledger().transfer(Some(to)).await.unwrap();
+    println!("leadership transfer: nothing was committed for {:?}", done.gap);
+    assert_eq!((done.from, done.to), (nodes[lead].number(), to));
+    writer.await.unwrap();
+    asked.ledger().linearizable().await.unwrap();
+    assert!(asked.tokens() >= before + 59, "{} then {}", before, asked.tokens());
+    let new = nodes.iter().find(|n| n.number() == to).unwrap();
+    eventually("it leads", async || new.ledger().leadership().borrow().is_leader()).await;
+    assert_eq!(asked.ledger().transfer(Some(to)).await, Err(TransferError::LeadsAlready(to)));
+    assert_eq!(asked.ledger().transfer(Some(77)).await, Err(TransferError::NoVoter(77)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stops_hands_over_first() {
+    let mut nodes = three(DAY).await;
+    let lead = wait_for_leader(&nodes).await;
+    eventually("everybody is heard", async || nodes[lead].ledger().silent().is_empty()).await;
+    let (term, number) = (nodes[lead].ledger().status().term, nodes[lead].number());
+    nodes[lead].stop().await;
+    let other = &nodes[(lead + 1) % 3];
+    // Already: nobody had to find out that it is gone.
+    let status = other.ledger().status();
+    assert!(status.term > term && status.leader.is_some_and(|l| l != number), "{status:?}");
+    must_write(other.ledger()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_coordinator_is_replaced_in_one_step() {
+    let mut nodes = three(DAY).await;
+    let lead = wait_for_leader(&nodes).await;
+    let dead = (lead + 1) % 3;
+    let number = nodes[dead].number();
+    nodes[dead].stop().await;
+    let asked = &nodes[lead];
+    let token =
+        asked.parts().authority.join_token(JoinTokenRole::Coordinator, A_WHILE, Some(number)).await.unwrap();
+    let new = Node::join_with("c9", &token.token, DAY).await;
+    let expected: Vec<u64> = (1..=4).filter(|node| *node != number).collect();
+    for node in [asked, &nodes[(lead + 2) % 3], &new] {
+        eventually("it votes in the other's place", async || node.voters() == expected).await;
+        must_write(node.ledger()).await;
+    }
+    assert_eq!(asked.ledger().members().len(), 3, "the dead one is no learner either");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_removed_whom_the_rest_could_not_do_without() {
+    let mut nodes = three(DAY).await;
+    let lead = wait_for_leader(&nodes).await;
+    let (dead, other) = ((lead + 1) % 3, (lead + 2) % 3);
+    let number = nodes[dead].number();
+    nodes[dead].stop().await;
+    let asked = nodes[lead].ledger();
+    eventually("the dead one is missed", async || asked.silent().len() == 1).await;
+    let refused = asked.remove_coordinator(nodes[other].number()).await;
+    let Ok(Applied::Refused(refusal)) = refused else { panic!("{refused:?}") };
+    assert!(refusal.details[0].field.contains(&number.to_string()), "{refusal:?}");
+    assert_eq!(asked.remove_coordinator(number).await, Ok(Applied::Done));
+    eventually("two vote", async || nodes[lead].voters().len() == 2).await;
+    must_write(nodes[other].ledger()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_are_compared_and_a_bad_one_raises_an_alarm_that_everybody_sees() {
+    let nodes = three(DAY).await;
+    let lead = wait_for_leader(&nodes).await;
+    for node in &nodes {
+        let near = |ms: Option<i64>| ms.is_some_and(|ms| ms.abs() < 500);
+        let all = async || node.ledger().members().iter().all(|m| near(m.clock_ahead_ms));
+        eventually("all clocks are compared, and near", all).await;
+        assert_eq!(node.ledger().clock(), ClockVerdict::Agrees);
+    }
+    let number = nodes[lead].number();
+    let alarm = |by| CommandBody::ClockAlarm(ClockAlarm { node: number, median_ahead_ms: by });
+    assert_eq!(nodes[lead].ledger().propose(alarm(Some(900))).await, Ok(Applied::Done));
+    let other = nodes[(lead + 1) % 3].ledger();
+    other.linearizable().await.unwrap();
+    assert!(other.read(|state| state.alarms().has(&number)));
+    // Its clock is right, so it takes that back by itself.
+    eventually("the alarm ends", async || other.read(|state| state.alarms().is_empty())).await;
 }

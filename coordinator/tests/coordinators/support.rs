@@ -89,9 +89,14 @@ impl Node {
 
     /// One more coordinator, running.
     pub async fn join(name: &str, through: &Self) -> Self {
-        let mut node = Self::new(name, through.config.certificate_validity);
         let token = through.join_token(JoinTokenRole::Coordinator, A_WHILE).await;
-        join(&node.config, &token.to_string()).await.unwrap();
+        Self::join_with(name, &token.to_string(), through.config.certificate_validity).await
+    }
+
+    /// One more coordinator, running, with this token.
+    pub async fn join_with(name: &str, token: &str, validity: Duration) -> Self {
+        let mut node = Self::new(name, validity);
+        join(&node.config, token).await.unwrap();
         node.start().await;
         node
     }

@@ -1,5 +1,6 @@
 //! One file a noun.
 
+mod backup;
 mod cluster;
 mod console;
 mod events;
@@ -48,7 +49,7 @@ pub async fn run(cli: Cli) -> Result<(), CtlError> {
         Noun::Migration(verb) => migration::run(&context, verb).await,
         Noun::Token(verb) => token::run(&context, verb).await,
         Noun::Cluster(verb) => cluster::run(&context, verb).await,
-        Noun::Events => events::run(&context).await,
+        Noun::Events(args) => events::run(&context, args).await,
         Noun::Login | Noun::Completions { .. } => Ok(()),
     }
 }

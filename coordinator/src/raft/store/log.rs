@@ -44,6 +44,13 @@ impl LogStore {
         Ok(Self { store, tree })
     }
 
+    /// Makes an empty log go on behind `at`, as if everything before had been purged. Durable when it returns.
+    pub(super) fn begin_behind(&self, at: LogId) -> Result<(), StoreFault> {
+        self.tree.put(PURGED, &encode(&at)?)?;
+        self.tree.put(VOTE, &encode(&Vote::new(at.leader_id.term, at.leader_id.node_id))?)?;
+        Ok(self.store.sync()?)
+    }
+
     fn record<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreFault> {
         self.tree.get(key)?.map(|bytes| decode(&bytes)).transpose()
     }

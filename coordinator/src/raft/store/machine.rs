@@ -70,6 +70,12 @@ impl StateMachine {
         look(&self.replica().state)
     }
 
+    /// The same, with the index of the last entry in it.
+    pub fn read_at<R>(&self, look: impl FnOnce(u64, &State) -> R) -> R {
+        let replica = self.replica();
+        look(replica.applied.last.map_or(0, |log_id| log_id.index), &replica.state)
+    }
+
     /// The index of the last applied entry, 0 before the first.
     pub fn applied_index(&self) -> u64 {
         self.replica().applied.last.map_or(0, |log_id| log_id.index)

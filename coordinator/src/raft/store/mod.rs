@@ -16,10 +16,12 @@ mod log;
 mod machine;
 mod parts;
 mod rows;
+mod seed;
 mod snapshot;
 
 pub(crate) use log::LogStore;
 pub(crate) use machine::StateMachine;
+pub(crate) use seed::{peek, seed};
 
 use super::types::StorageIoError;
 use novacron_common::wire::codec::{self, CodecError};
