@@ -234,7 +234,7 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::propose`].
     pub async fn remove_coordinator(&self, node: NodeId) -> Result<Applied, LedgerError> {
-        if let Err(refusal) = self.inner.can_do_without(node) {
+        if let Err(refusal) = self.inner.can_soon_do_without(node).await {
             return Ok(Applied::Refused(refusal));
         }
         self.propose(CommandBody::CoordinatorRemove { node }).await

@@ -23,6 +23,8 @@ use std::{
 
 /// How often the leader looks.
 const PERIOD: Duration = Duration::from_millis(250);
+/// How long to wait for voters that were not heard yet.
+const HEARING: Duration = Duration::from_secs(2);
 /// How long one step may take to be committed.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
 /// A learner votes once it is this close to the end of the log: it then catches up within a heartbeat or two.
@@ -192,8 +194,19 @@ impl Inner {
         node == self.node || self.peers.answers(node)
     }
 
+    /// As [`Inner::can_do_without`]; a node that has just begun is given the time to hear the others.
+    pub async fn can_soon_do_without(&self, node: NodeId) -> Result<(), Refusal> {
+        let deadline = time::Instant::now() + HEARING;
+        loop {
+            match self.can_do_without(node) {
+                Err(_) if time::Instant::now() < deadline => time::sleep(PERIOD).await,
+                answer => return answer,
+            }
+        }
+    }
+
     /// Whether the voters that answer decide without `node` too.
-    pub fn can_do_without(&self, node: NodeId) -> Result<(), Refusal> {
+    fn can_do_without(&self, node: NodeId) -> Result<(), Refusal> {
         let voters: BTreeSet<NodeId> =
             self.raft.metrics().borrow().membership_config.membership().voter_ids().collect();
         let rest: Vec<NodeId> = voters.iter().copied().filter(|voter| *voter != node).collect();

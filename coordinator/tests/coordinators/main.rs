@@ -1,6 +1,8 @@
 //! Coordinators together: the replicated ledger and the cluster's identity, on loopback.
 
 mod cluster;
+mod fail_over;
 mod identity;
 mod processes;
+mod restore;
 mod support;

@@ -19,14 +19,14 @@ use tempfile::TempDir;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_novacron-coordinator");
 
 /// A coordinator's folder and, while it runs, its process.
-struct Process {
-    folder: TempDir,
-    api: SocketAddr,
+pub struct Process {
+    pub folder: TempDir,
+    pub api: SocketAddr,
     child: Option<Child>,
 }
 
 impl Process {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (quic, api, path) = (free_port(), free_port(), folder.path().display().to_string());
         let text = format!(
@@ -43,15 +43,15 @@ impl Process {
         command
     }
 
-    fn output(&self, verb: &str, more: &[&str]) -> Output {
+    pub fn output(&self, verb: &str, more: &[&str]) -> Output {
         self.command(verb).args(more).output().unwrap()
     }
 
-    fn run(&mut self) {
+    pub fn run(&mut self) {
         self.child = Some(self.command("run").stdout(Stdio::null()).spawn().unwrap());
     }
 
-    fn signal(&mut self, signal: Signal) -> std::process::ExitStatus {
+    pub fn signal(&mut self, signal: Signal) -> std::process::ExitStatus {
         let mut child = self.child.take().unwrap();
         kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
         child.wait().unwrap()
@@ -68,14 +68,14 @@ impl Drop for Process {
 }
 
 /// The API of one coordinator, with the token that `init` printed.
-struct Api {
-    client: reqwest::Client,
-    token: String,
+pub struct Api {
+    pub client: reqwest::Client,
+    pub token: String,
 }
 
 impl Api {
     /// From what `init` printed and the CA certificate that it kept.
-    fn new(printed: &str, founder: &Process) -> Self {
+    pub fn new(printed: &str, founder: &Process) -> Self {
         let line = |name: &str| printed.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
         let ca = fs::read(founder.folder.path().join("data/identity/ca.der")).unwrap();
         let fingerprint = novacron_coordinator::identity::sha256(&ca).to_string();
@@ -88,7 +88,7 @@ impl Api {
         Self { client: client.build().unwrap(), token: line("token:") }
     }
 
-    async fn cluster(&self, of: &Process) -> Option<ClusterView> {
+    pub async fn cluster(&self, of: &Process) -> Option<ClusterView> {
         let asked = self.client.get(format!("https://{}/api/v1/cluster", of.api)).bearer_auth(&self.token);
         asked.send().await.ok()?.error_for_status().ok()?.json().await.ok()
     }
@@ -104,7 +104,7 @@ impl Api {
     }
 
     /// A small write.
-    async fn write(&self, to: &Process) -> bool {
+    pub async fn write(&self, to: &Process) -> bool {
         let body = TokenCreate { name: "test".into(), role: Default::default() };
         self.post::<_, TokenCreated>(to, "/api/v1/tokens", &body).await.is_some()
     }
@@ -136,7 +136,7 @@ fn running_before_a_cluster_exists_says_what_to_do() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("not a join token"));
 }
 
-async fn joined(founder: &Process, api: &Api, name: &str) -> Process {
+pub async fn joined(founder: &Process, api: &Api, name: &str) -> Process {
     let mut process = Process::new(name);
     let asked = JoinTokenCreate { role: JoinTokenRole::Coordinator, ..JoinTokenCreate::default() };
     let token: JoinTokenCreated = api.post(founder, "/api/v1/hosts/join-tokens", &asked).await.unwrap();
