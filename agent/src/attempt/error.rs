@@ -50,10 +50,12 @@ pub enum AttemptError {
         live_max: u32,
     },
     /// This agent has no means to run it.
-    #[error("{attempt} has a target that this agent cannot run: is it of an older version?")]
+    #[error("{attempt} has a target that this agent cannot run: {why}")]
     Unsupported {
         /// Which.
         attempt: AttemptKey,
+        /// Why, and what to do instead.
+        why: &'static str,
     },
     /// The command cannot be run as it is written.
     #[error("the command of {attempt} is not valid")]

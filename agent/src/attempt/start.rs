@@ -22,6 +22,10 @@ use tokio::{
     time::timeout,
 };
 
+/// Machines have no channel to their guest agent yet.
+const NO_GUEST_AGENT: &str =
+    "its machines have no channel to a guest agent. Call a service in the machine over HTTP";
+
 /// An attempt that is on disk, and what is to run it.
 struct Prepared {
     folder: Folder,
@@ -128,8 +132,8 @@ impl Shared {
                     call.map(call::Callee::Http).map_err(|cause| AttemptError::Call { attempt, cause })?;
                 Ok(Work::Call(call::Call { to, timeout: Duration::from_millis(start.timeout_ms) }))
             }
-            // A verb is the coordinator's own work.
-            JobTarget::Vm(_) | JobTarget::VmCommand(_) => Err(AttemptError::Unsupported { attempt }),
+            JobTarget::VmCommand(_) => Err(AttemptError::Unsupported { attempt, why: NO_GUEST_AGENT }),
+            JobTarget::Vm(_) => Err(AttemptError::Unsupported { attempt, why: "the coordinator does it" }),
         }
     }
 }

@@ -357,3 +357,54 @@ async fn more_attempts_than_the_host_takes_are_refused() {
     assert_eq!(runner.start(start(shell("true"))).await.unwrap(), Admitted::Accepted);
     reports.recv().await.unwrap();
 }
+
+/// Milliseconds from before the first start command to the first instruction of each attempt, sorted.
+async fn until_first_instruction(world: &mut World, starts: Vec<AttemptStart>) -> Vec<f64> {
+    let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let count = starts.len();
+    let mut asked = tokio::task::JoinSet::new();
+    for start in starts {
+        let runner = world.runner.clone();
+        asked.spawn(async move { runner.start(start).await.unwrap() });
+    }
+    assert!(asked.join_all().await.into_iter().all(|answer| answer == Admitted::Accepted));
+    let mut took = Vec::new();
+    for _ in 0..count {
+        let end = world.report().await.end;
+        assert_eq!(end.outcome, AttemptOutcome::Exited(0));
+        // A command tells its own time; a record's is that of its supervisor, to the millisecond.
+        let own = end.output.to_text().trim().parse().ok();
+        let by_supervisor = || f64::from(i32::try_from(end.started_at.unwrap().0 % 1_000_000_000).unwrap());
+        let since = own.map_or_else(
+            || by_supervisor() - (began * 1000.0) % 1_000_000_000.0,
+            |own: f64| (own - began) * 1000.0,
+        );
+        took.push(since);
+    }
+    took.sort_unstable_by(f64::total_cmp);
+    took
+}
+
+#[tokio::test]
+async fn a_hundred_at_once_all_run() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let date = || {
+        let mut target = shell("");
+        target.argv = vec!["date".into(), "+%s.%N".into()];
+        start(target)
+    };
+    let record = || AttemptStart { target: JobTarget::Record, ..start(shell("")) };
+    let makers: [(&str, &dyn Fn() -> AttemptStart); 2] = [("command", &date), ("record", &record)];
+    for (name, make) in makers {
+        let mut alone = Vec::new();
+        for _ in 0..9 {
+            alone.extend(until_first_instruction(&mut world, vec![make()]).await);
+        }
+        alone.sort_unstable_by(f64::total_cmp);
+        let together = until_first_instruction(&mut world, (0..100).map(|_| make()).collect()).await;
+        let (one, all) = (alone[4], (together[50], together[99]));
+        println!("{name}: alone p50 {one:.1} ms; 100 at once p50 {:.1} ms, last {:.1} ms", all.0, all.1);
+    }
+    world.leave_no_trace().await;
+}

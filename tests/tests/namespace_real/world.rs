@@ -10,7 +10,10 @@ use novacron_common::{
 };
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicI64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 use tempfile::TempDir;
@@ -26,7 +29,7 @@ pub fn exe() -> PathBuf {
 
 pub struct World {
     pub folder: TempDir,
-    pub runner: AttemptRunner,
+    pub runner: Arc<AttemptRunner>,
     reports: mpsc::Receiver<AttemptReport>,
 }
 
@@ -41,7 +44,7 @@ impl World {
     }
 
     pub async fn with(folder: TempDir, settings: Settings) -> Self {
-        let runner = AttemptRunner::open(folder.path(), settings).await.unwrap();
+        let runner = Arc::new(AttemptRunner::open(folder.path(), settings).await.unwrap());
         let reports = runner.reports().expect("the first caller gets the channel");
         Self { folder, runner, reports }
     }
