@@ -36,6 +36,8 @@ pub struct Metrics {
     jobs: GaugeVec,
     migrations: GaugeVec,
     fires: GaugeVec,
+    workflow_runs: GaugeVec,
+    workflows: GaugeVec,
     applied: Gauge,
     leader: Gauge,
     clock_ahead: GaugeVec,
@@ -55,6 +57,10 @@ pub struct Census {
     pub migrations: Vec<(String, u64)>,
     /// Fires by state.
     pub fires: Vec<(String, u64)>,
+    /// Workflows, enabled or not.
+    pub workflows: Vec<(String, u64)>,
+    /// Runs of workflows by state.
+    pub workflow_runs: Vec<(String, u64)>,
     /// Processes that are heard from in the gossip.
     pub gossip_peers: i64,
     /// The last log index that was applied.
@@ -112,6 +118,8 @@ impl Metrics {
             jobs: by_state("novacron_jobs", "Jobs")?,
             migrations: by_state("novacron_migrations", "Migrations that the ledger holds")?,
             fires: by_state("novacron_fires", "Fires that the ledger holds")?,
+            workflow_runs: by_state("novacron_workflow_runs", "Runs of workflows that the ledger holds")?,
+            workflows: by_state("novacron_workflows", "Workflows that the ledger holds")?,
             applied: Gauge::new("novacron_ledger_applied_index", "Last log index that was applied")?,
             leader: Gauge::new("novacron_ledger_leader", "1 if this coordinator leads")?,
             clock_ahead: GaugeVec::new(
@@ -128,7 +136,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn prometheus::core::Collector>; 14] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 16] = [
             Box::new(self.http.clone()),
             Box::new(self.vm_operations.clone()),
             Box::new(self.lateness.clone()),
@@ -139,6 +147,8 @@ impl Metrics {
             Box::new(self.jobs.clone()),
             Box::new(self.migrations.clone()),
             Box::new(self.fires.clone()),
+            Box::new(self.workflow_runs.clone()),
+            Box::new(self.workflows.clone()),
             Box::new(self.applied.clone()),
             Box::new(self.leader.clone()),
             Box::new(self.clock_ahead.clone()),
@@ -190,6 +200,8 @@ impl Metrics {
         fill(&self.jobs, &census.jobs);
         fill(&self.migrations, &census.migrations);
         fill(&self.fires, &census.fires);
+        fill(&self.workflow_runs, &census.workflow_runs);
+        fill(&self.workflows, &census.workflows);
         self.gossip_peers.set(census.gossip_peers);
         self.applied.set(census.applied as f64);
         self.leader.set(f64::from(u8::from(census.leader)));

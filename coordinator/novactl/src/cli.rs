@@ -1,5 +1,9 @@
 //! What a person types.
 
+mod workflow;
+
+pub use workflow::{NodeName, RunName, WorkflowFile, WorkflowVerb};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use novacron_common::{
     api::{HostState, MigrationState, TokenRole},
@@ -64,6 +68,9 @@ pub enum Noun {
     /// Scheduled jobs.
     #[command(subcommand)]
     Job(JobVerb),
+    /// Workflows and their runs.
+    #[command(subcommand)]
+    Workflow(WorkflowVerb),
     /// Hypervisor hosts.
     #[command(subcommand)]
     Host(HostVerb),

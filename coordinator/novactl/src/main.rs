@@ -2,13 +2,14 @@
 //!
 //! * `cli` is what a person types, and its help; `settings` is where the address and the token come from;
 //! * `client` is HTTPS with the cluster's CA pinned; `socket` the same for WebSockets;
-//! * `commands` has one file a noun; `output` prints tables or JSON; `progress` follows long work;
+//! * `commands` has one file a noun; `output` prints tables or JSON, `graph` graphs; `progress` follows long work;
 //! * `error` decides the exit code.
 
 mod cli;
 mod client;
 mod commands;
 mod error;
+mod graph;
 mod output;
 mod progress;
 mod retry;

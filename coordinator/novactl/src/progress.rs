@@ -3,7 +3,7 @@
 use crate::{client::Client, error::CtlError, output::word};
 use indicatif::{ProgressBar, ProgressStyle};
 use novacron_common::{
-    api::{MigrationState, MigrationView, VmDesired, VmView},
+    api::{MigrationState, MigrationView, NodeRunState, RunDetail, VmDesired, VmView},
     record::{Progress, VmState},
     units::ByteCount,
 };
@@ -30,6 +30,25 @@ pub async fn migration(client: &Client, id: &str) -> Result<MigrationView, CtlEr
                     Err(CtlError::Outcome(format!("the migration {}: {}", word(&other), view.status.message)))
                 }
             };
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Follows a run of a workflow until it has ended, well or not.
+pub async fn run(client: &Client, path: &str) -> Result<(), CtlError> {
+    let bar = bar(1, "{msg:30} {bar:40} {pos}/{len}  {elapsed}");
+    loop {
+        let view: RunDetail = client.get(path).await?;
+        let counts = view.run.nodes;
+        bar.set_length(u64::from(counts.total));
+        bar.set_position(u64::from(counts.total.saturating_sub(counts.pending + counts.active)));
+        let asks = view.node_runs.iter().find(|node| node.state == NodeRunState::AwaitingApproval);
+        let asks = asks.map_or_else(String::new, |node| format!(" ({} asks for approval)", node.id));
+        bar.set_message(format!("{}{asks}", word(&view.run.state)));
+        if view.run.state.is_final() {
+            bar.finish_and_clear();
+            return Ok(());
         }
         tokio::time::sleep(EVERY).await;
     }

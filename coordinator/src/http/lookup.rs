@@ -3,12 +3,12 @@
 
 use super::problem::{ApiError, ApiResult};
 use novacron_common::{
-    ids::{HostId, JobId, TemplateId, VmId},
+    ids::{HostId, JobId, TemplateId, VmId, WorkflowId},
     spec::Name,
 };
 use novacron_core::{
     State,
-    record::{HostRecord, JobRecord, TemplateRecord, VmRecord},
+    record::{HostRecord, JobRecord, TemplateRecord, VmRecord, WorkflowRecord},
 };
 use std::str::FromStr;
 
@@ -43,6 +43,14 @@ pub fn job<'s>(state: &'s State, key: &str) -> ApiResult<&'s JobRecord> {
     resolve::<JobId>(key, |name| state.index().job_named(name))
         .and_then(|id| state.job(id))
         .ok_or_else(|| ApiError::not_found("job", key))
+}
+
+/// The workflow with this id or name.
+pub fn workflow<'s>(state: &'s State, key: &str) -> ApiResult<&'s WorkflowRecord> {
+    resolve::<WorkflowId>(key, |name| state.index().workflow_named(name))
+        .and_then(|id| state.workflow(id))
+        .filter(|workflow| !workflow.removed)
+        .ok_or_else(|| ApiError::not_found("workflow", key))
 }
 
 /// The host that a body's field names: if there is none, the field is at fault and not the path.

@@ -58,6 +58,8 @@ fn count(state: &Ledger) -> Census {
         jobs: tally(state.jobs().iter().map(|j| enabled(j.spec.enabled))),
         migrations: tally(state.migrations().iter().map(|m| text(&m.state))),
         fires: tally(state.fires().iter().map(|f| text(&f.state))),
+        workflows: tally(state.workflows().iter().filter(|w| !w.removed).map(|w| enabled(w.head.enabled))),
+        workflow_runs: tally(state.runs().iter().filter(|r| !r.forgotten).map(|r| text(&r.state))),
         ..Census::default()
     }
 }

@@ -26,6 +26,7 @@ mod templates;
 mod tickets;
 mod tokens;
 mod vms;
+mod workflows;
 
 pub use openapi::document;
 pub use problem::{ApiError, ApiResult};
@@ -81,6 +82,7 @@ pub fn router(app: &App) -> Router {
     let (routes, document) = openapi::routes().split_for_parts();
     let routes = routes
         .merge(jobs::aliases())
+        .merge(workflows::aliases())
         .merge(events::aliases())
         .merge(openapi::pages(document))
         .fallback(problem::no_such_path)

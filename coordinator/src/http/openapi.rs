@@ -3,6 +3,7 @@
 
 use super::{
     App, cluster, console, events, health, hosts, job_logs, jobs, metrics, migrations, templates, tokens, vms,
+    workflows,
 };
 use axum::{Json, Router, routing::get};
 use utoipa::{
@@ -26,7 +27,7 @@ pub const PAGE_PATH: &str = "/docs";
         title = "NovaCron",
         description = "Machines and jobs over one replicated ledger. Every error is an RFC 9457 problem with a \
                        stable `code`, its `cause` and a `fix`. Everything but `/health…` needs \
-                       `Authorization: Bearer nva1.…`. `/api/jobs…` is an alias of `/api/v1/jobs…`, `/ws/status` of \
+                       `Authorization: Bearer nva1.…`. `/api/jobs…` and `/api/workflows…` are aliases of `/api/v1/…`, `/ws/status` of \
                        `/api/v1/ws`, `/metrics` of `/api/v1/metrics`.",
     ),
     security(("token" = [])),
@@ -55,6 +56,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(migrations::routes())
         .merge(jobs::routes())
         .merge(job_logs::routes())
+        .merge(workflows::routes())
         .merge(tokens::routes())
         .merge(cluster::routes())
         .merge(events::routes())

@@ -11,6 +11,7 @@ mod lanes;
 mod migrations;
 mod scheduler;
 mod vms;
+mod workflows;
 
 pub use driver::{Reconciler, Verdict};
 
@@ -57,6 +58,7 @@ pub async fn run(world: World) {
     let mut tasks = JoinSet::new();
     tasks.spawn(drive(world.clone(), scheduler::Scheduler::new));
     tasks.spawn(drive(world.clone(), attempts::Attempts::new));
+    tasks.spawn(drive(world.clone(), workflows::Workflows::new));
     tasks.spawn(drive(world.clone(), vms::Vms::new));
     tasks.spawn(drive(world.clone(), migrations::Migrations::new));
     tasks.spawn(drive(world.clone(), hosts::Hosts::new));

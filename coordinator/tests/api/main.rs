@@ -14,3 +14,4 @@ mod machines;
 mod migrations;
 mod replicas;
 mod requests;
+mod workflows;

@@ -12,6 +12,7 @@ mod migration;
 mod template;
 mod token;
 mod vm;
+mod workflow;
 
 use crate::{
     cli::{Cli, Format, Noun},
@@ -44,6 +45,7 @@ pub async fn run(cli: Cli) -> Result<(), CtlError> {
     match cli.noun {
         Noun::Vm(verb) => vm::run(&context, verb).await,
         Noun::Job(verb) => job::run(&context, verb).await,
+        Noun::Workflow(verb) => workflow::run(&context, verb).await,
         Noun::Host(verb) => host::run(&context, verb).await,
         Noun::Template(verb) => template::run(&context, verb).await,
         Noun::Migration(verb) => migration::run(&context, verb).await,

@@ -7,6 +7,7 @@ use novacron_common::{
         AttemptEnd, AttemptOutcome, AttemptReport, HostStatus, InboundState, MigrationReport, OutboundState,
         Output, SideState, VmAction, VmAssignment, VmObservation, VmState,
     },
+    spec::JobTarget,
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
     wire::{AgentCommand, AgentReply, AttemptStart, ControlRequest, Directory, LogChunk, StreamKind},
 };
@@ -158,7 +159,7 @@ impl World {
         self.side(migration, SideState::Outbound(OutboundState::Gone(report)))
     }
 
-    /// It prints its name and succeeds; the end is reported like a real one.
+    /// It prints its name and succeeds; the end is reported like a real one. `fail` fails, and `result X` leaves X.
     fn attempt(self: &Arc<Self>, start: AttemptStart) -> AgentReply {
         {
             let mut state = self.state.lock().unwrap();
@@ -185,8 +186,13 @@ impl World {
     }
 
     async fn report_end(&self, start: &AttemptStart) {
+        let argv: &[String] = match &start.target {
+            JobTarget::Command(command) => &command.argv,
+            _ => &[],
+        };
+        let verb = argv.first().map_or("", String::as_str);
         let end = AttemptEnd {
-            outcome: AttemptOutcome::Exited(0),
+            outcome: AttemptOutcome::Exited(i32::from(verb == "fail")),
             started_at: Some(now()),
             ended_at: now(),
             output: Output {
@@ -194,7 +200,7 @@ impl World {
                 tail: Vec::new(),
                 total: 40,
             },
-            result: None,
+            result: argv.get(1).filter(|_| verb == "result").cloned(),
         };
         let report = AttemptReport { attempt: start.attempt, epoch: start.epoch, end };
         let link = self.link.subscribe().wait_for(Option::is_some).await.unwrap().clone().unwrap();
