@@ -60,6 +60,7 @@ struct RawConfig {
     coordinator: RawCoordinator,
     http: RawHttp,
     certificates: RawCertificates,
+    jobs: RawJobs,
     log: RawLog,
 }
 
@@ -89,6 +90,13 @@ struct RawCertificates {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct RawJobs {
+    lease_seconds: Option<u64>,
+    attempts_per_host: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct RawLog {
     level: Option<String>,
     format: Option<String>,
@@ -112,6 +120,29 @@ pub struct HttpConfig {
     pub advertise: SocketAddr,
     /// Plain HTTP, on a loopback address only.
     pub plain_loopback: Option<SocketAddr>,
+}
+
+/// How attempts are given to hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobsConfig {
+    /// How long an attempt that kills itself lives on without word from a leader.
+    pub lease: Duration,
+    /// Attempts that run on one host at a time; more wait, the highest priority first.
+    pub attempts_per_host: u32,
+}
+
+impl JobsConfig {
+    /// How long after its last grant an attempt is certain to be gone. The margin covers clocks whose rates differ by
+    /// up to 5 %, and the two seconds within which a supervisor that was woken late kills its cgroup.
+    pub fn lease_over(&self) -> Duration {
+        self.lease + self.lease / 20 + Duration::from_secs(2)
+    }
+}
+
+impl Default for JobsConfig {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(30), attempts_per_host: 64 }
+    }
 }
 
 /// How log lines look.
@@ -147,6 +178,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// How long certificates are good for; they are renewed half-way.
     pub certificate_validity: Duration,
+    /// How attempts are given to hosts.
+    pub jobs: JobsConfig,
     /// The log.
     pub log: LogConfig,
 }
@@ -176,6 +209,7 @@ impl Config {
         let https = listen(["http.listen", "http.advertise"], https, HTTP_LISTEN, &mut faults);
         let plain_loopback = loopback(raw.http.plain_loopback, &mut faults);
         let certificate_validity = validity(raw.certificates.validity_seconds, &mut faults);
+        let jobs = jobs(&raw.jobs, &mut faults);
         let log = log(raw.log, &mut faults);
         let config = name.zip(quic).zip(https).zip(log).map(|(((name, quic), https), log)| Self {
             name,
@@ -184,6 +218,7 @@ impl Config {
             quic,
             http: HttpConfig { listen: https.listen, advertise: https.advertise, plain_loopback },
             certificate_validity,
+            jobs,
             log,
         });
         faults.into_result(config)
@@ -246,6 +281,19 @@ fn listen(
         return None;
     }
     Some(Listen { listen, advertise })
+}
+
+fn jobs(raw: &RawJobs, faults: &mut Faults) -> JobsConfig {
+    let usual = JobsConfig::default();
+    let lease = raw.lease_seconds.map_or(usual.lease, Duration::from_secs);
+    if !(5..=3600).contains(&lease.as_secs()) {
+        faults.add("jobs.lease_seconds", "must be 5 to 3600");
+    }
+    let attempts_per_host = raw.attempts_per_host.unwrap_or(usual.attempts_per_host);
+    if !(1..=10_000).contains(&attempts_per_host) {
+        faults.add("jobs.attempts_per_host", "must be 1 to 10000");
+    }
+    JobsConfig { lease, attempts_per_host }
 }
 
 fn loopback(given: Option<String>, faults: &mut Faults) -> Option<SocketAddr> {

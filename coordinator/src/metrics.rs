@@ -2,8 +2,8 @@
 //! are computed from its state at each scrape, so they cannot drift from it.
 
 use prometheus::{
-    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ pub struct Metrics {
     http: HistogramVec,
     vm_operations: CounterVec,
     lateness: Histogram,
+    overdue: Counter,
     /// Clients of the event stream.
     pub event_clients: IntGauge,
     gossip_peers: IntGauge,
@@ -108,6 +109,10 @@ impl Metrics {
                 &["operation", "status", "tenant"],
             )?,
             lateness: Histogram::with_opts(lateness)?,
+            overdue: Counter::new(
+                "novacron_fires_overdue_total",
+                "Fires that were not started in time, or had not succeeded when they were expected to",
+            )?,
             event_clients: IntGauge::new("novacron_event_clients", "Clients of the event stream")?,
             gossip_peers: IntGauge::new(
                 "novacron_gossip_peers",
@@ -136,7 +141,8 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn prometheus::core::Collector>; 16] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 17] = [
+            Box::new(self.overdue.clone()),
             Box::new(self.http.clone()),
             Box::new(self.vm_operations.clone()),
             Box::new(self.lateness.clone()),
@@ -174,6 +180,11 @@ impl Metrics {
     /// Notes how late a fire was committed.
     pub fn fire_lateness(&self, late: Duration) {
         self.lateness.observe(late.as_secs_f64());
+    }
+
+    /// Notes fires whose deadline has passed.
+    pub fn fires_overdue(&self, count: usize) {
+        self.overdue.inc_by(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }
 
     /// The metrics in Prometheus' text format (version 0.0.4).

@@ -44,6 +44,7 @@ fn world(parts: &Parts, agents: &Agents, metrics: Arc<Metrics>) -> World {
         agents: agents.clone(),
         metrics,
         grace: HostGrace::default(),
+        jobs: parts.config.jobs,
         stop: parts.stop.clone(),
     }
 }

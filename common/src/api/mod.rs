@@ -23,11 +23,12 @@ pub use event::{Event, EventKind};
 pub use host::{HostState, HostView, JoinTokenCreate, JoinTokenCreated, JoinTokenRole};
 pub use job::{
     AttemptView, BackoffBody, CommandTargetBody, ConcurrencyBody, ExecuteAccepted, FireState, FireView,
-    HttpBody, JobCreate, JobTargetBody, JobUpdate, JobView, MisfireBody, MisfirePolicyBody, Period, parse_duration,
-    RetentionBody, RetryBody, RetryOnBody, StatusBody, VmCommandBody, VmVerbBody,
+    HttpBody, JobCreate, JobStatus, JobTargetBody, JobUpdate, JobView, LedgerEntry, LedgerTotals, LedgerView,
+    MisfireBody, MisfirePolicyBody, Period, RetentionBody, RetryBody, RetryOnBody, StatusBody, TickState,
+    VmCommandBody, VmVerbBody, parse_duration,
 };
 pub use migration::{MigrateRequest, MigrationState, MigrationStatus, MigrationView};
-pub use page::{Page, PageQuery};
+pub use page::{JobQuery, Page, PageQuery};
 pub use problem::{Problem, ProblemCode};
 pub use schedule::{PreviewTick, ScheduleWarning, Transition};
 pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};

@@ -19,6 +19,25 @@ pub struct PageQuery {
     pub status: Option<String>,
 }
 
+/// Query of the list of jobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct JobQuery {
+    /// At most this many, 1 to 1000 (default 100). A filtered page may be shorter and still have a next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Only those that are `active`, `paused`, `finished` or `deleting`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Only those with this label, as `key=value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
 impl PageQuery {
     /// Size of a page where none is asked for.
     pub const LIMIT_DEFAULT: u32 = 100;

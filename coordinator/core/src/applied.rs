@@ -126,6 +126,8 @@ pub enum Applied {
         /// The epoch that the target runs under.
         epoch: Epoch,
     },
+    /// Ticks were dealt with: the fires that came of them.
+    TicksCommitted(Vec<FireKey>),
     /// Of each command of a batch, in order.
     Batch(Vec<Applied>),
     /// A keyed command was applied before: what came of it then.

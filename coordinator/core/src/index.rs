@@ -6,9 +6,12 @@ mod workflow;
 pub use workflow::{Counts, WorkflowIndex};
 pub(crate) use workflow::{definition_of, nodes_of};
 
-use crate::record::{Claim, RequestKey, RequestRecord, VmRecord};
+use crate::{
+    fire_index::FireIndex,
+    record::{Claim, RequestKey, RequestRecord, VmRecord},
+};
 use novacron_common::{
-    ids::{FireKey, HostId, JobId, MigrationId, TemplateId, VmId, WorkflowId},
+    ids::{HostId, JobId, MigrationId, TemplateId, VmId, WorkflowId},
     record::VmState,
     spec::Name,
     units::{ByteCount, UnixMillis},
@@ -52,10 +55,7 @@ pub struct Indices {
     vms_on: BTreeSet<(HostId, VmId)>,
     vms_in: BTreeSet<(u8, VmId)>,
     pub(crate) due: BTreeSet<(UnixMillis, JobId)>,
-    pub(crate) waiting: BTreeSet<(UnixMillis, FireKey)>,
-    running: BTreeSet<(HostId, FireKey)>,
-    attempts_on: BTreeMap<HostId, u32>,
-    pub(crate) fires_of: BTreeMap<JobId, u32>,
+    pub(crate) fires: FireIndex,
     pub(crate) migrating: BTreeSet<MigrationId>,
     request_ages: BTreeSet<(UnixMillis, RequestKey)>,
     request_bytes: usize,
@@ -126,35 +126,14 @@ impl Indices {
         self.due.iter().copied()
     }
 
-    /// Fires that wait for an attempt, by the instant from which they may have one.
-    pub fn waiting(&self) -> impl Iterator<Item = (UnixMillis, FireKey)> {
-        self.waiting.iter().copied()
-    }
-
-    /// Fires with an attempt on a host.
-    pub fn running_on(&self, host: HostId) -> impl Iterator<Item = FireKey> {
-        let from = (host, FireKey { job: JobId::from_u128(0), ..FIRE_FIRST });
-        self.running.range(from..).take_while(move |(h, _)| *h == host).map(|(_, fire)| *fire)
-    }
-
-    /// How many attempts run on a host.
-    pub fn attempts_on(&self, host: HostId) -> u32 {
-        self.attempts_on.get(&host).copied().unwrap_or(0)
-    }
-
-    /// Fires with an attempt on any host.
-    pub fn running(&self) -> impl Iterator<Item = (HostId, FireKey)> {
-        self.running.iter().copied()
+    /// What is derived from fires and attempts.
+    pub const fn fires(&self) -> &FireIndex {
+        &self.fires
     }
 
     /// Migrations that have not ended.
     pub fn migrating(&self) -> impl Iterator<Item = MigrationId> {
         self.migrating.iter().copied()
-    }
-
-    /// Fires on record of a job.
-    pub fn fires_of(&self, job: JobId) -> u32 {
-        self.fires_of.get(&job).copied().unwrap_or(0)
     }
 
     /// The oldest request with an idempotency key.
@@ -215,21 +194,6 @@ impl Indices {
         }
     }
 
-    pub(crate) fn add_attempt(&mut self, host: HostId, fire: FireKey) {
-        self.running.insert((host, fire));
-        *self.attempts_on.entry(host).or_default() += 1;
-    }
-
-    pub(crate) fn drop_attempt(&mut self, host: HostId, fire: FireKey) {
-        self.running.remove(&(host, fire));
-        if let Some(count) = self.attempts_on.get_mut(&host) {
-            *count -= 1;
-            if *count == 0 {
-                self.attempts_on.remove(&host);
-            }
-        }
-    }
-
     pub(crate) fn reserve(&mut self, host: HostId, claim: &Claim) {
         let usage = self.usage.entry(host).or_default();
         usage.claims += 1;
@@ -249,12 +213,6 @@ impl Indices {
         }
     }
 }
-
-const FIRE_FIRST: FireKey = FireKey {
-    job: JobId::from_u128(0),
-    scheduled_at: UnixMillis(i64::MIN),
-    cause: novacron_common::ids::FireCause::Schedule,
-};
 
 const fn state_number(state: VmState) -> u8 {
     match state {

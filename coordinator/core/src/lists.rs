@@ -3,15 +3,15 @@
 
 use crate::{
     applied::Refusal,
-    apply::fires_of,
-    record::{HostRecord, MigrationRecord, VmRecord},
+    fire_index::fires_of,
+    record::{HostRecord, JobRecord, MigrationRecord, VmRecord},
     state::{State, Stored},
     views::{self, Outputs, Shapes},
 };
 use novacron_common::{
     api::{
-        FireView, HostState, HostView, JobView, MigrationState, MigrationView, Page, PageQuery, ProblemCode,
-        RunView, TemplateView, TokenView, VmView, WorkflowView,
+        FireView, HostState, HostView, JobQuery, JobStatus, JobView, MigrationState, MigrationView, Page,
+        PageQuery, ProblemCode, RunView, TemplateView, TokenView, VmView, WorkflowView,
     },
     ids::{BadId, FireKey, JobId, RunId, VmId, WorkflowId},
     record::VmState,
@@ -55,12 +55,53 @@ pub fn templates(state: &State, query: &PageQuery) -> Result<Page<TemplateView>,
     table(state, query, views::template)
 }
 
-/// Jobs.
+/// Jobs that are looked at for one filtered page; a page costs no more, whatever it is filtered by.
+const JOBS_SCANNED: usize = 10_000;
+
+/// Jobs, by `?status=` and `?label=` if given.
 ///
 /// # Errors
 /// As [`vms`].
-pub fn jobs(state: &State, query: &PageQuery) -> Result<Page<JobView>, Refusal> {
-    table(state, query, views::job)
+pub fn jobs(state: &State, query: &JobQuery) -> Result<Page<JobView>, Refusal> {
+    let wanted = query.status.as_deref().map(job_status).transpose()?;
+    let label = query.label.as_deref().map(label).transpose()?;
+    let plain = PageQuery { limit: query.limit, cursor: query.cursor.clone(), status: None };
+    if wanted.is_none() && label.is_none() {
+        return table(state, &plain, |job| views::job(state, job));
+    }
+    let holds = |job: &JobRecord| {
+        let status = state.pulse(job.id).map(|pulse| views::status(job, pulse));
+        let labelled = label.is_none_or(|(key, value)| job.spec.labels.get(key).is_some_and(|v| v == value));
+        labelled && (wanted.is_none() || status == wanted)
+    };
+    let mut items = Vec::new();
+    let (limit, mut last) = (limit(&plain)?, None);
+    let mut rows = state.jobs().after(cursor::<JobId>(&plain)?);
+    for job in rows.by_ref().take(JOBS_SCANNED) {
+        last = Some(job.id);
+        if holds(job) {
+            items.push(views::job(state, job));
+        }
+        if items.len() == limit {
+            break;
+        }
+    }
+    let more = rows.next().is_some();
+    Ok(Page { items, next_cursor: last.filter(|_| more).map(|id| id.to_string()) })
+}
+
+fn label(text: &str) -> Result<(&str, &str), Refusal> {
+    text.split_once('=').ok_or_else(|| wrong("label", "must be key=value".to_owned()))
+}
+
+fn job_status(text: &str) -> Result<JobStatus, Refusal> {
+    match text {
+        "active" => Ok(JobStatus::Active),
+        "paused" => Ok(JobStatus::Paused),
+        "finished" => Ok(JobStatus::Finished),
+        "deleting" => Ok(JobStatus::Deleting),
+        _ => Err(wrong("status", "must be one of active, paused, finished, deleting".to_owned())),
+    }
 }
 
 /// Workflows, without their nodes.

@@ -7,13 +7,12 @@ use crate::{
     key::OnlyRow,
     record::{
         AlarmRecord, ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord, CoordinatorRecord,
-        FireRecord, HostRecord, JobRecord, JoinTokenRecord, MigrationRecord, RequestKey, RequestRecord,
-        TemplateRecord, TicketRecord, VmRecord,
+        FireRecord, HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord, MigrationRecord,
+        RequestKey, RequestRecord, TemplateRecord, TicketRecord, VmRecord,
     },
     table::{Row, TableId},
 };
 use novacron_common::{
-    api::FireState,
     ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
     spec::Sha256Digest,
 };
@@ -117,13 +116,33 @@ impl Row for JobRecord {
     }
     fn enter(&self, index: &mut Indices) {
         index.name(Named::Job(self.id), &self.spec.name);
-        index.due.extend(self.next_at.map(|at| (at, self.id)));
     }
     fn leave(&self, index: &mut Indices) {
         index.unname(Named::Job(self.id), &self.spec.name);
+    }
+}
+
+impl Row for JobPulse {
+    type Key = JobId;
+    const TABLE: TableId = TableId::Pulses;
+    fn key(&self) -> JobId {
+        self.id
+    }
+    fn enter(&self, index: &mut Indices) {
+        index.due.extend(self.next_at.map(|at| (at, self.id)));
+    }
+    fn leave(&self, index: &mut Indices) {
         if let Some(at) = self.next_at {
             index.due.remove(&(at, self.id));
         }
+    }
+}
+
+impl Row for HistoryRecord {
+    type Key = JobId;
+    const TABLE: TableId = TableId::History;
+    fn key(&self) -> JobId {
+        self.job
     }
 }
 
@@ -134,29 +153,10 @@ impl Row for FireRecord {
         self.key
     }
     fn enter(&self, index: &mut Indices) {
-        *index.fires_of.entry(self.key.job).or_default() += 1;
-        match (self.state, self.host) {
-            (FireState::Waiting, _) => {
-                index.waiting.insert((self.not_before, self.key));
-            }
-            (_, Some(host)) => index.add_attempt(host, self.key),
-            _ => (),
-        }
+        index.fires.enter(self);
     }
     fn leave(&self, index: &mut Indices) {
-        if let Some(count) = index.fires_of.get_mut(&self.key.job) {
-            *count -= 1;
-            if *count == 0 {
-                index.fires_of.remove(&self.key.job);
-            }
-        }
-        match (self.state, self.host) {
-            (FireState::Waiting, _) => {
-                index.waiting.remove(&(self.not_before, self.key));
-            }
-            (_, Some(host)) => index.drop_attempt(host, self.key),
-            _ => (),
-        }
+        index.fires.leave(self);
     }
 }
 
@@ -165,6 +165,12 @@ impl Row for AttemptRecord {
     const TABLE: TableId = TableId::Attempts;
     fn key(&self) -> AttemptKey {
         self.key
+    }
+    fn enter(&self, index: &mut Indices) {
+        index.fires.enter_attempt(self);
+    }
+    fn leave(&self, index: &mut Indices) {
+        index.fires.leave_attempt(self);
     }
 }
 

@@ -8,9 +8,9 @@ use crate::{
     key::OnlyRow,
     record::{
         AlarmRecord, ApiTokenRecord, AttemptRecord, ClockRecord, ClusterRecord, CoordinatorRecord,
-        FireRecord, HostRecord, JobRecord, JoinTokenRecord, MigrationRecord, NodeKey, NodeRecord,
-        NodeRunRecord, RequestKey, RequestRecord, RunInputRecord, RunRecord, TaskRecord, TemplateRecord,
-        TicketRecord, VmRecord, WorkflowRecord,
+        FireRecord, HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord, MigrationRecord,
+        NodeKey, NodeRecord, NodeRunRecord, RequestKey, RequestRecord, RunInputRecord, RunRecord, TaskRecord,
+        TemplateRecord, TicketRecord, VmRecord, WorkflowRecord,
     },
     table::{Change, DecodeError, Row, Table, TableId},
 };
@@ -34,6 +34,8 @@ pub struct State {
     templates: Table<TemplateRecord>,
     vms: Table<VmRecord>,
     jobs: Table<JobRecord>,
+    pulses: Table<JobPulse>,
+    history: Table<HistoryRecord>,
     fires: Table<FireRecord>,
     attempts: Table<AttemptRecord>,
     migrations: Table<MigrationRecord>,
@@ -102,6 +104,8 @@ stored! {
     TemplateRecord in templates,
     VmRecord in vms,
     JobRecord in jobs,
+    JobPulse in pulses,
+    HistoryRecord in history,
     FireRecord in fires,
     AttemptRecord in attempts,
     MigrationRecord in migrations,
@@ -272,6 +276,16 @@ impl State {
     /// A job.
     pub fn job(&self, id: JobId) -> Option<&JobRecord> {
         self.jobs.get(&id)
+    }
+
+    /// What changes with each tick of a job.
+    pub fn pulse(&self, id: JobId) -> Option<&JobPulse> {
+        self.pulses.get(&id)
+    }
+
+    /// The summaries of a job's ticks.
+    pub fn history(&self, job: JobId) -> Option<&HistoryRecord> {
+        self.history.get(&job)
     }
 
     /// A fire.

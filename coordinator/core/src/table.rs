@@ -69,6 +69,10 @@ table_ids! {
     Tickets = 21 "tickets",
     /// Coordinators whose clock is off.
     Alarms = 22 "alarms",
+    /// What changes with each tick of a job.
+    Pulses = 23 "pulses",
+    /// Ticks of jobs, summarised.
+    History = 24 "history",
     /// Workflows.
     Workflows = 30 "workflows",
     /// Nodes of workflows' definitions.

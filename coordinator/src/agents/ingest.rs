@@ -77,7 +77,7 @@ pub(super) fn vm_change(
 
 /// The command for an attempt's end: only the host that was given the attempt may report it.
 pub(super) fn attempt_end(state: &State, host: HostId, report: AttemptReport) -> Option<CommandBody> {
-    let given_to = state.attempt(report.attempt).map(|attempt| attempt.host);
+    let given_to = state.attempt(report.attempt).and_then(|attempt| attempt.host);
     (given_to == Some(host)).then(|| CommandBody::AttemptEnd(Box::new(report)))
 }
 

@@ -36,6 +36,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(show, remove))
         .routes(routes!(cordon))
         .routes(routes!(uncordon))
+        .routes(routes!(fence))
         .routes(routes!(join_token))
 }
 
@@ -104,6 +105,17 @@ async fn cordon(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Js
     responses((status = 200, body = HostView), (status = "default", body = Problem)))]
 async fn uncordon(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json<HostView>> {
     set_cordon(&app, &key, false).await
+}
+
+/// Declare a host off that is out of sight: you vouch that nothing runs there any more. Its attempts count as lost,
+/// and are tried elsewhere as their jobs say; should it come back with one all the same, that is killed.
+#[utoipa::path(post, path = "/api/v1/hosts/{host}/fence", tag = "hosts", operation_id = "fence_host",
+    params(("host" = String, Path, description = "Id or name")),
+    responses((status = 200, body = HostView), (status = "default", body = Problem)))]
+async fn fence(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json<HostView>> {
+    let host = find(&app, &key).await?;
+    app.propose(CommandBody::HostFence { host }).await?;
+    show(State(app.clone()), Path(host.to_string())).await
 }
 
 async fn set_cordon(app: &App, key: &str, cordoned: bool) -> ApiResult<Json<HostView>> {

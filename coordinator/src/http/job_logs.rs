@@ -88,8 +88,12 @@ async fn find(app: &App, job: &str, fire: &str, number: u32) -> ApiResult<(Attem
         let attempt = AttemptKey { fire: key, number };
         let record =
             state.attempt(attempt).ok_or_else(|| ApiError::not_found("attempt", &attempt.to_string()))?;
-        let known =
-            record.end.as_ref().map_or(Known::RunsOn(record.host), |end| Known::Ended(end.output.clone()));
+        let known = match (&record.end, record.host) {
+            (Some(end), _) => Known::Ended(end.output.clone()),
+            (None, Some(host)) => Known::RunsOn(host),
+            // Done by the coordinators themselves, which print nothing.
+            (None, None) => Known::Ended(Output::default()),
+        };
         Ok((attempt, known))
     })
     .await?

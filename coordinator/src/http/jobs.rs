@@ -1,4 +1,4 @@
-//! `/api/v1/jobs`, and its un-versioned alias `/api/jobs`: schedules and their fires.
+//! `/api/v1/jobs`, and its un-versioned alias `/api/jobs`: schedules, and what became of their ticks. Fires are in `fires`.
 
 use super::{
     App,
@@ -10,10 +10,11 @@ use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
+    response::{IntoResponse, Response},
 };
 use novacron_common::{
-    api::{ExecuteAccepted, FireView, JobCreate, JobUpdate, JobView, Page, PageQuery, Problem},
-    ids::{FireKey, JobId},
+    api::{ExecuteAccepted, JobCreate, JobQuery, JobUpdate, JobView, LedgerView, Page, PreviewTick, Problem},
+    ids::JobId,
     spec::JobSpec,
 };
 use novacron_core::{
@@ -21,8 +22,10 @@ use novacron_core::{
     command::{self, JobExecute, JobPut},
     lists,
     record::JobRecord,
-    views::{self, Outputs},
+    schedule, views,
 };
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Times that an update is made again because another came between.
@@ -42,14 +45,17 @@ fn relative() -> OpenApiRouter<App> {
         .routes(routes!(list, create))
         .routes(routes!(show, update, delete))
         .routes(routes!(execute))
-        .routes(routes!(fires))
-        .routes(routes!(show_fire))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(next))
+        .routes(routes!(ledger))
+        .merge(super::fires::relative())
 }
 
 /// List jobs.
-#[utoipa::path(get, path = "/", tag = "jobs", operation_id = "list_jobs", params(PageQuery),
+#[utoipa::path(get, path = "/", tag = "jobs", operation_id = "list_jobs", params(JobQuery),
     responses((status = 200, body = Page<JobView>), (status = "default", body = Problem)))]
-async fn list(State(app): State<App>, Params(query): Params<PageQuery>) -> ApiResult<Json<Page<JobView>>> {
+async fn list(State(app): State<App>, Params(query): Params<JobQuery>) -> ApiResult<Json<Page<JobView>>> {
     Ok(Json(app.read(|state| lists::jobs(state, &query)).await??))
 }
 
@@ -67,11 +73,19 @@ async fn create(
         Applied::JobStored(id) => id,
         _ => id,
     };
-    Ok((StatusCode::CREATED, view(&app, id).await?))
+    Ok((StatusCode::CREATED, view_with_warnings(&app, id).await?))
 }
 
 async fn view(app: &App, id: JobId) -> ApiResult<Json<JobView>> {
-    app.read(|state| lookup::job(state, &id.to_string()).map(|job| Json(views::job(job)))).await?
+    app.read(|state| lookup::job(state, &id.to_string()).map(|job| Json(views::job(state, job)))).await?
+}
+
+/// With what may surprise about its schedule within a year.
+async fn view_with_warnings(app: &App, id: JobId) -> ApiResult<Json<JobView>> {
+    let spec = find(app, &id.to_string()).await?.spec;
+    let warnings = schedule::warnings(&spec.schedule, spec.timezone, spec.dst, crate::identity::now());
+    let Json(view) = view(app, id).await?;
+    Ok(Json(JobView { warnings, ..view }))
 }
 
 async fn find(app: &App, key: &str) -> ApiResult<JobRecord> {
@@ -83,7 +97,7 @@ async fn find(app: &App, key: &str) -> ApiResult<JobRecord> {
     params(("job" = String, Path, description = "Id or name")),
     responses((status = 200, body = JobView), (status = "default", body = Problem)))]
 async fn show(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json<JobView>> {
-    app.read(|state| lookup::job(state, &key).map(|job| Json(views::job(job)))).await?
+    app.read(|state| lookup::job(state, &key).map(|job| Json(views::job(state, job)))).await?
 }
 
 /// Change a job; fields that are absent stay.
@@ -95,20 +109,28 @@ async fn update(
     Path(key): Path<String>,
     Body(body): Body<JobUpdate>,
 ) -> ApiResult<Json<JobView>> {
-    let id = find(&app, &key).await?.id;
+    let id = change(&app, &key, |spec| Ok(body.apply_to(spec)?)).await?;
+    view_with_warnings(&app, id).await
+}
+
+/// Changes a job from its latest definition.
+async fn change(app: &App, key: &str, change: impl Fn(&JobSpec) -> ApiResult<JobSpec>) -> ApiResult<JobId> {
+    let id = find(app, key).await?.id;
     for _ in 0..UPDATE_TRIES {
-        let job = find(&app, &id.to_string()).await?;
-        let spec = body.apply_to(&job.spec)?;
-        let update = command::JobUpdate::new(&job, spec, crate::identity::now());
+        let job = find(app, &id.to_string()).await?;
+        let pulse = app.read(|state| state.pulse(id).copied()).await?;
+        let pulse = pulse.ok_or_else(|| ApiError::not_found("job", key))?;
+        let spec = change(&job.spec)?;
+        let update = command::JobUpdate::new(&job, &pulse, spec, crate::identity::now());
         match app.propose(CommandBody::JobUpdate(Box::new(update))).await {
             Err(error) if surely_nothing_changed(&error) => {
                 // Absent fields must stay as the latest update left them: take that one and try again.
-                if find(&app, &id.to_string()).await?.revision == job.revision {
+                if find(app, &id.to_string()).await?.revision == job.revision {
                     return Err(error);
                 }
             }
             Err(error) => return Err(error),
-            Ok(_) => return view(&app, id).await,
+            Ok(_) => return Ok(id),
         }
     }
     Err(ApiError::new(
@@ -124,14 +146,82 @@ fn surely_nothing_changed(error: &ApiError) -> bool {
     error.problem().code == novacron_common::api::ProblemCode::Conflict
 }
 
-/// Delete a job with its record of fires. An attempt that runs is not ended.
+/// Keep a job from firing. Ticks until it is resumed are on its ledger as skipped; what runs goes on.
+#[utoipa::path(post, path = "/{job}/pause", tag = "jobs", operation_id = "pause_job",
+    params(("job" = String, Path, description = "Id or name")),
+    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+async fn pause(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json<JobView>> {
+    let id = change(&app, &key, |spec| Ok(JobSpec { enabled: false, ..spec.clone() })).await?;
+    view(&app, id).await
+}
+
+/// Let a job fire again, from its next tick on.
+#[utoipa::path(post, path = "/{job}/resume", tag = "jobs", operation_id = "resume_job",
+    params(("job" = String, Path, description = "Id or name")),
+    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+async fn resume(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json<JobView>> {
+    let id = change(&app, &key, |spec| Ok(JobSpec { enabled: true, ..spec.clone() })).await?;
+    view(&app, id).await
+}
+
+/// How many are wanted.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct CountQuery {
+    /// At most this many, 1 to 1000.
+    n: Option<usize>,
+}
+
+impl CountQuery {
+    fn or(&self, usual: usize) -> ApiResult<usize> {
+        let n = self.n.unwrap_or(usual);
+        match (1..=1000).contains(&n) {
+            true => Ok(n),
+            false => Err(ApiError::field("n", "must be 1 to 1000")),
+        }
+    }
+}
+
+/// The next ticks of a job's schedule (10 by default), with those marked that a jump of the clock moves or doubles.
+#[utoipa::path(get, path = "/{job}/next", tag = "jobs", operation_id = "next_ticks",
+    params(("job" = String, Path, description = "Id or name"), CountQuery),
+    responses((status = 200, body = Vec<PreviewTick>), (status = "default", body = Problem)))]
+async fn next(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Params(query): Params<CountQuery>,
+) -> ApiResult<Json<Vec<PreviewTick>>> {
+    let (n, spec) = (query.or(10)?, find(&app, &key).await?.spec);
+    Ok(Json(schedule::preview(&spec.schedule, spec.timezone, spec.dst, crate::identity::now(), n)))
+}
+
+/// Every tick of a job and what became of it (100 by default), the newest first: fired, skipped or missed, and why.
+#[utoipa::path(get, path = "/{job}/ledger", tag = "jobs", operation_id = "job_ledger",
+    params(("job" = String, Path, description = "Id or name"), CountQuery),
+    responses((status = 200, body = LedgerView), (status = "default", body = Problem)))]
+async fn ledger(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Params(query): Params<CountQuery>,
+) -> ApiResult<Json<LedgerView>> {
+    let n = query.or(100)?;
+    app.read(|state| Ok(Json(views::ledger(state, lookup::job(state, &key)?.id, n)))).await?
+}
+
+/// Delete a job with its record of fires. It goes at once if nothing of it runs; else its attempts are ended, and it
+/// goes with the last of them.
 #[utoipa::path(delete, path = "/{job}", tag = "jobs", operation_id = "delete_job",
     params(("job" = String, Path, description = "Id or name")),
-    responses((status = 204), (status = "default", body = Problem)))]
-async fn delete(State(app): State<App>, Path(key): Path<String>) -> ApiResult<StatusCode> {
+    responses((status = 204), (status = 202, body = JobView), (status = "default", body = Problem)))]
+async fn delete(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Response> {
     let id = find(&app, &key).await?.id;
     app.propose(CommandBody::JobRemove { id }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let left = app.read(|state| state.job(id).map(|job| views::job(state, job))).await?;
+    Ok(match left {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(view) => (StatusCode::ACCEPTED, Json(view)).into_response(),
+    })
 }
 
 /// Fire a job now, whatever its schedule says.
@@ -143,7 +233,10 @@ async fn execute(
     Path(key): Path<String>,
 ) -> ApiResult<(StatusCode, Json<ExecuteAccepted>)> {
     let id = find(&app, &key).await?.id;
-    match app.propose(CommandBody::JobExecute(JobExecute { id, at: crate::identity::now() })).await? {
+    match app
+        .propose(CommandBody::JobExecute(JobExecute { id, at: crate::identity::now(), node: None }))
+        .await?
+    {
         Applied::FireCommitted(fire) => {
             Ok((StatusCode::ACCEPTED, Json(ExecuteAccepted { fire: fire.to_string() })))
         }
@@ -152,39 +245,6 @@ async fn execute(
             Err(ApiError::new(novacron_common::api::ProblemCode::Internal, "the ledger gave no fire"))
         }
     }
-}
-
-/// List a job's fires with their attempts, the newest first, without what the attempts printed.
-#[utoipa::path(get, path = "/{job}/fires", tag = "jobs", operation_id = "list_fires",
-    params(("job" = String, Path, description = "Id or name"), PageQuery),
-    responses((status = 200, body = Page<FireView>), (status = "default", body = Problem)))]
-async fn fires(
-    State(app): State<App>,
-    Path(key): Path<String>,
-    Params(query): Params<PageQuery>,
-) -> ApiResult<Json<Page<FireView>>> {
-    app.read(|state| {
-        let job = lookup::job(state, &key)?.id;
-        Ok(Json(lists::fires(state, job, &query)?))
-    })
-    .await?
-}
-
-/// Show a fire, with what its attempts printed.
-#[utoipa::path(get, path = "/{job}/fires/{fire}", tag = "jobs", operation_id = "show_fire",
-    params(("job" = String, Path, description = "Id or name"), ("fire" = String, Path, description = "Id")),
-    responses((status = 200, body = FireView), (status = "default", body = Problem)))]
-async fn show_fire(
-    State(app): State<App>,
-    Path((key, fire)): Path<(String, String)>,
-) -> ApiResult<Json<FireView>> {
-    app.read(|state| {
-        let job = lookup::job(state, &key)?.id;
-        let found = fire.parse::<FireKey>().ok().filter(|key| key.job == job).and_then(|key| state.fire(key));
-        let record = found.ok_or_else(|| ApiError::not_found("fire", &fire))?;
-        Ok(Json(views::fire(state, record, Outputs::Shown)))
-    })
-    .await?
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod cluster;
 mod console;
 mod events;
 mod extract;
+mod fires;
 mod health;
 mod hosts;
 mod idempotency;

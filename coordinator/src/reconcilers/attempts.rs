@@ -1,186 +1,170 @@
-//! Gives waiting fires to hosts, and tells hosts to start (or to kill) what they were given.
+//! Gives waiting fires to hosts, looks at their deadlines, and decides when an attempt that is out of sight is over.
 
 use super::{
     World,
     driver::{Reconciler, Verdict},
     lanes::Lanes,
+    orders::{self, Sent},
+    verbs,
 };
-use crate::{agents::SessionNumber, identity::now};
+use crate::identity::now;
 use novacron_common::{
-    ids::{AttemptKey, HostId},
+    api::FireState,
+    ids::HostId,
     record::{AttemptEnd, AttemptOutcome, AttemptReport, Output},
-    units::UnixMillis,
-    wire::{AgentCommand, AgentReply, AttemptStart, Denial, DenialCode},
+    spec::OnLeaseLost,
 };
-use novacron_core::{Applied, CommandBody, TableId, attempts, command::AttemptPlace};
+use novacron_core::{
+    Applied, CommandBody, State, TableId, attempts,
+    command::{VerbBegin, VerbStep},
+};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 use tokio::sync::Notify;
 
-/// Fires that are placed in one activation.
+/// Fires that are placed in one commit.
 const PLACED_MAX: usize = 256;
-/// Pause where a waiting fire has no host.
+/// Deadlines that are looked at in one commit.
+const ALARMS_MAX: usize = 1000;
+/// Pause where a waiting fire has no host, and where a lease has not run out yet.
 const NO_HOST: Duration = Duration::from_secs(1);
-
-/// Pause after a host could not be asked, before anything else is tried with it.
-const FAILED_PAUSE: Duration = Duration::from_millis(500);
-
-/// What was sent in which session; a new session is told everything again.
-type Sent = Arc<Mutex<HashMap<(AttemptKey, Order), SessionNumber>>>;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Order {
-    Start,
-    Kill,
-}
 
 /// Places fires and starts attempts.
 pub struct Attempts {
     world: World,
     lanes: Lanes<HostId>,
     sent: Sent,
+    /// When this coordinator began to lead: no forerunner has granted a lease since.
+    began: Instant,
 }
 
-/// What one host is to be told.
-#[derive(Debug)]
-struct Errand {
-    start: AttemptStart,
-    order: Order,
-    session: SessionNumber,
+/// Whether to look again soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// All is done.
+    Done,
+    /// Something waits for what no commit will tell of.
+    Soon,
 }
 
 impl Attempts {
     pub fn new(world: World) -> Self {
-        Self { world, lanes: Lanes::new(), sent: Sent::default() }
+        Self { world, lanes: Lanes::new(), sent: Sent::default(), began: Instant::now() }
     }
 
-    /// One at a time: each changes which host has the fewest. `true` if a fire waits for a host.
-    async fn place(&self) -> bool {
+    /// The highest priority first, as long as hosts have room.
+    async fn place(&self) -> Rest {
+        let per_host = self.world.jobs.attempts_per_host;
+        loop {
+            let at = now();
+            let plan = self.world.ledger.read(|state| attempts::plan(state, at, per_host, PLACED_MAX));
+            if plan.is_empty() {
+                return if plan.short { Rest::Soon } else { Rest::Done };
+            }
+            let mut bodies: Vec<_> = plan.places.into_iter().map(CommandBody::AttemptPlace).collect();
+            for fire in plan.verbs {
+                bodies.extend(verbs::begin(&self.world, fire));
+            }
+            bodies.extend(plan.impossible.into_iter().map(|(fire, reason)| {
+                CommandBody::VerbBegin(Box::new(VerbBegin { fire, step: VerbStep::Impossible(reason) }))
+            }));
+            if !self.commit(bodies).await {
+                return Rest::Soon;
+            }
+        }
+    }
+
+    /// Whether anything was taken.
+    async fn commit(&self, bodies: Vec<CommandBody>) -> bool {
+        match self.world.ledger.propose(CommandBody::Batch(bodies)).await {
+            Ok(Applied::Batch(all)) => all.iter().any(|one| !matches!(one, Applied::Refused(_))),
+            Ok(other) => {
+                tracing::error!(?other, "a batch was answered by something else");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not commit what becomes of fires");
+                false
+            }
+        }
+    }
+
+    /// Fires that did not start in time, and those that have not succeeded when they were expected to.
+    async fn alarms(&self) -> Rest {
         let at = now();
-        for fire in self.world.ledger.read(|state| attempts::due(state, at, PLACED_MAX)) {
-            let Some(host) = self.world.ledger.read(attempts::choose_host) else { return true };
-            let place = CommandBody::AttemptPlace(AttemptPlace { fire, host });
-            match self.world.ledger.propose(place).await {
-                Ok(Applied::Refused(refusal)) => tracing::debug!(%fire, %refusal, "a fire was not placed"),
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(%fire, %error, "could not commit where a fire is tried");
-                    return true;
-                }
-            }
+        let fires = self.world.ledger.read(|state| attempts::alarms(state, at, ALARMS_MAX));
+        if fires.is_empty() {
+            return Rest::Done;
         }
-        false
-    }
-
-    fn errands(&self) -> BTreeMap<HostId, Vec<Errand>> {
-        let mut sent = lock(&self.sent);
-        let mut live = HashSet::new();
-        let mut errands: BTreeMap<HostId, Vec<Errand>> = BTreeMap::new();
-        self.world.ledger.read(|state| {
-            for (host, fire) in state.index().running() {
-                let Some((_, start)) = attempts::start(state, fire) else { continue };
-                live.insert(start.attempt);
-                let Some(session) = self.world.agents.sessions().current(host) else { continue };
-                let kill = state.fire(fire).is_some_and(attempts::is_to_be_killed);
-                let order = if kill { Order::Kill } else { Order::Start };
-                if sent.get(&(start.attempt, order)) != Some(&session) {
-                    errands.entry(host).or_default().push(Errand { start, order, session });
-                }
-            }
-        });
-        sent.retain(|(attempt, _), _| live.contains(attempt));
-        errands
-    }
-
-    fn run(&mut self, host: HostId, errands: Vec<Errand>) {
-        let (world, sent) = (self.world.clone(), self.sent.clone());
-        self.lanes.start(host, async move {
-            for errand in errands {
-                let key = (errand.start.attempt, errand.order);
-                let session = errand.session;
-                if tell(&world, host, errand).await.is_none() {
-                    novacron_runtime::time::sleep(FAILED_PAUSE).await;
-                    return;
-                }
-                lock(&sent).insert(key, session);
-            }
-        });
-    }
-}
-
-fn lock(sent: &Sent) -> std::sync::MutexGuard<'_, HashMap<(AttemptKey, Order), SessionNumber>> {
-    sent.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// `None` if the host cannot be asked now.
-async fn tell(world: &World, host: HostId, errand: Errand) -> Option<()> {
-    let (attempt, epoch) = (errand.start.attempt, errand.start.epoch);
-    let command = match errand.order {
-        Order::Start => AgentCommand::StartAttempt(errand.start),
-        Order::Kill => AgentCommand::KillAttempt { attempt, epoch },
-    };
-    match world.agents.call(host, &command).await {
-        Ok(AgentReply::Denied(denial)) => {
-            tracing::warn!(%attempt, %host, %denial, order = ?errand.order, "the agent refused an attempt");
-            let refused = errand.order == Order::Start && is_final(&denial);
-            let report =
-                refused.then(|| AttemptReport { attempt, epoch, end: never_started(&denial, now()) });
-            if let Some(report) = report {
-                let ended = CommandBody::AttemptEnd(Box::new(report));
-                world.ledger.propose(ended).await.ok()?;
-            }
-            Some(())
+        for fire in &fires {
+            tracing::warn!(%fire, "a fire was not started in time, or is overdue");
         }
-        Ok(_) => Some(()),
-        Err(error) => {
-            tracing::debug!(%attempt, %host, %error, "could not send an attempt");
-            None
+        let count = fires.len();
+        let bodies = fires.into_iter().map(|fire| CommandBody::FireAlarm { fire }).collect();
+        if self.commit(bodies).await {
+            self.world.metrics.fires_overdue(count);
         }
+        Rest::Soon
+    }
+
+    /// Attempts that kill themselves with their lease, on hosts that are out of sight: over once the lease has run
+    /// out for certain.
+    async fn expire(&self) -> Rest {
+        let unknown = self.world.ledger.read(out_of_sight);
+        let wait = self.world.jobs.lease_over();
+        let leases = self.world.agents.leases();
+        let (over, alive): (Vec<_>, Vec<_>) = unknown
+            .into_iter()
+            .partition(|report| leases.expire(report.attempt, self.began, wait, Instant::now()));
+        if !over.is_empty() {
+            let bodies = over.into_iter().map(|report| CommandBody::AttemptEnd(Box::new(report)));
+            self.commit(bodies.collect()).await;
+        }
+        if alive.is_empty() { Rest::Done } else { Rest::Soon }
     }
 }
 
-/// Whether the host will never run it. A stale epoch or a conflict means that the host knows more than we: its
-/// own report says how it ended.
-fn is_final(denial: &Denial) -> bool {
-    match denial.code {
-        DenialCode::NoRoom
-        | DenialCode::Unsupported
-        | DenialCode::Invalid
-        | DenialCode::Image
-        | DenialCode::Failed => true,
-        DenialCode::StaleEpoch | DenialCode::Unknown | DenialCode::Conflict => false,
-    }
-}
-
-fn never_started(denial: &Denial, at: UnixMillis) -> AttemptEnd {
-    AttemptEnd {
-        outcome: AttemptOutcome::FailedToStart { reason: denial.text.clone() },
-        started_at: None,
-        ended_at: at,
-        output: Output::default(),
-        result: None,
-    }
+/// What would be reported of attempts that are out of sight and kill themselves.
+fn out_of_sight(state: &State) -> Vec<AttemptReport> {
+    let unknown = state.index().fires().running().filter_map(|(_, key)| state.fire(key));
+    let unknown = unknown.filter(|fire| fire.state == FireState::Unknown);
+    let kill = |key| attempts::work_of(state, key).is_some_and(|w| w.on_lease_lost == OnLeaseLost::Kill);
+    unknown
+        .filter(|fire| kill(fire.key))
+        .filter_map(|fire| {
+            let end = AttemptEnd {
+                outcome: AttemptOutcome::LeaseLost,
+                started_at: None,
+                ended_at: now(),
+                output: Output::default(),
+                result: None,
+            };
+            Some(AttemptReport { attempt: fire.attempt()?, epoch: fire.epoch, end })
+        })
+        .collect()
 }
 
 impl Reconciler for Attempts {
     const NAME: &'static str = "attempts";
-    const TABLES: &'static [TableId] = &[TableId::Fires, TableId::Hosts];
+    const TABLES: &'static [TableId] = &[TableId::Fires, TableId::Hosts, TableId::Attempts];
     const PERIOD: Duration = Duration::from_secs(10);
 
     async fn activate(&mut self) -> Verdict {
-        let stuck = self.place().await;
-        for (host, errands) in self.errands() {
+        let rests = [self.alarms().await, self.expire().await, self.place().await];
+        for (host, errands) in orders::errands(&self.world, &self.sent) {
             // A busy lane activates this again when it is free.
-            self.run(host, errands);
+            orders::run(&self.world, &mut self.lanes, &self.sent, host, errands);
         }
-        if stuck {
+        if rests.contains(&Rest::Soon) {
             return Verdict::again_in(NO_HOST);
         }
-        let next = self.world.ledger.read(attempts::next_due);
-        next.map_or(Verdict::DONE, |at| Verdict::again_in(at.since(now())))
+        let at = now();
+        let next = self.world.ledger.read(|state| {
+            [attempts::next_due(state, at), attempts::next_alarm(state)].into_iter().flatten().min()
+        });
+        next.map_or(Verdict::DONE, |next| Verdict::again_in(next.since(at)))
     }
 
     fn finished(&self) -> Option<Arc<Notify>> {

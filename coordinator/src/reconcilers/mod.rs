@@ -9,13 +9,15 @@ mod driver;
 mod hosts;
 mod lanes;
 mod migrations;
+mod orders;
 mod scheduler;
+mod verbs;
 mod vms;
 mod workflows;
 
 pub use driver::{Reconciler, Verdict};
 
-use crate::{agents::Agents, metrics::Metrics, raft::Ledger};
+use crate::{agents::Agents, config::JobsConfig, metrics::Metrics, raft::Ledger};
 use driver::drive;
 use novacron_runtime::task::JoinSet;
 use std::{sync::Arc, time::Duration};
@@ -32,6 +34,8 @@ pub struct World {
     pub metrics: Arc<Metrics>,
     /// How long a host may be without a session before it counts as down.
     pub grace: HostGrace,
+    /// How attempts are given to hosts.
+    pub jobs: JobsConfig,
     /// Ends them.
     pub stop: CancellationToken,
 }
@@ -59,6 +63,7 @@ pub async fn run(world: World) {
     tasks.spawn(drive(world.clone(), scheduler::Scheduler::new));
     tasks.spawn(drive(world.clone(), attempts::Attempts::new));
     tasks.spawn(drive(world.clone(), workflows::Workflows::new));
+    tasks.spawn(drive(world.clone(), verbs::Verbs::new));
     tasks.spawn(drive(world.clone(), vms::Vms::new));
     tasks.spawn(drive(world.clone(), migrations::Migrations::new));
     tasks.spawn(drive(world.clone(), hosts::Hosts::new));

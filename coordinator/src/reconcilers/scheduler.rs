@@ -6,12 +6,11 @@ use super::{
     driver::{Reconciler, Verdict},
 };
 use crate::identity::now;
-use novacron_common::units::UnixMillis;
 use novacron_core::{Applied, CommandBody, TableId, command::FireCommit, schedule};
 use std::time::Duration;
 
 /// Fires that are committed in one go.
-const BATCH: usize = 256;
+const BATCH: usize = 1000;
 /// Pause while this coordinator's clock is off.
 const CLOCK_RETRY: Duration = Duration::from_millis(500);
 /// Pause after a failed commit; the fires stay due.
@@ -28,31 +27,34 @@ impl Scheduler {
     }
 
     async fn commit(&self, due: Vec<FireCommit>) -> bool {
-        let instants: Vec<UnixMillis> = due.iter().map(|fire| fire.scheduled_at).collect();
+        let jobs = due.len();
         let batch = CommandBody::Batch(due.into_iter().map(CommandBody::FireCommit).collect());
         match self.world.ledger.propose(batch).await {
-            Ok(Applied::Batch(applied)) => self.note(&instants, &applied),
+            Ok(Applied::Batch(applied)) => self.note(&applied),
             Ok(other) => {
                 tracing::error!(?other, "a batch of fires was answered by something else");
                 false
             }
             Err(error) => {
-                tracing::warn!(%error, fires = instants.len(), "could not commit fires that are due");
+                tracing::warn!(%error, jobs, "could not commit fires that are due");
                 false
             }
         }
     }
 
     /// Whether any was taken: if none was, looking again at once would find the same.
-    fn note(&self, instants: &[UnixMillis], applied: &[Applied]) -> bool {
+    fn note(&self, applied: &[Applied]) -> bool {
         let committed_at = now();
         let mut any = false;
-        for (scheduled_at, applied) in instants.iter().zip(applied) {
+        for applied in applied {
             match applied {
-                Applied::FireCommitted(_) => {
+                Applied::TicksCommitted(fires) => {
                     any = true;
-                    self.world.metrics.fire_lateness(committed_at.since(*scheduled_at));
+                    for fire in fires {
+                        self.world.metrics.fire_lateness(committed_at.since(fire.scheduled_at));
+                    }
                 }
+                Applied::AlreadySo => any = true,
                 Applied::Refused(refusal) => {
                     tracing::debug!(%refusal, "a tick was refused: its job has changed")
                 }
@@ -65,7 +67,7 @@ impl Scheduler {
 
 impl Reconciler for Scheduler {
     const NAME: &'static str = "scheduler";
-    const TABLES: &'static [TableId] = &[TableId::Jobs];
+    const TABLES: &'static [TableId] = &[TableId::Jobs, TableId::Pulses];
     const PERIOD: Duration = Duration::from_secs(10);
 
     async fn activate(&mut self) -> Verdict {

@@ -98,6 +98,7 @@ fn config(folder: &TempDir, name: &str) -> Config {
         quic: Listen { listen: quic, advertise: quic },
         http: HttpConfig { listen: https, advertise: https, plain_loopback: None },
         certificate_validity: Duration::from_secs(3600),
+        jobs: novacron_coordinator::config::JobsConfig::default(),
         log: LogConfig { level: "info".into(), format: LogFormat::Text },
     }
 }

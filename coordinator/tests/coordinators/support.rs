@@ -68,6 +68,7 @@ fn config(name: &str, folder: &Path, validity: Duration) -> Config {
         quic: Listen { listen: quic, advertise: quic },
         http: HttpConfig { listen: http, advertise: http, plain_loopback: None },
         certificate_validity: validity,
+        jobs: novacron_coordinator::config::JobsConfig::default(),
         log: LogConfig { level: "info".into(), format: LogFormat::Text },
     }
 }

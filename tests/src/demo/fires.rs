@@ -80,6 +80,12 @@ mod tests {
             committed_at: UnixMillis(at),
             cause: FireCause::Schedule,
             state,
+            late_ms: 0,
+            queued: false,
+            overdue: false,
+            not_before: None,
+            unknown_since: None,
+            ended_at: None,
             attempts: vec![attempt; attempts],
         }
     }

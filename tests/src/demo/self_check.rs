@@ -103,6 +103,12 @@ pub mod tests {
             committed_at: UnixMillis(at),
             cause: FireCause::Schedule,
             state: FireState::Succeeded,
+            late_ms: 0,
+            queued: false,
+            overdue: false,
+            not_before: None,
+            unknown_since: None,
+            ended_at: None,
             attempts: vec![attempt],
         }
     }

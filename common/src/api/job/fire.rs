@@ -66,6 +66,24 @@ pub struct FireView {
     pub cause: FireCause,
     /// How it is.
     pub state: FireState,
+    /// From its instant to its commit, milliseconds.
+    #[serde(default)]
+    pub late_ms: u64,
+    /// Whether it waits for another fire of its job to end.
+    #[serde(default)]
+    pub queued: bool,
+    /// Whether it had not succeeded within `expected_by`.
+    #[serde(default)]
+    pub overdue: bool,
+    /// No attempt before this instant (jitter, back-off), while it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<UnixMillis>,
+    /// Since when nothing is known of its attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_since: Option<UnixMillis>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<UnixMillis>,
     /// Every try so far.
     pub attempts: Vec<AttemptView>,
 }

@@ -2,6 +2,7 @@
 
 mod body;
 mod fire;
+mod ledger;
 mod period;
 mod policy;
 mod target;
@@ -10,12 +11,13 @@ mod view;
 
 pub use body::{JobCreate, JobUpdate};
 pub use fire::{AttemptView, ExecuteAccepted, FireState, FireView};
+pub use ledger::{LedgerEntry, LedgerTotals, LedgerView, TickState};
 pub use period::{Period, parse_duration};
 pub use policy::{
     BackoffBody, ConcurrencyBody, MisfireBody, MisfirePolicyBody, RetentionBody, RetryBody, RetryOnBody,
 };
 pub use target::{CommandTargetBody, HttpBody, JobTargetBody, StatusBody, VmCommandBody, VmVerbBody};
-pub use view::JobView;
+pub use view::{JobStatus, JobView};
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use super::{ConcurrencyBody, JobTargetBody, MisfireBody, RetentionBody, RetryBody};
 use crate::{
+    api::ScheduleWarning,
     ids::JobId,
     spec::{Dst, JobSpec, OnLeaseLost},
     units::UnixMillis,
@@ -9,6 +10,20 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
+
+/// Whether a job fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    /// It fires.
+    Active,
+    /// It does not, until it is resumed.
+    Paused,
+    /// Its schedule has no more ticks.
+    Finished,
+    /// It goes with the last of its attempts.
+    Deleting,
+}
 
 /// A job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -65,6 +80,23 @@ pub struct JobView {
     pub succeeded: u64,
     /// Fires that did not.
     pub failed: u64,
+    /// Ticks without a fire by the job's own rules (concurrency, pause).
+    #[serde(default)]
+    pub skipped: u64,
+    /// Ticks that nobody was there to fire or start in time.
+    #[serde(default)]
+    pub missed: u64,
+    /// Fires and ticks that had not succeeded within `expected_by`.
+    #[serde(default)]
+    pub overdue: u64,
+    /// The oldest of them since the last success: the alarm is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overdue_since: Option<UnixMillis>,
+    /// Whether it fires.
+    pub status: JobStatus,
+    /// What may surprise about its schedule; in the answer to `POST` and `PUT` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<ScheduleWarning>,
     /// When it was made.
     pub created_at: UnixMillis,
 }
@@ -97,6 +129,12 @@ impl JobView {
             fires: 0,
             succeeded: 0,
             failed: 0,
+            skipped: 0,
+            missed: 0,
+            overdue: 0,
+            overdue_since: None,
+            status: if spec.enabled { JobStatus::Active } else { JobStatus::Paused },
+            warnings: Vec::new(),
             created_at,
         }
     }

@@ -1,242 +1,252 @@
-//! Fires and attempts: one committed fire a tick, one live attempt a fire.
+//! Fires: admitted, begun, ended. One committed fire a tick.
 
-use super::Outcome;
+use super::{Outcome, jobs, ticks, workflows};
 use crate::{
     applied::{Applied, Refusal},
-    attempts::{backoff, is_retried, may_run, needs_host, work_of},
-    command::{AttemptPlace, FireCommit, JobExecute},
-    record::{AttemptRecord, FireRecord, JobRecord},
+    attempts::{jitter, needs_attempt, work_of},
+    command::JobExecute,
+    record::{FireRecord, JobPulse, TickReason},
     state::State,
 };
 use novacron_common::{
     api::{FireState, ProblemCode},
-    ids::{AttemptKey, FireCause, FireKey, HostId},
-    record::{AttemptEnd, AttemptOutcome, AttemptReport, Output},
-    units::{Epoch, UnixMillis},
+    ids::{FireCause, FireKey, JobId, NodeRef},
+    spec::Concurrency,
+    units::UnixMillis,
 };
+use std::time::Duration;
 
-/// Fires on record of one job; the oldest goes when another comes.
-pub const FIRES_KEPT: u32 = 1000;
-/// Longest reason that is kept of an attempt that failed to start, in characters.
-const REASON_MAX: usize = 512;
+/// Fires of one job that have not ended; beyond it no tick fires.
+pub const LIVE_MAX: u32 = 1000;
 
-/// A tick. The job's record says what was committed last: a tick up to there was dealt with by somebody else.
-pub(super) fn commit(state: &mut State, c: &FireCommit) -> Outcome {
-    let job = super::jobs::find(state, c.job)?;
-    if job.revision != c.revision || !job.spec.enabled {
-        return Err(Refusal::conflict("the job was changed since this tick was computed"));
+/// Whether a tick, or a request, becomes a fire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It does; `queued` if it waits for another fire to end.
+    Fire { queued: bool },
+    /// It does not.
+    Skip(TickReason),
+}
+
+/// What the job's own rules say to another fire. Ends earlier ones if they are to be replaced.
+///
+/// A run of a workflow does not replace its own fires: both are steps of it.
+pub(super) fn admission(state: &mut State, id: JobId, asks: Option<NodeRef>) -> Result<Admission, Refusal> {
+    let job = jobs::find(state, id)?;
+    let index = state.index().fires();
+    let live = index.live_count(id);
+    if live >= LIVE_MAX {
+        return Ok(Admission::Skip(TickReason::Backlog));
     }
-    let mut job = job.clone();
-    let later = c.next_at.filter(|next| *next > c.scheduled_at);
-    if job.last_tick.is_some_and(|last| last >= c.scheduled_at) {
-        // An update may have put a tick on the list that was dealt with before it: go on from it.
-        if job.next_at == Some(c.scheduled_at) {
-            state.write(JobRecord { next_at: later, ..job });
+    Ok(match job.spec.concurrency {
+        Concurrency::Allow => Admission::Fire { queued: false },
+        _ if live == 0 => Admission::Fire { queued: false },
+        Concurrency::Forbid => Admission::Skip(TickReason::Overlap),
+        Concurrency::Queue { max } => match live > max {
+            true => Admission::Skip(TickReason::QueueFull),
+            false => Admission::Fire { queued: true },
+        },
+        Concurrency::Replace => {
+            let earlier: Vec<_> = index.live_of(id).collect();
+            let run_of = |key: &FireKey| state.fire(*key).and_then(|fire| fire.node).map(|node| node.run);
+            if asks.is_some_and(|node| earlier.iter().any(|key| run_of(key) == Some(node.run))) {
+                return Ok(Admission::Skip(TickReason::Overlap));
+            }
+            for fire in earlier {
+                end_early(state, fire);
+                workflows::fire_changed(state, fire);
+            }
+            Admission::Fire { queued: state.index().fires().live_count(id) > 0 }
         }
-        return Ok(Applied::AlreadySo);
-    }
-    job.last_tick = Some(c.scheduled_at);
-    job.next_at = later;
-    if let Some(skip) = c.skip {
-        job.skipped = job.skipped.saturating_add(skip.count);
-        job.last_skip = Some(skip);
-    }
-    let key = FireKey { job: c.job, scheduled_at: c.scheduled_at, cause: FireCause::Schedule };
-    Ok(fire(state, job, key))
+    })
 }
 
 /// A fire on request. Two requests in one millisecond are two fires.
 pub(super) fn execute(state: &mut State, c: &JobExecute) -> Outcome {
-    let job = super::jobs::find(state, c.id)?.clone();
-    let mut key = FireKey { job: c.id, scheduled_at: c.at, cause: FireCause::Manual };
+    let job = jobs::find(state, c.id)?;
+    if job.deleting {
+        return Err(Refusal::conflict("the job is being deleted"));
+    }
+    let key = free_key(state, c.id, c.at)?;
+    match admission(state, c.id, c.node)? {
+        Admission::Fire { queued } => begin(state, key, queued, c.node)?,
+        Admission::Skip(reason) => return Err(not_admitted(reason)),
+    }
+    Ok(Applied::FireCommitted(key))
+}
+
+fn free_key(state: &State, job: JobId, at: UnixMillis) -> Result<FireKey, Refusal> {
+    let mut key = FireKey { job, scheduled_at: at, cause: FireCause::Manual };
     while state.fire(key).is_some() {
         key.scheduled_at.0 = key.scheduled_at.0.checked_add(1).ok_or_else(|| {
             Refusal::new(ProblemCode::InvalidRequest, "the instant of the fire lies past the end of time")
         })?;
     }
-    Ok(fire(state, job, key))
+    Ok(key)
 }
 
-fn fire(state: &mut State, job: JobRecord, key: FireKey) -> Applied {
-    let now = state.now();
-    let done = !needs_host(&job.spec.target);
-    let job = JobRecord {
-        fires: job.fires + 1,
-        succeeded: job.succeeded + u64::from(done),
-        last_fire_at: job.last_fire_at.max(Some(key.scheduled_at)),
-        ..job
+fn not_admitted(reason: TickReason) -> Refusal {
+    let cause = match reason {
+        TickReason::QueueFull => "as many fires wait as may",
+        TickReason::Backlog => "as many of its fires as are kept have not ended",
+        _ => "another fire has not ended, and the job forbids two",
     };
-    state.write(job);
+    Refusal::conflict(cause).fix("wait for it, cancel it, or change \"concurrency\"")
+}
+
+/// Writes a new fire. What needs no attempt is done with that.
+pub(super) fn begin(
+    state: &mut State,
+    key: FireKey,
+    queued: bool,
+    node: Option<NodeRef>,
+) -> Result<(), Refusal> {
+    let now = state.now();
+    let work = work_of(state, key).ok_or_else(|| Refusal::not_found("job", key.job))?;
+    let done = !needs_attempt(work.target);
+    let priority = work.priority;
+    let spec = state.job(key.job).map(|job| &job.spec);
+    let scheduled = key.cause == FireCause::Schedule;
+    let base = if scheduled { key.scheduled_at } else { now };
+    let after = |ms: Option<u64>| ms.map(|ms| base.plus(Duration::from_millis(ms)));
+    let start_by = after(spec.and_then(|s| s.start_deadline_ms).filter(|_| scheduled));
+    let expected_at = after(spec.and_then(|s| s.expected_by_ms));
+    let jitter_ms = spec.map_or(0, |s| s.jitter_ms).min(if scheduled { u64::MAX } else { 0 });
+    let retention = spec.map(|s| s.retention);
     state.write(FireRecord {
-        key,
-        committed_at: now,
         state: if done { FireState::Succeeded } else { FireState::Waiting },
-        epoch: Epoch(0),
-        attempts: 0,
-        not_before: now,
-        host: None,
-        cancel_requested: false,
+        not_before: now.max(base.plus(jitter(key, jitter_ms))),
         ended_at: done.then_some(now),
-        node: None,
+        node,
+        priority,
+        queued: queued && !done,
+        start_by,
+        expected_at,
+        ..FireRecord::new(key, now)
     });
-    drop_oldest(state, key);
-    Applied::FireCommitted(key)
-}
-
-/// Keeps the record of a job's fires bounded. A fire that has not ended and still has to go counts as failed and
-/// dropped, so that it does not vanish without a word.
-fn drop_oldest(state: &mut State, newest: FireKey) {
-    if state.index().fires_of(newest.job) <= FIRES_KEPT {
-        return;
-    }
-    let oldest =
-        state.fires().range(super::jobs::fires_of(newest.job)).find(|fire| fire.key != newest).cloned();
-    let Some(oldest) = oldest else { return };
-    if !oldest.is_final()
-        && let Some(job) = state.job(newest.job).cloned()
-    {
-        state.write(JobRecord { failed: job.failed + 1, dropped: job.dropped + 1, ..job });
-    }
-    super::jobs::erase_fire(state, oldest.key);
-}
-
-pub(super) fn place(state: &mut State, c: &AttemptPlace) -> Outcome {
-    let fire = find(state, c.fire)?;
-    if fire.state != FireState::Waiting {
-        return Err(Refusal::conflict("the fire does not wait for an attempt"));
-    }
-    if fire.not_before > state.now() {
-        return Err(Refusal::conflict("the next attempt is not due yet"));
-    }
-    let host = super::hosts::find(state, c.host)?;
-    if !host.is_up() || host.cordoned || !may_run(host.hello.as_ref()) {
-        return Err(Refusal::new(
-            ProblemCode::HostUnavailable,
-            format!("{} takes no attempts now", host.name),
-        ));
-    }
-    let fire = FireRecord {
-        state: FireState::Running,
-        epoch: fire.epoch.next(),
-        attempts: fire.attempts.saturating_add(1),
-        host: Some(c.host),
-        ..fire.clone()
-    };
-    let (key, epoch) = (AttemptKey { fire: c.fire, number: fire.attempts }, fire.epoch);
-    state.write(AttemptRecord { key, epoch, host: c.host, placed_at: state.now(), end: None });
-    state.write(fire);
-    Ok(Applied::AttemptStarted { attempt: key, epoch })
-}
-
-/// A report counts if it is of the attempt under way, under its epoch; any other is late or repeated, and is
-/// acknowledged all the same so that the agent stops sending it. Whether the reporting host is the attempt's is for
-/// the shell to check (it knows the certificate).
-pub(super) fn end(state: &mut State, report: AttemptReport) -> Outcome {
-    let current = state.fire(report.attempt.fire).filter(|f| f.attempt() == Some(report.attempt));
-    let Some(fire) = current.filter(|f| f.epoch == report.epoch).cloned() else {
-        return Ok(Applied::AlreadySo);
-    };
-    let Some(attempt) = state.attempt(report.attempt).cloned() else {
-        return Ok(Applied::AlreadySo);
-    };
-    let end = bounded(report.end);
-    conclude(state, fire, &end.outcome);
-    state.write(AttemptRecord { end: Some(end), ..attempt });
-    super::workflows::fire_changed(state, report.attempt.fire);
-    Ok(Applied::Done)
-}
-
-/// What comes after an attempt. Its job, or the workflow that it belongs to, hears of it.
-fn conclude(state: &mut State, fire: FireRecord, outcome: &AttemptOutcome) {
-    let now = state.now();
-    let Some(retry) = work_of(state, fire.key).map(|work| work.retry.clone()) else {
-        return;
-    };
-    let next = if outcome.is_success() {
-        FireState::Succeeded
-    } else if fire.cancel_requested {
-        FireState::Cancelled
-    } else if is_retried(&retry, fire.attempts, outcome) {
-        FireState::Waiting
-    } else {
-        FireState::Failed
-    };
-    let waits = next == FireState::Waiting;
-    let wait = backoff(&retry.backoff, fire.key, fire.attempts);
-    let not_before = if waits { now.plus(wait) } else { fire.not_before };
-    let ended_at = (!waits).then_some(now);
-    let job = state.job(fire.key.job).cloned();
-    state.write(FireRecord { state: next, host: None, not_before, ended_at, ..fire });
-    if let Some(job) = job {
-        state.write(JobRecord {
-            succeeded: job.succeeded + u64::from(next == FireState::Succeeded),
-            failed: job.failed + u64::from(next == FireState::Failed),
-            ..job
+    if let Some(pulse) = state.pulse(key.job).copied() {
+        state.write(JobPulse {
+            fires: pulse.fires + 1,
+            last_fire_at: pulse.last_fire_at.max(Some(key.scheduled_at)),
+            ..pulse
         });
     }
-}
-
-fn bounded(mut end: AttemptEnd) -> AttemptEnd {
-    if let AttemptOutcome::FailedToStart { reason } = &mut end.outcome {
-        *reason = reason.chars().take(REASON_MAX).collect();
+    if done {
+        ended(state, key);
     }
-    end.output.head.truncate(Output::PART_MAX);
-    let over = end.output.tail.len().saturating_sub(Output::PART_MAX);
-    end.output.tail.drain(..over);
-    end.result = end.result.filter(|text| text.len() <= AttemptEnd::RESULT_MAX);
-    end
+    if let Some(retention) = retention {
+        ticks::retain(state, key.job, retention);
+    }
+    Ok(())
 }
 
-pub(super) fn cancel(state: &mut State, key: FireKey) -> Outcome {
-    let outcome = stop(state, key);
-    super::workflows::fire_changed(state, key);
-    outcome
-}
-
-/// A fire that waits ends at once, one that runs is to be killed. Its workflow is not told.
-pub(super) fn stop(state: &mut State, key: FireKey) -> Outcome {
-    let fire = find(state, key)?.clone();
+/// Ends a fire: at once if nothing of it runs, else once its attempt is observed gone. Its workflow is for the caller
+/// to tell: it may be the one that asks.
+pub(super) fn end_early(state: &mut State, key: FireKey) {
+    let Some(fire) = state.fire(key).cloned() else { return };
     match fire.state {
         FireState::Waiting => {
             let ended_at = Some(state.now());
-            state.write(FireRecord { state: FireState::Cancelled, cancel_requested: true, ended_at, ..fire });
-            Ok(Applied::Done)
+            let (state_, cancel_requested) = (FireState::Cancelled, true);
+            state.write(FireRecord { state: state_, cancel_requested, queued: false, ended_at, ..fire });
+            ended(state, key);
         }
-        FireState::Running | FireState::Unknown if fire.cancel_requested => Ok(Applied::AlreadySo),
         FireState::Running | FireState::Unknown => {
             state.write(FireRecord { cancel_requested: true, ..fire });
-            Ok(Applied::Done)
         }
-        FireState::Succeeded | FireState::Failed | FireState::Cancelled | FireState::Missed => {
-            Err(Refusal::conflict("the fire has ended"))
-        }
+        FireState::Succeeded | FireState::Failed | FireState::Cancelled | FireState::Missed => (),
     }
 }
 
-/// A host was removed by force: whoever did so vouches that nothing runs there any more.
-pub(super) fn host_gone(state: &mut State, host: HostId) {
+pub(super) fn cancel(state: &mut State, key: FireKey) -> Outcome {
+    let fire = find(state, key)?;
+    if fire.is_final() {
+        return Err(Refusal::conflict("the fire has ended"));
+    }
+    if fire.cancel_requested {
+        return Ok(Applied::AlreadySo);
+    }
+    end_early(state, key);
+    told(state, key);
+    Ok(Applied::Done)
+}
+
+/// The workflow that a fire belongs to hears of its end, and a job that only waits for it goes.
+pub(super) fn told(state: &mut State, key: FireKey) {
+    workflows::fire_changed(state, key);
+    jobs::erase_if_done(state, key.job);
+}
+
+/// What the end of a fire means to its job: counts, an alarm, and those that wait for it.
+pub(super) fn ended(state: &mut State, key: FireKey) {
+    let Some(fire) = state.fire(key).cloned() else { return };
+    let good = fire.state == FireState::Succeeded;
+    let late = !good && fire.expected_at.is_some() && !fire.overdue && fire.state != FireState::Cancelled;
+    if late {
+        state.write(FireRecord { overdue: true, ..fire.clone() });
+    }
+    if let Some(pulse) = state.pulse(key.job).copied() {
+        let failed = matches!(fire.state, FireState::Failed);
+        let settled = good && pulse.overdue_since.is_some_and(|since| since <= fire.key.scheduled_at);
+        let since = pulse.overdue_since.or(late.then_some(fire.key.scheduled_at));
+        state.write(JobPulse {
+            succeeded: pulse.succeeded + u64::from(good),
+            failed: pulse.failed + u64::from(failed),
+            missed: pulse.missed + u64::from(fire.state == FireState::Missed),
+            overdue: pulse.overdue + u64::from(late),
+            overdue_since: if settled { None } else { since },
+            ..pulse
+        });
+    }
+    release_next(state, key.job);
+}
+
+/// The earliest of the fires that wait for another one may go, if none of that job is before it.
+fn release_next(state: &mut State, job: JobId) {
+    let first = state.index().fires().live_of(job).next().and_then(|key| state.fire(key)).cloned();
+    // In the order of keys: while an earlier one lives, none behind it is released.
+    if let Some(fire) = first.filter(|fire| fire.queued)
+        && !state
+            .index()
+            .fires()
+            .live_of(job)
+            .any(|key| state.fire(key).is_some_and(FireRecord::is_under_way))
+    {
+        state.write(FireRecord { queued: false, ..fire });
+    }
+}
+
+/// The job no longer forbids two at a time.
+pub(super) fn release_all(state: &mut State, job: JobId) {
+    let live: Vec<_> =
+        state.index().fires().live_of(job).filter_map(|key| state.fire(key).cloned()).collect();
+    for fire in live.into_iter().filter(|fire| fire.queued) {
+        state.write(FireRecord { queued: false, ..fire });
+    }
+}
+
+/// A deadline of a fire has passed, by the ledger's clock.
+pub(super) fn alarm(state: &mut State, key: FireKey) -> Outcome {
+    let fire = find(state, key)?.clone();
     let now = state.now();
-    let fires: Vec<_> = state.index().running_on(host).filter_map(|key| state.fire(key).cloned()).collect();
-    for fire in fires {
-        if let Some(attempt) = fire.attempt().and_then(|key| state.attempt(key)).cloned() {
-            state.write(AttemptRecord { end: Some(lost(now)), ..attempt });
-        }
-        let key = fire.key;
-        conclude(state, fire, &AttemptOutcome::Lost);
-        super::workflows::fire_changed(state, key);
+    if fire.alarm_at().is_none_or(|at| at > now) {
+        return Ok(Applied::AlreadySo);
     }
+    let waits = fire.state == FireState::Waiting && fire.attempts == 0;
+    if waits && fire.start_by.is_some_and(|by| by <= now) {
+        state.write(FireRecord { state: FireState::Missed, queued: false, ended_at: Some(now), ..fire });
+        ended(state, key);
+        told(state, key);
+        return Ok(Applied::Done);
+    }
+    state.write(FireRecord { overdue: true, ..fire });
+    if let Some(pulse) = state.pulse(key.job).copied() {
+        let overdue_since = pulse.overdue_since.or(Some(key.scheduled_at));
+        state.write(JobPulse { overdue: pulse.overdue + 1, overdue_since, ..pulse });
+    }
+    Ok(Applied::Done)
 }
 
-fn lost(now: UnixMillis) -> AttemptEnd {
-    AttemptEnd {
-        outcome: AttemptOutcome::Lost,
-        started_at: None,
-        ended_at: now,
-        output: Output::default(),
-        result: None,
-    }
-}
-
-fn find(state: &State, key: FireKey) -> Result<&FireRecord, Refusal> {
+pub(super) fn find(state: &State, key: FireKey) -> Result<&FireRecord, Refusal> {
     state.fire(key).ok_or_else(|| Refusal::not_found("fire", key))
 }

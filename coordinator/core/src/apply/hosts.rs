@@ -82,13 +82,16 @@ pub(super) fn down(state: &mut State, c: &HostDown) -> Outcome {
 
 /// Attempts on a host that is not heard from are neither running nor failed: unknown.
 fn attempts_known(state: &mut State, host: HostId, known: bool) {
+    let now = state.now();
     let (from, to) = match known {
         true => (FireState::Unknown, FireState::Running),
         false => (FireState::Running, FireState::Unknown),
     };
-    let fires: Vec<_> = state.index().running_on(host).filter_map(|key| state.fire(key).cloned()).collect();
-    for fire in fires.into_iter().filter(|fire| fire.state == from) {
-        state.write(FireRecord { state: to, ..fire });
+    let running: Vec<_> = state.index().fires().running_on(host).collect();
+    for fire in running.into_iter().filter_map(|key| state.fire(key).cloned()).collect::<Vec<_>>() {
+        if fire.state == from {
+            state.write(FireRecord { state: to, unknown_since: (!known).then_some(now), ..fire });
+        }
     }
 }
 
@@ -104,7 +107,7 @@ pub(super) fn cordon(state: &mut State, c: &HostCordon) -> Outcome {
 pub(super) fn remove(state: &mut State, c: &HostRemove) -> Outcome {
     let record = find(state, c.host)?;
     let usage = state.index().usage(c.host);
-    let attempts = state.index().attempts_on(c.host);
+    let attempts = state.index().fires().attempts_on(c.host);
     if !c.force && (usage.claims > 0 || attempts > 0) {
         return Err(Refusal::conflict(format!(
             "{} has {} machine(s), {} migration(s) and {attempts} attempt(s)",
@@ -126,7 +129,7 @@ pub(super) fn remove(state: &mut State, c: &HostRemove) -> Outcome {
         .fix("wait until its migration has ended, or cancel it"));
     }
     super::migrations::host_gone(state, c.host);
-    super::fires::host_gone(state, c.host);
+    super::attempts::host_gone(state, c.host);
     unplace_all(state, c.host);
     state.erase::<HostRecord>(&c.host);
     Ok(Applied::Done)

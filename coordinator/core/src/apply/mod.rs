@@ -1,6 +1,7 @@
 //! What each command does: one small function a command, grouped by resource. Each checks first and writes last, so
 //! that a refusal has changed nothing.
 
+mod attempts;
 mod cluster;
 mod fires;
 mod handover;
@@ -10,6 +11,8 @@ mod members;
 mod migrations;
 mod requests;
 mod templates;
+mod ticks;
+mod verbs;
 mod vms;
 mod workflows;
 
@@ -21,7 +24,6 @@ use crate::{
 };
 use novacron_common::{api::ProblemCode, spec::Fault};
 
-pub(crate) use jobs::fires_of;
 pub use requests::{ANSWER_MAX, REQUESTS_BYTES_MAX, REQUESTS_MAX, REQUESTS_REMEMBERED};
 
 /// What an apply function returns; a refusal is an answer like any other.
@@ -78,9 +80,13 @@ fn apply_work(state: &mut State, body: CommandBody) -> Applied {
         C::JobUpdate(c) => jobs::update(state, *c),
         C::JobRemove { id } => jobs::remove(state, id),
         C::JobExecute(c) => fires::execute(state, &c),
-        C::FireCommit(c) => fires::commit(state, &c),
-        C::AttemptPlace(c) => fires::place(state, &c),
-        C::AttemptEnd(c) => fires::end(state, *c),
+        C::FireCommit(c) => ticks::commit(state, c),
+        C::FireAlarm { fire } => fires::alarm(state, fire),
+        C::AttemptPlace(c) => attempts::place(state, &c),
+        C::AttemptEnd(c) => attempts::end(state, *c),
+        C::AttemptSettled(c) => attempts::settled(state, c),
+        C::VerbBegin(c) => verbs::begin(state, *c),
+        C::HostFence { host } => attempts::fence(state, host),
         C::FireCancel { fire } => fires::cancel(state, fire),
         C::MigrationAsk(c) => migrations::ask(state, *c),
         C::MigrationObserve(c) => migrations::observe(state, *c),

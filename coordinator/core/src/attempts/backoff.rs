@@ -11,6 +11,12 @@ use std::time::Duration;
 
 /// Salt, so that this hash has nothing to do with others of the same key.
 const SALT: u64 = 0x6261_636b_6f66_6601;
+const JITTER_SALT: u64 = 0x6a69_7474_6572_6601;
+
+/// How much later than its instant a fire starts: the same for one instant, whoever asks.
+pub fn jitter(fire: FireKey, most_ms: u64) -> Duration {
+    Duration::from_millis(hash::of_fire(JITTER_SALT, fire) % most_ms.saturating_add(1))
+}
 
 /// How long the next attempt at `fire` waits after `failed` attempts.
 pub fn backoff(policy: &Backoff, fire: FireKey, failed: u32) -> Duration {
@@ -81,6 +87,16 @@ mod tests {
         let (low, high) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
         assert!(high - low > 3_000, "{low} to {high}");
         assert_eq!(waits, (0..500).map(|at| backoff(&policy, fire(at), 1).as_millis()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn fires_are_spread_over_their_jitter_and_one_instant_gets_one_delay() {
+        assert_eq!(jitter(fire(1), 0), Duration::ZERO);
+        let delays: Vec<_> = (0..1000).map(|at| jitter(fire(at), 60_000).as_millis()).collect();
+        assert!(delays.iter().all(|ms| *ms <= 60_000));
+        let early = delays.iter().filter(|ms| **ms < 30_000).count();
+        assert!((400..600).contains(&early), "{early} of 1000 in the first half");
+        assert_eq!(jitter(fire(7), 60_000), jitter(fire(7), 60_000));
     }
 
     #[test]

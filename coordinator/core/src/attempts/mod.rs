@@ -1,42 +1,28 @@
 //! Which fires may be tried now, where, and what the host is told.
 
 mod backoff;
+mod plan;
 mod work;
 
-pub use backoff::{backoff, is_retried};
+pub use backoff::{backoff, is_retried, jitter};
+pub use plan::{Places, next_due, plan};
 pub use work::{Work, work_of};
 
 use crate::{record::FireRecord, state::State};
 use novacron_common::{
-    api::FireState,
     ids::{FireKey, HostId},
-    spec::JobTarget,
+    record::HostHello,
+    spec::{JobTarget, OnLeaseLost},
     units::UnixMillis,
-    wire::AttemptStart,
+    wire::{AttemptStart, Lease},
 };
 
-/// Fires that may have an attempt now, at most `limit`; the longest due first.
-pub fn due(state: &State, now: UnixMillis, limit: usize) -> Vec<FireKey> {
-    state.index().waiting().take_while(|(at, _)| *at <= now).take(limit).map(|(_, fire)| fire).collect()
-}
-
-/// When the next waiting fire may have an attempt.
-pub fn next_due(state: &State) -> Option<UnixMillis> {
-    state.index().waiting().next().map(|(at, _)| at)
-}
-
-/// The host for an attempt: up, not cordoned, able to run namespace machines, and with the fewest attempts on it.
-pub fn choose_host(state: &State) -> Option<HostId> {
-    let able = state.hosts().iter().filter(|h| h.is_up() && !h.cordoned && may_run(h.hello.as_ref()));
-    able.min_by_key(|h| (state.index().attempts_on(h.id), h.id)).map(|h| h.id)
-}
-
-pub(crate) fn may_run(hello: Option<&novacron_common::record::HostHello>) -> bool {
+pub(crate) fn may_run(hello: Option<&HostHello>) -> bool {
     hello.is_some_and(|h| h.can_namespace)
 }
 
 /// What the host of the fire's attempt is told. Idempotent there: sent again after each reconnect.
-pub fn start(state: &State, fire: FireKey) -> Option<(HostId, AttemptStart)> {
+pub fn start(state: &State, fire: FireKey, lease: Lease) -> Option<(HostId, AttemptStart)> {
     let record = state.fire(fire).filter(|f| !f.is_final())?;
     let (attempt, host) = record.attempt().zip(record.host)?;
     let work = work_of(state, fire)?;
@@ -46,20 +32,31 @@ pub fn start(state: &State, fire: FireKey) -> Option<(HostId, AttemptStart)> {
         target: work.target.clone(),
         timeout_ms: work.timeout_ms,
         scheduled_at: fire.scheduled_at,
-        lease: None,
+        lease: (work.on_lease_lost == OnLeaseLost::Kill).then_some(lease),
         on_lease_lost: work.on_lease_lost,
-        env: work.env.clone(),
+        env: work.env,
     };
     Some((host, start))
 }
 
 /// Whether the attempt under way is to be killed.
 pub const fn is_to_be_killed(fire: &FireRecord) -> bool {
-    fire.cancel_requested && matches!(fire.state, FireState::Running | FireState::Unknown)
+    fire.cancel_requested && fire.is_under_way()
 }
 
-/// Whether a target needs a host at all.
-pub const fn needs_host(target: &JobTarget) -> bool {
+/// Fires with a deadline that has passed, at most `limit`.
+pub fn alarms(state: &State, now: UnixMillis, limit: usize) -> Vec<FireKey> {
+    let passed = state.index().fires().alarms().take_while(|(at, _)| *at <= now);
+    passed.take(limit).map(|(_, fire)| fire).collect()
+}
+
+/// When the next deadline of a fire passes.
+pub fn next_alarm(state: &State) -> Option<UnixMillis> {
+    state.index().fires().alarms().next().map(|(at, _)| at)
+}
+
+/// Whether a fire is anything but its own record.
+pub const fn needs_attempt(target: &JobTarget) -> bool {
     match target {
         JobTarget::Noop => false,
         JobTarget::Record

@@ -1,8 +1,9 @@
 //! Commands about jobs, fires and attempts.
 
+use super::{MigrationAsk, VmDesire, VmRestart};
 use crate::record::Skip;
 use novacron_common::{
-    ids::{FireKey, HostId, JobId},
+    ids::{AttemptKey, FireKey, HostId, JobId, NodeRef},
     spec::JobSpec,
     units::UnixMillis,
 };
@@ -34,6 +35,8 @@ pub struct JobUpdate {
     pub revision: u64,
     /// The first tick after now.
     pub next_at: NextTick,
+    /// Ticks that fell into a pause which ends with this update.
+    pub skip: Option<Skip>,
 }
 
 /// See [`super::CommandBody::JobExecute`].
@@ -43,6 +46,8 @@ pub struct JobExecute {
     pub id: JobId,
     /// The fire's instant; moved on by milliseconds where another manual fire has it already.
     pub at: UnixMillis,
+    /// The node of a workflow's run that asks, if one does.
+    pub node: Option<NodeRef>,
 }
 
 /// See [`super::CommandBody::FireCommit`]. Made by [`crate::schedule::due`].
@@ -50,14 +55,45 @@ pub struct JobExecute {
 pub struct FireCommit {
     /// Which job.
     pub job: JobId,
-    /// The tick.
-    pub scheduled_at: UnixMillis,
-    /// The job's revision that the tick was computed from; refused if it changed.
+    /// The ticks to fire, in order.
+    pub fire: Vec<UnixMillis>,
+    /// The last tick that this deals with; those up to it are done with.
+    pub until: UnixMillis,
+    /// The job's revision that the ticks were computed from; refused if it changed.
     pub revision: u64,
-    /// The tick after this one.
+    /// The tick after them.
     pub next_at: NextTick,
-    /// Ticks before this one that are passed over.
+    /// Ticks before them that are passed over.
     pub skip: Option<Skip>,
+}
+
+/// See [`super::CommandBody::VerbBegin`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerbBegin {
+    /// Which fire.
+    pub fire: FireKey,
+    /// What is done, with everything looked up.
+    pub step: VerbStep,
+}
+
+/// Something done to a machine, with everything looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VerbStep {
+    /// Run or stop it.
+    Desire(VmDesire),
+    /// Stop it and run it again.
+    Restart(VmRestart),
+    /// Move it.
+    Migrate(MigrationAsk),
+    /// It cannot be done, for this reason.
+    Impossible(String),
+}
+
+/// See [`super::CommandBody::AttemptSettled`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptSettled {
+    /// Which.
+    pub attempt: AttemptKey,
 }
 
 /// See [`super::CommandBody::AttemptPlace`].

@@ -13,7 +13,9 @@ mod workflow;
 
 pub use cluster::{ClusterInit, JoinTokenPut, JoinTokenUse, TemplatePut, TokenPut};
 pub use host::{HostCordon, HostDown, HostRemove, HostSeen};
-pub use job::{AttemptPlace, FireCommit, JobExecute, JobPut, JobUpdate, NextTick};
+pub use job::{
+    AttemptPlace, AttemptSettled, FireCommit, JobExecute, JobPut, JobUpdate, NextTick, VerbBegin, VerbStep,
+};
 pub use migration::{Handover, MigrationAsk, MigrationDenied, MigrationObserve};
 pub use request::{ClockAlarm, Keyed, RequestAnswered, TicketPut};
 pub use vm::{VmCreate, VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate};
@@ -22,7 +24,7 @@ pub use workflow::{NodeDecide, RunAdvance, RunRetry, RunStart, RunTick, Shape, W
 
 use crate::record::CoordinatorRecord;
 use novacron_common::{
-    ids::{FireKey, JobId, MigrationId, RunId, TemplateId, TokenId, VmId, WorkflowId},
+    ids::{FireKey, HostId, JobId, MigrationId, RunId, TemplateId, TokenId, VmId, WorkflowId},
     record::{AttemptReport, HostHello},
     spec::Sha256Digest,
     units::UnixMillis,
@@ -175,4 +177,18 @@ pub enum CommandBody {
         /// Which.
         run: RunId,
     },
+    /// Something is done to a machine for a fire. Answer: `AttemptStarted`.
+    VerbBegin(Box<VerbBegin>),
+    /// A fire's deadline has passed.
+    FireAlarm {
+        /// Which.
+        fire: FireKey,
+    },
+    /// A host that is out of sight is declared off: whoever does so vouches that nothing runs there any more.
+    HostFence {
+        /// Which.
+        host: HostId,
+    },
+    /// An attempt that was declared over is observed gone.
+    AttemptSettled(AttemptSettled),
 }

@@ -4,6 +4,7 @@
 //! a decoder for the version before (the golden tests beside `table.rs` hold the bytes of each).
 
 mod cluster;
+mod history;
 mod host;
 mod job;
 mod migration;
@@ -14,8 +15,9 @@ mod workflow;
 pub use cluster::{
     ApiTokenRecord, ClockRecord, ClusterRecord, CoordinatorRecord, JoinTokenRecord, TemplateRecord,
 };
+pub use history::{HistoryRecord, TickFate, TickReason, TickRun, TickTotals, VerbWatch};
 pub use host::HostRecord;
-pub use job::{AttemptRecord, FireRecord, JobRecord, Skip};
+pub use job::{AttemptRecord, FireRecord, JobPulse, JobRecord, Skip};
 pub use migration::{Claim, MigrationRecord};
 pub use request::{AlarmRecord, Answer, RequestKey, RequestRecord, TicketRecord};
 pub use vm::{Observed, VmRecord};

@@ -1,12 +1,14 @@
 //! When jobs are due: cron on a wall clock that jumps, and what happens to ticks that nobody was there to commit.
 
 mod due;
+mod misfire;
 mod next;
 mod offsets;
 mod preview;
 mod warnings;
 
-pub use due::{MISFIRE_AFTER, SKIPS_COUNTED_MAX, due, next_due, tick};
+pub use due::{due, next_due, tick};
+pub use misfire::{MISFIRE_AFTER, SKIPS_COUNTED_MAX};
 pub use next::next_after;
 pub use preview::{PREVIEW_MAX, preview};
 pub use warnings::{AHEAD, TICKS_COUNTED_MAX, warnings};

@@ -3,7 +3,7 @@
 use super::{NodeOutputs, Outputs, Shapes};
 use crate::{
     record::{
-        AlarmRecord, FireRecord, HostRecord, JobRecord, MigrationRecord, NodeRunRecord, RunRecord,
+        AlarmRecord, FireRecord, HostRecord, JobPulse, JobRecord, MigrationRecord, NodeRunRecord, RunRecord,
         TemplateRecord, VmRecord, WorkflowRecord,
     },
     state::State,
@@ -72,9 +72,9 @@ pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, 
         TableId::Templates => read::<TemplateRecord, TemplateId>(EventKind::Template, change, |row| {
             Object::Template(Box::new(super::template(&row)))
         })?,
-        TableId::Jobs => {
-            read::<JobRecord, JobId>(EventKind::Job, change, |row| Object::Job(Box::new(super::job(&row))))?
-        }
+        TableId::Jobs => read::<JobRecord, JobId>(EventKind::Job, change, |row| {
+            Object::Job(Box::new(super::job(state, &row)))
+        })?,
         TableId::Fires => read::<FireRecord, FireKey>(EventKind::Fire, change, |row| {
             Object::Fire(Box::new(super::fire(state, &row, Outputs::LeftOut)))
         })?,
@@ -84,6 +84,7 @@ pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, 
         TableId::Alarms => {
             read::<AlarmRecord, u64>(EventKind::Alarm, change, |row| Object::Alarm(super::alarm(&row)))?
         }
+        TableId::Pulses => return pulse(state, change),
         TableId::Workflows => read::<WorkflowRecord, WorkflowId>(EventKind::Workflow, change, |row| {
             Object::Workflow(Box::new(super::workflow(state, &row, Shapes::LeftOut)))
         })?,
@@ -99,6 +100,7 @@ pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, 
         | TableId::Coordinators
         | TableId::JoinTokens
         | TableId::ApiTokens
+        | TableId::History
         | TableId::Attempts
         | TableId::Requests
         | TableId::Tickets => return Ok(None),
@@ -117,6 +119,17 @@ fn node(state: &State, change: &Change) -> Result<Option<ChangedObject>, DecodeE
         let view = super::node_run(run, node, Some(&row), NodeOutputs::LeftOut);
         let id = format!("{}/{}", run.id, view.id);
         ChangedObject { kind: EventKind::Node, id, object: Some(Object::Node(Box::new(view))) }
+    }))
+}
+
+/// A pulse is shown as its job, and does not go without it.
+fn pulse(state: &State, change: &Change) -> Result<Option<ChangedObject>, DecodeError> {
+    let pulse = change.value.as_deref().map(decode_row::<JobPulse>).transpose()?;
+    let shown = pulse.and_then(|pulse| state.job(pulse.id).map(|job| super::job_with(job, &pulse)));
+    Ok(shown.map(|view| ChangedObject {
+        kind: EventKind::Job,
+        id: view.id.to_string(),
+        object: Some(Object::Job(Box::new(view))),
     }))
 }
 

@@ -1,24 +1,45 @@
 //! Jobs and fires, as shown.
 
 use crate::{
-    record::{AttemptRecord, FireRecord, JobRecord},
+    record::{AttemptRecord, FireRecord, JobPulse, JobRecord},
     state::State,
 };
 use novacron_common::{
-    api::{AttemptView, FireState, FireView, JobView},
+    api::{AttemptView, FireState, FireView, JobStatus, JobView},
     ids::AttemptKey,
     record::AttemptOutcome,
 };
 
 /// The view of a job.
-pub fn job(job: &JobRecord) -> JobView {
+pub fn job(state: &State, job: &JobRecord) -> JobView {
+    let pulse = state.pulse(job.id).copied();
+    job_with(job, &pulse.unwrap_or_else(|| JobPulse::new(job.id, None)))
+}
+
+/// The view of a job with a pulse that was just committed.
+pub fn job_with(job: &JobRecord, pulse: &JobPulse) -> JobView {
     JobView {
-        next_fire_at: job.next_at,
-        last_fire_at: job.last_fire_at,
-        fires: job.fires,
-        succeeded: job.succeeded,
-        failed: job.failed,
+        next_fire_at: pulse.next_at,
+        last_fire_at: pulse.last_fire_at,
+        fires: pulse.fires,
+        succeeded: pulse.succeeded,
+        failed: pulse.failed,
+        skipped: pulse.skipped,
+        missed: pulse.missed,
+        overdue: pulse.overdue,
+        overdue_since: pulse.overdue_since,
+        status: status(job, pulse),
         ..JobView::new(job.id, &job.spec, job.created_at)
+    }
+}
+
+/// Whether a job fires.
+pub const fn status(job: &JobRecord, pulse: &JobPulse) -> JobStatus {
+    match (job.deleting, job.spec.enabled, pulse.next_at) {
+        (true, _, _) => JobStatus::Deleting,
+        (false, false, _) => JobStatus::Paused,
+        (false, true, None) => JobStatus::Finished,
+        (false, true, Some(_)) => JobStatus::Active,
     }
 }
 
@@ -42,8 +63,18 @@ pub fn fire(state: &State, fire: &FireRecord, outputs: Outputs) -> FireView {
         committed_at: fire.committed_at,
         cause: fire.key.cause,
         state: fire.state,
+        late_ms: late_ms(fire),
+        queued: fire.queued,
+        overdue: fire.overdue,
+        not_before: Some(fire.not_before).filter(|_| fire.state == FireState::Waiting),
+        unknown_since: fire.unknown_since,
+        ended_at: fire.ended_at,
         attempts: state.attempts().range(first..=last).map(|a| attempt(fire, a, outputs)).collect(),
     }
+}
+
+pub(super) fn late_ms(fire: &FireRecord) -> u64 {
+    u64::try_from(fire.committed_at.since(fire.key.scheduled_at).as_millis()).unwrap_or(u64::MAX)
 }
 
 fn attempt(fire: &FireRecord, attempt: &AttemptRecord, outputs: Outputs) -> AttemptView {
@@ -51,7 +82,7 @@ fn attempt(fire: &FireRecord, attempt: &AttemptRecord, outputs: Outputs) -> Atte
     let output = end.filter(|_| outputs == Outputs::Shown).map(|e| e.output.to_text());
     AttemptView {
         number: attempt.key.number,
-        host: Some(attempt.host),
+        host: attempt.host,
         outcome: match end {
             Some(end) => outcome_text(&end.outcome),
             None if fire.state == FireState::Unknown => "unknown".to_owned(),

@@ -4,7 +4,10 @@
 use crate::world::{NOON, hello, job_spec, name, seen, template_spec, vm_spec};
 use novacron_common::{
     api::{FireState, HostState, JoinTokenRole, MigrationState, TokenRole, VmDesired},
-    ids::{AttemptKey, ClusterId, FireCause, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    ids::{
+        AttemptKey, ClusterId, FireCause, FireKey, HostId, JobId, MigrationId, NodeRef, RunId, TemplateId,
+        TokenId, VmId,
+    },
     record::{
         AttemptEnd, AttemptOutcome, InboundState, MigrationProgress, MigrationReport, OutboundState, Output,
         VmState,
@@ -22,7 +25,8 @@ use novacron_core::{
     placement::{Placement, Rejected, Shortfall},
     record::{
         ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord, CoordinatorRecord, FireRecord,
-        HostRecord, JobRecord, JoinTokenRecord, MigrationRecord, Observed, Skip, TemplateRecord, VmRecord,
+        HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord, MigrationRecord, Observed,
+        TemplateRecord, TickFate, TickReason, TickRun, TickTotals, VerbWatch, VmRecord,
     },
     table::{DecodeError, Row, decode_row, encode_row},
 };
@@ -142,18 +146,35 @@ fn jobs_and_fires() {
         id: JobId::from_u128(5),
         spec: job_spec("report", "0 2 * * *"),
         revision: 3,
-        next_at: Some(NOON),
+        paused_at: Some(NOON),
+        deleting: false,
+        created_at: NOON,
+    };
+    check(&job, GOLDEN_JOB);
+    let pulse = JobPulse {
         last_tick: Some(UnixMillis(1)),
-        last_fire_at: None,
         fires: 4,
         succeeded: 3,
         failed: 1,
         skipped: 9,
-        last_skip: Some(Skip { from: UnixMillis(1), until: UnixMillis(2), count: 9 }),
-        dropped: 1,
-        created_at: NOON,
+        missed: 2,
+        overdue: 1,
+        overdue_since: Some(NOON),
+        ..JobPulse::new(JobId::from_u128(5), Some(NOON))
     };
-    check(&job, GOLDEN_JOB);
+    check(&pulse, GOLDEN_PULSE);
+    let run = |fate| TickRun { fate, from: UnixMillis(1), until: UnixMillis(2), count: 2, late_ms_max: 7 };
+    let history = HistoryRecord {
+        job: JobId::from_u128(5),
+        runs: vec![run(TickFate::Succeeded), run(TickFate::None(TickReason::Paused))],
+        older: TickTotals {
+            from: Some(UnixMillis(0)),
+            until: Some(UnixMillis(1)),
+            succeeded: 3,
+            ..TickTotals::default()
+        },
+    };
+    check(&history, GOLDEN_HISTORY);
     let fire = FireRecord {
         key: fire_key(),
         committed_at: NOON,
@@ -164,7 +185,14 @@ fn jobs_and_fires() {
         host: Some(HostId::from_u128(1)),
         cancel_requested: true,
         ended_at: None,
-        node: None,
+        node: Some(NodeRef { run: RunId::from_u128(8), node: 1, item: 2 }),
+        last_host: Some(HostId::from_u128(1)),
+        priority: 5,
+        queued: false,
+        start_by: Some(NOON),
+        expected_at: Some(NOON),
+        overdue: true,
+        unknown_since: None,
     };
     check(&fire, GOLDEN_FIRE);
     let end = AttemptEnd {
@@ -177,9 +205,11 @@ fn jobs_and_fires() {
     let attempt = AttemptRecord {
         key: AttemptKey { fire: fire_key(), number: 2 },
         epoch: Epoch(2),
-        host: HostId::from_u128(1),
+        host: Some(HostId::from_u128(1)),
         placed_at: NOON,
         end: Some(end),
+        verb: Some(VerbWatch::Runs(VmId::from_u128(3))),
+        orphaned: true,
     };
     check(&attempt, GOLDEN_ATTEMPT);
 }
@@ -237,7 +267,7 @@ fn commands_keep_their_numbers() {
         (19, CommandBody::VmObserve(VmObserve { host, observations: none })),
         (20, CommandBody::VmForget { vm }),
         (23, CommandBody::JobRemove { id: job }),
-        (24, CommandBody::JobExecute(JobExecute { id: job, at: NOON })),
+        (24, CommandBody::JobExecute(JobExecute { id: job, at: NOON, node: None })),
         (26, CommandBody::AttemptPlace(AttemptPlace { fire, host })),
         (28, CommandBody::FireCancel { fire }),
         (32, CommandBody::Handover(Handover { migration, vm, to: host, expect_epoch: Epoch(1) })),
@@ -275,7 +305,9 @@ const GOLDEN_API_TOKEN: &str =
 const GOLDEN_HOST: &str = "010101610001010101610105302e312e30000a000001fb9c1f08fd0000000004000000fd00000000190000000101010008fd0000000004000000fd0000000019000000fbdc05fc000000c0010674686569727301fd00d8a08841030000fd00d8a08841030000";
 const GOLDEN_TEMPLATE: &str = "01020664656269616e0000fd00d8a08841030000";
 const GOLDEN_VM: &str = "0103057765622d310002fd0000000001000000fd00000080020000000664656269616e00000000000000000001fb30750101020801010302020000000000fd00d8a0884103000001020101040101010161fd0000000003000000030201020162030106fc00005000080201fd00d8a08841030000";
-const GOLDEN_JOB: &str = "0105067265706f727409302032202a202a202a0355544301000105fb30750000fbe803fce0930400c80a000101010100016400000000000000fbe803fc00840c240301fd00d8a08841030000010200040301090102040901fd00d8a08841030000";
-const GOLDEN_FIRE: &str = "0105fd00d8a0884103000001fd00d8a08841030000010202fd00d8a088410300000101010000";
-const GOLDEN_ATTEMPT: &str = "0105fd00d8a0884103000001020201fd00d8a0884103000001000101fd00d8a08841030000fd00d8a08841030000036f757403656e64fbe80301027b7d";
+const GOLDEN_JOB: &str = "0105067265706f727409302032202a202a202a0355544301000105fb30750000fbe803fce0930400c80a000101010100016400000000000000fbe803fc00840c240301fd00d8a0884103000000fd00d8a08841030000";
+const GOLDEN_PULSE: &str = "010501fd00d8a0884103000001020004030109020101fd00d8a08841030000";
+const GOLDEN_HISTORY: &str = "01050200020402070407020402070100010203000000";
+const GOLDEN_FIRE: &str = "0105fd00d8a0884103000001fd00d8a08841030000010202fd00d8a0884103000001010101010001080102050001fd00d8a0884103000001fd00d8a088410300000100";
+const GOLDEN_ATTEMPT: &str = "0105fd00d8a088410300000102020101fd00d8a0884103000001000101fd00d8a08841030000fd00d8a08841030000036f757403656e64fbe80301027b7d01000301";
 const GOLDEN_MIGRATION: &str = "010403010201020909090909090909090909090909090909090909090909090909090909090909fd00d8a0884103000002fd0000000001000000fd000000800200000004040003000000000000010106046c6f7374000101000103776879fbf401000000000000000103010000000c000001010161fd0000000003000000030201020162030106fc00005000080201fd00d8a0884103000001fd00d8a08841030000";

@@ -2,7 +2,7 @@
 
 use crate::world::{World, command_target, job_spec, name, seen, vm_spec};
 use novacron_common::{
-    api::{PageQuery, ProblemCode},
+    api::{JobQuery, PageQuery, ProblemCode},
     ids::{JobId, VmId},
     record::VmState,
     spec::VmSpec,
@@ -93,7 +93,10 @@ fn wrong_queries_name_their_field() {
         let refusal = lists::vms(&world.state, &query).unwrap_err();
         assert_eq!((refusal.code, refusal.details[0].field.as_str()), (ProblemCode::InvalidRequest, field));
     }
-    assert!(lists::jobs(&world.state, &query(1, None, Some("running"))).is_err());
+    assert!(
+        lists::jobs(&world.state, &JobQuery { status: Some("running".into()), ..JobQuery::default() })
+            .is_err()
+    );
     assert!(lists::hosts(&world.state, &PageQuery::default()).unwrap().next_cursor.is_none());
 }
 
@@ -104,7 +107,7 @@ fn fires_are_listed_from_the_newest() {
     spec.target = command_target();
     let id = world.job(spec);
     for at in [10, 30, 20] {
-        world.ok(CommandBody::JobExecute(JobExecute { id, at: UnixMillis(at) }));
+        world.ok(CommandBody::JobExecute(JobExecute { id, at: UnixMillis(at), node: None }));
     }
     let page = lists::fires(&world.state, id, &query(2, None, None)).unwrap();
     assert_eq!(page.items.iter().map(|f| f.scheduled_at.0).collect::<Vec<_>>(), [30, 20]);
@@ -127,4 +130,31 @@ fn hosts_and_migrations_are_filtered_by_status() {
     let done = lists::migrations(&world.state, &query(10, None, Some("completed"))).unwrap();
     assert!(done.items.is_empty());
     assert!(lists::migrations(&world.state, &query(10, None, Some("running"))).is_err());
+}
+
+#[test]
+fn jobs_are_filtered_by_label_and_status_page_by_page() {
+    let (mut world, _) = World::with_hosts(1);
+    for n in 0..10 {
+        let mut spec = crate::world::job_spec(&format!("job-{n}"), "@daily");
+        spec.enabled = n % 2 == 0;
+        spec.labels = [("team".to_owned(), if n < 6 { "a" } else { "b" }.to_owned())].into();
+        world.job(spec);
+    }
+    let ask = |cursor, status: Option<&str>, label: Option<&str>| {
+        let (status, label) = (status.map(str::to_owned), label.map(str::to_owned));
+        lists::jobs(&world.state, &JobQuery { limit: Some(2), cursor, status, label })
+    };
+    let (mut names, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = ask(cursor, Some("active"), Some("team=a")).unwrap();
+        names.extend(page.items.into_iter().map(|job| job.name));
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names, ["job-0", "job-2", "job-4"]);
+    assert_eq!(ask(None, None, Some("team")).unwrap_err().details[0].field, "label");
+    assert_eq!(ask(None, Some("asleep"), None).unwrap_err().details[0].field, "status");
 }

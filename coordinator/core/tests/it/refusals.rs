@@ -56,7 +56,7 @@ fn what_is_not_there_is_not_found() {
         CommandBody::VmUpdate(VmUpdate { vm, name: None, restart: None }),
         CommandBody::VmForget { vm },
         CommandBody::JobRemove { id: fire.job },
-        CommandBody::JobExecute(JobExecute { id: fire.job, at: NOON }),
+        CommandBody::JobExecute(JobExecute { id: fire.job, at: NOON, node: None }),
         CommandBody::AttemptPlace(AttemptPlace { fire, host: NOBODY }),
         CommandBody::FireCancel { fire },
         CommandBody::MigrationCancel { id: MigrationId::from_u128(9) },
@@ -333,7 +333,7 @@ fn a_schedule_without_ticks_is_refused_unless_it_is_off() {
     let refusal = world.refused(put(spec.clone()));
     assert_eq!((refusal.code, refusal.details[0].field.as_str()), (ProblemCode::InvalidRequest, "schedule"));
     spec.enabled = false;
-    world.ok(put(spec));
+    assert_eq!(world.refused(put(spec)).code, ProblemCode::InvalidRequest, "not even while it is paused");
 }
 
 #[test]
@@ -343,15 +343,22 @@ fn a_tick_is_committed_once_and_only_for_the_present_revision() {
     let at = |ms: i64| UnixMillis(NOON.0 + ms);
     let commit = |ms, revision| {
         let next_at = Some(at(ms + 1000));
-        CommandBody::FireCommit(FireCommit { job, scheduled_at: at(ms), revision, next_at, skip: None })
+        CommandBody::FireCommit(FireCommit {
+            job,
+            fire: vec![at(ms)],
+            until: at(ms),
+            revision,
+            next_at,
+            skip: None,
+        })
     };
     assert_eq!(world.refused(commit(1000, 2)).code, ProblemCode::Conflict);
     let key = FireKey { job, scheduled_at: at(2000), cause: FireCause::Schedule };
-    assert_eq!(world.ok(commit(2000, 1)), Applied::FireCommitted(key));
+    assert_eq!(world.ok(commit(2000, 1)), Applied::TicksCommitted(vec![key]));
     assert_eq!(world.apply(commit(2000, 1)), Applied::AlreadySo);
     assert_eq!(world.apply(commit(1000, 1)), Applied::AlreadySo);
-    assert_eq!(world.state.job(job).unwrap().fires, 1);
-    assert_eq!(world.state.job(job).unwrap().next_at, Some(at(3000)));
+    assert_eq!(world.state.pulse(job).unwrap().fires, 1);
+    assert_eq!(world.state.pulse(job).unwrap().next_at, Some(at(3000)));
 }
 
 #[test]
@@ -360,7 +367,9 @@ fn an_attempt_needs_a_waiting_fire_and_a_host_that_takes_it() {
     let mut spec = job_spec("work", "0 0 1 1 *");
     spec.target = command_target();
     let id = world.job(spec);
-    let Applied::FireCommitted(fire) = world.ok(CommandBody::JobExecute(JobExecute { id, at: NOON })) else {
+    let Applied::FireCommitted(fire) =
+        world.ok(CommandBody::JobExecute(JobExecute { id, at: NOON, node: None }))
+    else {
         panic!("no fire");
     };
     let place = |host| CommandBody::AttemptPlace(AttemptPlace { fire, host });

@@ -6,7 +6,11 @@ use novacron_common::{
     spec::{Dst, Schedule, TimeZone},
     units::UnixMillis,
 };
-use novacron_core::{Applied, CommandBody, schedule};
+use novacron_core::{
+    Applied, CommandBody,
+    record::{TickFate, TickReason},
+    schedule,
+};
 use proptest::prelude::*;
 use std::{collections::BTreeSet, sync::OnceLock};
 
@@ -219,7 +223,7 @@ fn run_due(world: &mut World) -> Vec<i64> {
         }
         for commit in due {
             match world.ok(CommandBody::FireCommit(commit)) {
-                Applied::FireCommitted(key) => fired.push(key.scheduled_at),
+                Applied::TicksCommitted(keys) => fired.extend(keys.iter().map(|key| key.scheduled_at)),
                 other => panic!("{other:?}"),
             }
         }
@@ -232,8 +236,8 @@ fn a_tick_that_is_a_little_late_is_fired_and_none_is_skipped() {
     let job = world.job(job_spec("tick", "*/5 * * * * *"));
     world.now.0 += 31_000;
     assert_eq!(run_due(&mut world), [5, 10, 15, 20, 25, 30]);
-    let job = world.state.job(job).unwrap();
-    assert_eq!((job.fires, job.skipped, job.succeeded), (6, 0, 6));
+    let job = world.state.pulse(job).unwrap();
+    assert_eq!((job.fires, job.missed, job.succeeded), (6, 0, 6));
     assert_eq!(schedule::next_due(&world.state), Some(UnixMillis(NOON.0 + 35_000)));
 }
 
@@ -243,12 +247,13 @@ fn after_a_long_outage_the_last_missed_tick_fires_once_and_the_others_are_counte
     let job = world.job(job_spec("quarterly", "*/15 * * * *"));
     world.now.0 += 3_600_000 + 600_000;
     let fired = run_due(&mut world);
-    let job = world.state.job(job).unwrap();
+    let job = world.state.pulse(job).unwrap();
     assert_eq!(fired.len(), 1);
-    assert_eq!((job.fires, job.skipped), (1, 4));
-    let skip = job.last_skip.unwrap();
-    assert_eq!((skip.count, skip.until), (4, job.last_tick.unwrap()));
-    assert_eq!((skip.until.0 - skip.from.0) / 60_000, 60);
+    assert_eq!((job.fires, job.missed), (1, 4));
+    let run = world.state.history(job.id).unwrap().runs[0];
+    assert_eq!((run.count, run.fate), (4, TickFate::None(TickReason::Superseded)));
+    assert_eq!(job.last_tick.unwrap().0 - run.until.0, 900_000, "up to the one that fired");
+    assert_eq!((run.until.0 - run.from.0) / 60_000, 45);
 }
 
 #[test]
@@ -257,9 +262,9 @@ fn a_job_of_seconds_catches_up_the_last_minute_only() {
     let job = world.job(job_spec("tick", "* * * * * *"));
     world.now.0 += 30 * 24 * 3_600_000;
     assert_eq!(run_due(&mut world).len(), 61);
-    let job = world.state.job(job).unwrap();
-    assert_eq!(job.skipped, schedule::SKIPS_COUNTED_MAX);
-    assert_eq!(job.last_skip.unwrap().from, UnixMillis(NOON.0 + 1000));
+    let job = world.state.pulse(job).unwrap();
+    assert_eq!(job.missed, schedule::SKIPS_COUNTED_MAX);
+    assert_eq!(world.state.history(job.id).unwrap().runs[0].from, UnixMillis(NOON.0 + 1000));
 }
 
 #[test]
@@ -269,8 +274,9 @@ fn renaming_a_job_keeps_its_due_tick_and_changing_its_schedule_begins_anew() {
     let id = world.job(job_spec("tick", "*/5 * * * * *"));
     world.now.0 += 6000;
     let job = world.state.job(id).unwrap();
-    let renamed = JobUpdate::new(job, job_spec("tock", "*/5 * * * * *"), world.now);
-    let changed = JobUpdate::new(job, job_spec("tock", "*/7 * * * * *"), world.now);
+    let pulse = world.state.pulse(id).unwrap();
+    let renamed = JobUpdate::new(job, pulse, job_spec("tock", "*/5 * * * * *"), world.now);
+    let changed = JobUpdate::new(job, pulse, job_spec("tock", "*/7 * * * * *"), world.now);
     assert_eq!(renamed.next_at, Some(UnixMillis(NOON.0 + 5000)));
     assert!(changed.next_at > Some(world.now));
     world.ok(CommandBody::JobUpdate(Box::new(renamed)));

@@ -8,7 +8,7 @@ use novacron_common::{
         AttemptEnd, AttemptOutcome, AttemptReport, InboundState, MigrationReport, OutboundState, Output,
         SideState, VmObservation, VmState,
     },
-    spec::Sha256Digest,
+    spec::{Concurrency, Sha256Digest},
     units::{ByteCount, Epoch, UnixMillis},
     wire::JoinPurpose,
 };
@@ -183,9 +183,15 @@ fn work() -> impl Strategy<Value = CommandBody> {
         Just(AttemptOutcome::Lost),
     ];
     prop_oneof![
-        2 => (job_id(), short_name(), any::<bool>()).prop_map(|(id, n, noop)| {
+        2 => (job_id(), short_name(), any::<bool>(), any::<u8>()).prop_map(|(id, n, noop, rules)| {
             let mut spec = job_spec(n.as_str(), "* * * * * *");
             spec.retry.max_retries = 1;
+            spec.concurrency = [Concurrency::Allow, Concurrency::Forbid, Concurrency::Replace, Concurrency::Queue { max: 2 }]
+                [usize::from(rules % 4)];
+            spec.start_deadline_ms = (rules & 4 != 0).then_some(2000);
+            spec.expected_by_ms = (rules & 8 != 0).then_some(500);
+            spec.retention.fires = 1 + u32::from(rules >> 4);
+            spec.priority = rules % 10;
             if !noop {
                 spec.target = command_target();
             }
@@ -194,13 +200,13 @@ fn work() -> impl Strategy<Value = CommandBody> {
         1 => (job_id(), short_name(), 1..4u64, any::<bool>()).prop_map(|(id, n, revision, enabled)| {
             let mut spec = job_spec(n.as_str(), "*/2 * * * * *");
             spec.enabled = enabled;
-            CommandBody::JobUpdate(Box::new(JobUpdate { id, spec, revision, next_at: Some(NOON) }))
+            CommandBody::JobUpdate(Box::new(JobUpdate { id, spec, revision, next_at: Some(NOON), skip: None }))
         }),
         1 => job_id().prop_map(|id| CommandBody::JobRemove { id }),
-        2 => (job_id(), instant()).prop_map(|(id, at)| CommandBody::JobExecute(JobExecute { id, at })),
+        2 => (job_id(), instant()).prop_map(|(id, at)| CommandBody::JobExecute(JobExecute { id, at, node: None })),
         4 => (job_id(), instant(), 1..3u64).prop_map(|(job, at, revision)| {
             let next_at = Some(UnixMillis(at.0 + 1000));
-            CommandBody::FireCommit(FireCommit { job, scheduled_at: at, revision, next_at, skip: None })
+            CommandBody::FireCommit(FireCommit { job, fire: vec![at], until: at, revision, next_at, skip: None })
         }),
         5 => (fire_key(), host_id()).prop_map(|(fire, host)| CommandBody::AttemptPlace(AttemptPlace { fire, host })),
         5 => (fire_key(), 1..3u32, outcome).prop_map(|(fire, number, outcome)| {
@@ -210,6 +216,8 @@ fn work() -> impl Strategy<Value = CommandBody> {
             CommandBody::AttemptEnd(Box::new(report))
         }),
         1 => fire_key().prop_map(|fire| CommandBody::FireCancel { fire }),
+        1 => fire_key().prop_map(|fire| CommandBody::FireAlarm { fire }),
+        1 => host_id().prop_map(|host| CommandBody::HostFence { host }),
     ]
 }
 
@@ -219,9 +227,11 @@ fn sensible(state: &State, choice: u8) -> Vec<CommandBody> {
     match choice % 4 {
         0 => schedule::due(state, now, 8).into_iter().map(CommandBody::FireCommit).collect(),
         1 => {
-            let due = novacron_core::attempts::due(state, now, 8).into_iter();
-            due.zip(novacron_core::attempts::choose_host(state).into_iter().cycle())
-                .map(|(fire, host)| CommandBody::AttemptPlace(AttemptPlace { fire, host }))
+            let places = novacron_core::attempts::plan(state, now, 3, 8).places.into_iter();
+            let alarms = novacron_core::attempts::alarms(state, now, 8).into_iter();
+            places
+                .map(CommandBody::AttemptPlace)
+                .chain(alarms.map(|fire| CommandBody::FireAlarm { fire }))
                 .collect()
         }
         2 => {
@@ -281,22 +291,22 @@ struct Ledger {
 impl Ledger {
     fn apply(&mut self, body: CommandBody) -> Result<(), TestCaseError> {
         self.now += 50;
-        let removed_job = if let CommandBody::JobRemove { id } = &body { Some(*id) } else { None };
         let before: Vec<VmId> = self.state.vms().iter().map(|vm| vm.id).collect();
         let applied = self.state.apply(0, Command { at: UnixMillis(NOON.0 + self.now), body });
         persist(&mut self.state, &mut self.store);
-        if removed_job.is_some() && applied == Applied::Done {
-            self.ticks.retain(|key| Some(key.job) != removed_job);
-        }
         self.check_ticks(&applied)?;
+        // Also later than its removal: a job goes with its last attempt, and its id may come back.
+        self.ticks.retain(|key| self.state.job(key.job).is_some());
         self.epochs.retain(|vm, _| self.state.vm(*vm).is_some() && before.contains(vm));
         self.check()
     }
 
     fn check_ticks(&mut self, applied: &Applied) -> Result<(), TestCaseError> {
         match applied {
-            Applied::FireCommitted(key) if key.cause == FireCause::Schedule => {
-                prop_assert!(self.ticks.insert(*key), "{key} was committed twice");
+            Applied::TicksCommitted(keys) => {
+                for key in keys {
+                    prop_assert!(self.ticks.insert(*key), "{key} was committed twice");
+                }
             }
             Applied::Batch(all) => all.iter().try_for_each(|one| self.check_ticks(one))?,
             _ => (),
@@ -319,7 +329,23 @@ impl Ledger {
             prop_assert!(host.hello.is_none() || used.storage <= capacity().storage);
         }
         self.check_vms()?;
+        self.check_fires()?;
         self.check_total()
+    }
+
+    /// A job that allows one attempt at a time has one, and a fire that waits for another has another.
+    fn check_fires(&self) -> Result<(), TestCaseError> {
+        for job in self.state.jobs().iter() {
+            let live: Vec<_> =
+                self.state.index().fires().live_of(job.id).filter_map(|key| self.state.fire(key)).collect();
+            prop_assert!(
+                live.is_empty() || live.iter().any(|fire| !fire.queued),
+                "{} waits for nothing",
+                job.id
+            );
+            prop_assert!(!job.deleting || !live.is_empty(), "{} is deleted and does not go", job.id);
+        }
+        Ok(())
     }
 
     fn check_vms(&mut self) -> Result<(), TestCaseError> {

@@ -2,11 +2,12 @@
 
 use crate::world::{NOON, World, command_target, job_spec, seen, vm_create, vm_spec};
 use novacron_common::{
-    api::{FireState, VmDesired},
+    api::{FireState, ProblemCode, VmDesired},
     ids::{FireKey, HostId, JobId, VmId},
     record::{AttemptEnd, AttemptOutcome, AttemptReport, HostStatus, Output, VmAction, VmState},
     spec::{RestartPolicy, VmSpec},
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
+    wire::Lease,
 };
 use novacron_core::{
     Applied, CommandBody, attempts,
@@ -127,7 +128,11 @@ fn a_host_that_is_away_keeps_its_machines_and_its_attempts_unknown() {
     world.down(host);
     assert_eq!(world.state.vm(vm).unwrap().placed_on, Some(host));
     assert_eq!(world.state.fire(fire).unwrap().state, FireState::Unknown);
-    assert_eq!(attempts::due(&world.state, world.now, 10), [], "no second attempt while the first may live");
+    assert_eq!(
+        attempts::plan(&world.state, world.now, 64, 10).places,
+        [],
+        "no second attempt while the first may live"
+    );
     world.now.0 += 1000;
     world.up(hosts[0], "a");
     assert_eq!(world.state.fire(fire).unwrap().state, FireState::Running);
@@ -182,20 +187,21 @@ fn command_job(world: &mut World, max_retries: u32) -> JobId {
 
 fn execute_command(world: &mut World, max_retries: u32) -> FireKey {
     let id = command_job(world, max_retries);
-    match world.ok(CommandBody::JobExecute(JobExecute { id, at: NOON })) {
+    match world.ok(CommandBody::JobExecute(JobExecute { id, at: NOON, node: None })) {
         Applied::FireCommitted(fire) => fire,
         other => panic!("{other:?}"),
     }
 }
 
 fn start(world: &mut World, fire: FireKey) -> AttemptReport {
-    let host = attempts::choose_host(&world.state).unwrap();
+    let plan = attempts::plan(&world.state, world.now, 64, 100);
+    let host = plan.places.iter().find(|place| place.fire == fire).unwrap().host;
     let Applied::AttemptStarted { attempt, epoch } =
         world.ok(CommandBody::AttemptPlace(AttemptPlace { fire, host }))
     else {
         panic!("not started");
     };
-    let (to, start) = attempts::start(&world.state, fire).unwrap();
+    let (to, start) = attempts::start(&world.state, fire, Lease { duration_ms: 30_000 }).unwrap();
     assert_eq!((to, start.attempt, start.epoch), (host, attempt, epoch));
     let end = AttemptEnd {
         outcome: AttemptOutcome::Exited(1),
@@ -216,10 +222,10 @@ fn a_failed_fire_is_tried_again_with_back_off_until_its_tries_are_used_up() {
         assert_eq!(report.attempt.number, number);
         world.ok(CommandBody::AttemptEnd(Box::new(report.clone())));
         assert_eq!(world.apply(CommandBody::AttemptEnd(Box::new(report))), Applied::AlreadySo);
-        assert!(attempts::due(&world.state, world.now, 9).is_empty());
-        assert_eq!(attempts::next_due(&world.state), Some(UnixMillis(world.now.0 + wait_ms)));
+        assert!(attempts::plan(&world.state, world.now, 64, 9).is_empty());
+        assert_eq!(attempts::next_due(&world.state, world.now), Some(UnixMillis(world.now.0 + wait_ms)));
         world.now.0 += wait_ms;
-        assert_eq!(attempts::due(&world.state, world.now, 9), [fire]);
+        assert_eq!(attempts::plan(&world.state, world.now, 64, 9).places[0].fire, fire);
         world.ok(CommandBody::VmObserve(novacron_core::command::VmObserve {
             host: HostId::from_u128(1),
             observations: Vec::new(),
@@ -229,7 +235,7 @@ fn a_failed_fire_is_tried_again_with_back_off_until_its_tries_are_used_up() {
     world.ok(CommandBody::AttemptEnd(Box::new(report)));
     let record = world.state.fire(fire).unwrap();
     assert_eq!((record.state, record.attempts, record.epoch), (FireState::Failed, 3, Epoch(3)));
-    let job = world.state.job(fire.job).unwrap();
+    let job = world.state.pulse(fire.job).unwrap();
     assert_eq!((job.fires, job.succeeded, job.failed), (1, 0, 1));
     assert_eq!(views::fire(&world.state, record, views::Outputs::Shown).attempts[2].outcome, "exited(1)");
 }
@@ -266,13 +272,18 @@ fn output_and_fires_on_record_are_bounded() {
     world.ok(CommandBody::AttemptEnd(Box::new(report)));
     let kept = &world.state.attempt(attempt).unwrap().end.as_ref().unwrap().output;
     assert_eq!((kept.head.len(), kept.tail.len()), (Output::PART_MAX, Output::PART_MAX));
-    for n in 1..=1200 {
-        world.ok(CommandBody::JobExecute(JobExecute { id: fire.job, at: UnixMillis(NOON.0 + n) }));
+    let put =
+        |n: i64| CommandBody::JobExecute(JobExecute { id: fire.job, at: UnixMillis(NOON.0 + n), node: None });
+    for n in 1..=1000 {
+        world.ok(put(n));
     }
-    assert_eq!(world.state.fires().len(), 1000);
+    assert_eq!(world.state.fires().len(), 1000, "the one that had ended made room");
     assert!(world.state.attempts().is_empty(), "attempts go with their fire");
-    let job = world.state.job(fire.job).unwrap();
-    assert_eq!((job.fires, job.dropped, job.failed), (1201, 200, 201));
+    assert_eq!(
+        world.refused(put(1001)).code,
+        ProblemCode::Conflict,
+        "fires that have not ended do not make room"
+    );
 }
 
 #[test]
@@ -282,7 +293,7 @@ fn a_cancelled_fire_waits_no_longer_or_is_killed() {
     world.ok(CommandBody::FireCancel { fire: waiting });
     assert_eq!(world.state.fire(waiting).unwrap().state, FireState::Cancelled);
     world.refused(CommandBody::FireCancel { fire: waiting });
-    let again = CommandBody::JobExecute(JobExecute { id: waiting.job, at: NOON });
+    let again = CommandBody::JobExecute(JobExecute { id: waiting.job, at: NOON, node: None });
     let Applied::FireCommitted(running) = world.ok(again) else { panic!("no fire") };
     assert_eq!(running.scheduled_at.0, NOON.0 + 1, "the instant was taken");
     let mut report = start(&mut world, running);
@@ -299,7 +310,7 @@ fn attempts_spread_over_the_hosts() {
     let id = command_job(&mut world, 0);
     let mut places = Vec::new();
     for _ in 0..4 {
-        let executed = world.ok(CommandBody::JobExecute(JobExecute { id, at: NOON }));
+        let executed = world.ok(CommandBody::JobExecute(JobExecute { id, at: NOON, node: None }));
         let Applied::FireCommitted(fire) = executed else { panic!("no fire") };
         start(&mut world, fire);
         places.push(world.state.fire(fire).unwrap().host.unwrap());

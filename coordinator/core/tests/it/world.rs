@@ -227,6 +227,12 @@ impl World {
         }))
     }
 
+    /// What a store would give back is what is there: rows and everything derived from them.
+    pub fn assert_reloads(&mut self) {
+        self.state.take_changes();
+        assert!(self.reloaded() == self.state, "a reload gives another state");
+    }
+
     /// The ledger as a store would give it back.
     pub fn reloaded(&self) -> State {
         State::load(self.state.rows()).expect("rows that were just encoded")

@@ -40,10 +40,15 @@ fn the_next_tick_of_usual_schedules() {
             let (schedule, parsed) = timed(|| line.parse::<Schedule>().unwrap());
             let (found, took) = timed(|| {
                 let at = |n: u32| UnixMillis(after.0 + i64::from(n) * 3_600_000);
-                (0..CALLS).filter(|n| next_after(&schedule, in_zone, Dst::default(), at(*n)).is_some()).count()
+                (0..CALLS)
+                    .filter(|n| next_after(&schedule, in_zone, Dst::default(), at(*n)).is_some())
+                    .count()
             });
             assert_eq!(found, CALLS as usize);
-            println!("{line:18} {in_zone:14} {:>6} ns a tick, parsed in {parsed:?}", (took / CALLS).as_nanos());
+            println!(
+                "{line:18} {in_zone:14} {:>6} ns a tick, parsed in {parsed:?}",
+                (took / CALLS).as_nanos()
+            );
         }
     }
 }

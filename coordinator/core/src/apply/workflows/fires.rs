@@ -2,11 +2,7 @@
 
 use super::super::fires;
 use crate::{applied::Applied, command::JobExecute, record::FireRecord, state::State};
-use novacron_common::{
-    api::FireState,
-    ids::{FireCause, FireKey, JobId, NodeRef},
-    units::Epoch,
-};
+use novacron_common::ids::{FireCause, FireKey, JobId, NodeRef};
 
 /// A manual fire of a job, for a node.
 ///
@@ -14,13 +10,8 @@ use novacron_common::{
 /// Why the job does not fire.
 pub(super) fn for_job(state: &mut State, job: JobId, node: NodeRef) -> Result<FireKey, String> {
     let at = state.now();
-    match fires::execute(state, &JobExecute { id: job, at }) {
-        Ok(Applied::FireCommitted(key)) => {
-            if let Some(fire) = state.fire(key).cloned() {
-                state.write(FireRecord { node: Some(node), ..fire });
-            }
-            Ok(key)
-        }
+    match fires::execute(state, &JobExecute { id: job, at, node: Some(node) }) {
+        Ok(Applied::FireCommitted(key)) => Ok(key),
         Ok(_) => Err("its job did not fire".to_owned()),
         Err(refusal) => Err(refusal.cause),
     }
@@ -33,23 +24,11 @@ pub(super) fn for_task(state: &mut State, task: JobId, node: NodeRef) -> FireKey
     while state.fire(key).is_some() {
         key.scheduled_at.0 = key.scheduled_at.0.saturating_add(1);
     }
-    state.write(FireRecord {
-        key,
-        committed_at: now,
-        state: FireState::Waiting,
-        epoch: Epoch(0),
-        attempts: 0,
-        not_before: now,
-        host: None,
-        cancel_requested: false,
-        ended_at: None,
-        node: Some(node),
-    });
+    state.write(FireRecord { node: Some(node), ..FireRecord::new(key, now) });
     key
 }
 
 /// A fire that waits ends at once, one that runs is to be killed. One that has ended stays as it is.
 pub(super) fn stop(state: &mut State, fire: FireKey) {
-    // The only refusal is that there is nothing to stop.
-    let _ = fires::stop(state, fire);
+    fires::end_early(state, fire);
 }

@@ -301,7 +301,7 @@ fn erase_row(state: &mut State, row: &NodeRunRecord) {
 }
 
 fn erase_task(state: &mut State, task: JobId) {
-    let fires: Vec<_> = state.fires().range(super::super::fires_of(task)).map(|fire| fire.key).collect();
+    let fires: Vec<_> = state.fires().range(crate::fire_index::fires_of(task)).map(|fire| fire.key).collect();
     for fire in fires {
         super::super::jobs::erase_fire(state, fire);
     }

@@ -15,7 +15,7 @@ use novacron_common::{
 };
 use novacron_core::{
     Applied, CommandBody, attempts,
-    command::{AttemptPlace, RunAdvance, RunStart, WorkflowPut},
+    command::{RunAdvance, RunStart, WorkflowPut},
     record::NodeRunRecord,
     workflow,
 };
@@ -112,9 +112,14 @@ impl Flow {
 
     /// Gives every waiting fire to the host.
     pub fn place(&mut self) {
-        let host = attempts::choose_host(&self.world.state).expect("a host");
-        for fire in attempts::due(&self.world.state, self.world.now, 10_000) {
-            self.world.ok(CommandBody::AttemptPlace(AttemptPlace { fire, host }));
+        loop {
+            let plan = attempts::plan(&self.world.state, self.world.now, u32::MAX, 10_000);
+            if plan.places.is_empty() {
+                return;
+            }
+            for place in plan.places {
+                self.world.ok(CommandBody::AttemptPlace(place));
+            }
         }
     }
 

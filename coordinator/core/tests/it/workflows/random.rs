@@ -10,7 +10,7 @@ use novacron_common::{
 };
 use novacron_core::{
     Command, CommandBody, State, TableId, attempts,
-    command::{AttemptPlace, NodeDecide, RunRetry},
+    command::{NodeDecide, RunRetry},
     workflow::{self, Definition},
 };
 use proptest::prelude::*;
@@ -159,14 +159,12 @@ impl Driver {
     }
 
     fn place(&mut self) -> Result<(), TestCaseError> {
-        let host = attempts::choose_host(self.state()).expect("a host");
-        let due = attempts::due(self.state(), self.flow.world.now, 3);
-        due.into_iter()
-            .try_for_each(|fire| self.apply(CommandBody::AttemptPlace(AttemptPlace { fire, host })))
+        let plan = attempts::plan(self.state(), self.flow.world.now, u32::MAX, 3);
+        plan.places.into_iter().try_for_each(|place| self.apply(CommandBody::AttemptPlace(place)))
     }
 
     fn report(&mut self, choice: u8) -> Result<(), TestCaseError> {
-        let running: Vec<_> = self.state().index().running().map(|(_, fire)| fire).collect();
+        let running: Vec<_> = self.state().index().fires().running().map(|(_, fire)| fire).collect();
         let Some(fire) = running.get(choice as usize % running.len().max(1)).copied() else { return Ok(()) };
         let record = self.state().fire(fire).expect("a fire").clone();
         prop_assert_eq!(record.state, FireState::Running);

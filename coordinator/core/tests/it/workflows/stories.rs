@@ -132,7 +132,8 @@ fn a_job_node_fires_its_job_and_fires_it_again() {
         ..job_spec("report", "@yearly")
     };
     let record = flow.world.state.job(report).unwrap().clone();
-    let update = novacron_core::command::JobUpdate::new(&record, busy, flow.world.now);
+    let pulse = *flow.world.state.pulse(report).unwrap();
+    let update = novacron_core::command::JobUpdate::new(&record, &pulse, busy, flow.world.now);
     flow.world.ok(CommandBody::JobUpdate(Box::new(update)));
     flow.start(Value::Null);
     let first = flow.fire("a");

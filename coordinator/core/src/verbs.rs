@@ -1,0 +1,79 @@
+//! What is done to machines for a fire: with which command it begins, and how its end is told from what is observed.
+
+use crate::{
+    command::{VerbStep, VmDesire, VmRestart},
+    record::{AttemptRecord, VerbWatch, VmRecord},
+    state::State,
+};
+use novacron_common::{
+    api::{MigrationState, VmDesired},
+    ids::VmId,
+    record::{AttemptOutcome, VmState},
+    spec::{Name, VmVerb, VmVerbTarget},
+};
+
+/// A machine by its id or name.
+pub fn find_vm<'a>(state: &'a State, key: &str) -> Option<&'a VmRecord> {
+    let by_id = key.parse::<VmId>().ok().and_then(|id| state.vm(id));
+    by_id.or_else(|| {
+        let id = state.index().vm_named(&key.parse::<Name>().ok()?)?;
+        state.vm(id)
+    })
+}
+
+/// With what `target` begins. `None` for a migration, for which the shell has to choose a target and a secret.
+pub fn step(state: &State, target: &VmVerbTarget) -> Option<VerbStep> {
+    let Some(vm) = find_vm(state, &target.vm) else {
+        return Some(VerbStep::Impossible(format!("there is no machine {:?}", target.vm)));
+    };
+    let (vm, grace_ms) = (vm.id, vm.grace_ms);
+    Some(match target.verb {
+        VmVerb::Start => VerbStep::Desire(VmDesire { vm, desired: VmDesired::Running, grace_ms }),
+        VmVerb::Stop { grace_ms } => VerbStep::Desire(VmDesire { vm, desired: VmDesired::Stopped, grace_ms }),
+        VmVerb::Restart => VerbStep::Restart(VmRestart { vm, grace_ms }),
+        VmVerb::Migrate { .. } => return None,
+    })
+}
+
+/// How the attempt has ended, if it has.
+pub fn outcome(state: &State, attempt: &AttemptRecord) -> Option<AttemptOutcome> {
+    let failed = |reason: &str| Some(AttemptOutcome::Failed { reason: reason.to_owned() });
+    let vm = |id: VmId| state.vm(id);
+    match attempt.verb? {
+        VerbWatch::Runs(id) => match vm(id) {
+            None => failed("the machine was deleted"),
+            Some(vm) if vm.desired != VmDesired::Running => failed("somebody else wants it stopped"),
+            Some(vm) if vm.state == VmState::Running => Some(AttemptOutcome::Done),
+            Some(vm) => failure_of(vm),
+        },
+        VerbWatch::Stopped(id) => match vm(id) {
+            None => Some(AttemptOutcome::Done),
+            Some(vm) if vm.desired == VmDesired::Running => failed("somebody else wants it running"),
+            Some(vm) if matches!(vm.state, VmState::Stopped | VmState::Missing) => Some(AttemptOutcome::Done),
+            Some(vm) => failure_of(vm),
+        },
+        VerbWatch::Restarted { vm: id, request } => match vm(id) {
+            None => failed("the machine was deleted"),
+            Some(vm) if vm.desired != VmDesired::Running => failed("somebody else wants it stopped"),
+            Some(vm) if vm.restarts_done >= request && vm.state == VmState::Running => {
+                Some(AttemptOutcome::Done)
+            }
+            Some(vm) => failure_of(vm),
+        },
+        VerbWatch::Moved(id) => {
+            let Some(migration) = state.migration(id) else { return failed("its record is gone") };
+            match migration.state {
+                MigrationState::Completed => Some(AttemptOutcome::Done),
+                _ if migration.is_final() => failed(&migration.message),
+                _ => None,
+            }
+        }
+    }
+}
+
+fn failure_of(vm: &VmRecord) -> Option<AttemptOutcome> {
+    let message = vm.observed.as_ref().and_then(|seen| seen.observation.message.clone());
+    (vm.state == VmState::Failed).then(|| AttemptOutcome::Failed {
+        reason: message.unwrap_or_else(|| "the machine failed".to_owned()),
+    })
+}
