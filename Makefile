@@ -71,7 +71,7 @@ audit: ## licences, bans and sources of every dependency (advisories need a data
 	if [ "$${ADVISORIES:-}" = 1 ]; then cargo deny --locked check advisories
 	else echo 'audit: advisories not checked (their database is fetched from the network; ADVISORIES=1 does it)'; fi
 
-bench: deps build-release ## figures beside a named peer, to $(OUT)/bench/NAME.json (NAME=x; without it all)
+bench: deps build-release ## figures beside a named peer, to $(OUT)/bench/NAME.json (NAME=x, else all; ROW=y)
 	$(call say,bench: $(or $(NAME),all))
 	@packaging/deps.sh --bench
 	@$(OUT)/release/novacron-benches $(NAME)

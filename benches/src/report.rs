@@ -65,6 +65,12 @@ impl Row {
         Self::beside(name, unit, ours, ("-", ours), None)
     }
 
+    /// A count that must be 0: the ratio is the count itself.
+    pub fn none_of(name: &str, ours: f64) -> Self {
+        let row = Self::beside(name, "", ours, ("goal", 0.0), None);
+        Self { ratio: ours, goal: "<=0".to_owned(), holds: ours <= 0.0, ..row }
+    }
+
     /// A figure without a peer, and the most that it should be.
     pub fn at_most(name: &str, unit: &'static str, ours: f64, bound: f64) -> Self {
         Self::beside(name, unit, ours, ("goal", bound), Some(1.0))

@@ -44,10 +44,14 @@ fn single(reach: &Reach) -> Result<Vec<Row>> {
         api.insist(Method::DELETE, &path, None, ANSWER).await?;
         Ok(late)
     })?;
-    println!("a single job: {} fires in {SINGLE_SECONDS} s", late.count());
+    let (p50, p99) = (late.quantile(50.0), late.quantile(99.0));
+    println!(
+        "a single job: {} fires in {SINGLE_SECONDS} s, lateness p50 {p50:.2} p99 {p99:.2} ms",
+        late.count()
+    );
     Ok(vec![
-        Row::at_most("one job a second: lateness p50", "ms", late.quantile(50.0), 5.0),
-        Row::at_most("one job a second: lateness p99", "ms", late.quantile(99.0), 5.0),
+        Row::at_most("one job a second: lateness p50", "ms", p50, 5.0),
+        Row::at_most("one job a second: lateness p99", "ms", p99, 5.0),
     ])
 }
 
@@ -64,7 +68,7 @@ fn burst(reach: &Reach) -> Result<Vec<Row>> {
     let (before, fired) = reach
         .on_api(async |api| Ok((Histogram::read(api).await?.since(&before), fires(api).await?)))
         .map(|(during, fired)| (during.count(), fired))?;
-    println!("{before} fires while the jobs were being made");
+    println!("{before} fires in the first burst, which is not measured");
     let start = reach.on_api(async |api| Histogram::read(api).await)?;
     for _ in 0..BURSTS {
         std::thread::sleep(Duration::from_secs(2));
@@ -78,8 +82,8 @@ fn burst(reach: &Reach) -> Result<Vec<Row>> {
     println!("{} fires of {} jobs in {BURSTS} bursts", late.count(), rounds.len());
     #[allow(clippy::cast_precision_loss)]
     Ok(vec![
-        Row::at_most("10,000 jobs in one second: jobs that missed a tick", "", missed as f64 + 1.0, 1.0),
-        Row::at_most("10,000 jobs in one second: jobs that fired twice", "", doubled as f64 + 1.0, 1.0),
+        Row::none_of("10,000 jobs in one second: ticks missed", missed as f64),
+        Row::none_of("10,000 jobs in one second: ticks doubled", doubled as f64),
         Row::at_most("10,000 jobs in one second: lateness p50", "ms", late.quantile(50.0), 50.0),
         Row::at_most("10,000 jobs in one second: lateness p99", "ms", late.quantile(99.0), 50.0),
     ])
