@@ -27,19 +27,21 @@ pub(super) fn commit(state: &mut State, c: FireCommit) -> Outcome {
     let pulse = *jobs::pulse_of(state, c.job)?;
     let later = c.next_at.filter(|next| *next > c.until);
     let behind = |at: UnixMillis| pulse.last_tick.is_none_or(|last| last < at);
-    if !behind(c.until) {
-        // An update may have put a tick on the list that was dealt with before it: go on from it.
-        if pulse.next_at.is_some_and(|at| at <= c.until) {
+    let first = c.skip.map(|skip| skip.from).or(c.fire.first().copied()).unwrap_or(c.until);
+    if !behind(first) {
+        // Computed from an older view. As a whole it would lose what lies between: the next one begins where the
+        // ledger is. Only a tick on the list that was dealt with already (an edit put it there) is gone on from.
+        if !behind(c.until) && pulse.next_at.is_some_and(|at| at <= c.until) {
             state.write(JobPulse { next_at: later, ..pulse });
         }
         return Ok(Applied::AlreadySo);
     }
     state.write(JobPulse { next_at: later, last_tick: Some(c.until), ..pulse });
-    if let Some(skip) = c.skip.filter(|skip| behind(skip.from)) {
+    if let Some(skip) = c.skip {
         passed_over(state, c.job, skip);
     }
     let mut committed = Vec::new();
-    for at in c.fire.into_iter().filter(|at| behind(*at)) {
+    for at in c.fire {
         committed.extend(tick(state, c.job, at)?);
     }
     Ok(Applied::TicksCommitted(committed))

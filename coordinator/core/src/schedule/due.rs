@@ -24,17 +24,15 @@ pub fn next_due(state: &State) -> Option<UnixMillis> {
 
 /// The ticks of this job to commit now, if any is due.
 pub fn tick(job: &JobRecord, pulse: &JobPulse, now: UnixMillis) -> Option<FireCommit> {
-    let first = pulse.next_at.filter(|at| *at <= now)?;
-    let choice = choose(&job.spec, first, now, |after| next(&job.spec, after));
-    let until = choice.fire.last().copied().or(choice.skip.map(|skip| skip.until)).unwrap_or(first);
-    Some(FireCommit {
-        job: job.id,
-        fire: choice.fire,
-        until,
-        revision: job.revision,
-        next_at: next(&job.spec, until),
-        skip: choice.skip,
-    })
+    let listed = pulse.next_at.filter(|at| *at <= now)?;
+    // An edit that was made from an older view may have listed a tick that was dealt with since: go on after that.
+    let dealt_with = pulse.last_tick.filter(|last| *last >= listed);
+    let first = dealt_with.map_or(Some(listed), |last| next(&job.spec, last)).filter(|at| *at <= now);
+    let choice = first.map(|first| choose(&job.spec, first, now, |after| next(&job.spec, after)));
+    let (fire, skip) = choice.map_or((Vec::new(), None), |choice| (choice.fire, choice.skip));
+    let until = fire.last().copied().or(skip.map(|skip| skip.until)).or(dealt_with).unwrap_or(listed);
+    let next_at = next(&job.spec, until);
+    Some(FireCommit { job: job.id, fire, until, revision: job.revision, next_at, skip })
 }
 
 fn next(spec: &JobSpec, after: UnixMillis) -> NextTick {

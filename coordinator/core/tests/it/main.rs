@@ -3,6 +3,7 @@
 mod golden;
 mod lists;
 mod moves;
+mod outages;
 mod placement;
 mod policies;
 mod refusals;
