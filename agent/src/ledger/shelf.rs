@@ -86,15 +86,15 @@ impl<V: Serialize + DeserializeOwned> Shelf<V> {
     ///
     /// # Errors
     /// [`LedgerError`] if the keys themselves cannot be read.
-    pub fn list_each(&self) -> Result<Vec<(Vec<u8>, Result<V, LedgerError>)>, LedgerError> {
-        let readable = |key: Vec<u8>| match self.get(&key).transpose() {
-            Some(record) => Some((key, record)),
-            None => None,
-        };
+    pub fn list_each(&self) -> Result<Vec<Entry<V>>, LedgerError> {
+        let readable = |key: Vec<u8>| self.get(&key).transpose().map(|record| (key, record));
         let keys: Vec<_> = self.tree.keys().collect::<Result<_, _>>()?;
         Ok(keys.into_iter().filter_map(readable).collect())
     }
 }
+
+/// A key, and the record under it if it can be read.
+pub type Entry<V> = (Vec<u8>, Result<V, LedgerError>);
 
 #[cfg(test)]
 impl<V> Shelf<V> {

@@ -25,7 +25,23 @@ pub struct TableDifference {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference(pub Vec<TableDifference>);
 
-type Named = BTreeMap<(TableId, Vec<u8>), (String, Vec<u8>)>;
+type Key = (TableId, Vec<u8>);
+
+/// A row with the name that people know it by.
+struct Row {
+    name: String,
+    value: Vec<u8>,
+}
+
+struct Rows(BTreeMap<Key, Row>);
+
+impl Rows {
+    /// The names of a table's rows for which `keep` holds.
+    fn of(&self, table: TableId, keep: impl Fn(&Key, &Row) -> bool) -> Vec<String> {
+        let kept = self.0.iter().filter(|(key, row)| key.0 == table && keep(key, row));
+        kept.map(|(_, row)| row.name.clone()).collect()
+    }
+}
 
 impl Difference {
     /// What would change if `present` were replaced by `backup`.
@@ -33,13 +49,10 @@ impl Difference {
         let (present, backup) = (named(present), named(backup));
         let mut tables = Vec::new();
         for table in TableId::ALL.iter().filter(|table| !PASSING.contains(table)) {
-            let of = |rows: &'_ Named, keep: &dyn Fn(&(TableId, Vec<u8>), &[u8]) -> bool| -> Vec<String> {
-                let rows = rows.iter().filter(|(key, (_, value))| key.0 == *table && keep(key, value));
-                rows.map(|(_, (name, _))| name.clone()).collect()
-            };
-            let lost = of(&present, &|key, _| !backup.contains_key(key));
-            let reverted = of(&present, &|key, value| backup.get(key).is_some_and(|(_, old)| old != value));
-            let returning = of(&backup, &|key, _| !present.contains_key(key));
+            let lost = present.of(*table, |key, _| !backup.0.contains_key(key));
+            let changed = |key: &Key, row: &Row| backup.0.get(key).is_some_and(|old| old.value != row.value);
+            let reverted = present.of(*table, changed);
+            let returning = backup.of(*table, |key, _| !present.0.contains_key(key));
             if !(lost.is_empty() && reverted.is_empty() && returning.is_empty()) {
                 tables.push(TableDifference { table: *table, lost, reverted, returning });
             }
@@ -72,14 +85,13 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Every row with the name that people know it by.
-fn named(state: &State) -> Named {
+fn named(state: &State) -> Rows {
     let names = names(state);
     let rows = state.rows().map(|(table, key, value)| {
         let name = names.get(&(table, key.clone())).cloned().unwrap_or_else(|| hex::encode(&key));
-        ((table, key), (name, value))
+        ((table, key), Row { name, value })
     });
-    rows.collect()
+    Rows(rows.collect())
 }
 
 fn names(state: &State) -> BTreeMap<(TableId, Vec<u8>), String> {

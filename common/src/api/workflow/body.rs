@@ -123,11 +123,10 @@ impl WorkflowCreate {
         }
         let head = self.head(&mut faults);
         let numbers = self.numbers(&mut faults);
-        let nodes: Option<Vec<NodeSpec>> = (0..)
-            .zip(&self.nodes)
-            .map(|(n, node)| node.check(n, &numbers, job_named, &mut faults))
-            // Each node's faults count, not just the first's.
-            .fold(Some(Vec::new()), |all, node| all.zip(node).map(|(mut all, node)| (all.push(node), all).1));
+        // All are checked before any is missed: each node's faults count, not just the first's.
+        let nodes: Vec<Option<NodeSpec>> =
+            (0..).zip(&self.nodes).map(|(n, node)| node.check(n, &numbers, job_named, &mut faults)).collect();
+        let nodes: Option<Vec<NodeSpec>> = nodes.into_iter().collect();
         let spec = head.zip(nodes).map(|(head, nodes)| {
             let edges = graph::edges(&self.edges, &nodes, &numbers, &mut faults);
             WorkflowSpec { head, nodes, edges }

@@ -184,7 +184,7 @@ impl Driver {
         let run = self.flow.run;
         let asked = self.state().node_runs().iter().find(|row| row.state == N::AwaitingApproval);
         let Some(node) = asked.map(|row| row.key.node) else { return Ok(()) };
-        let approved = choice % 3 != 0;
+        let approved = !choice.is_multiple_of(3);
         self.apply(CommandBody::NodeDecide(NodeDecide {
             run,
             node,
