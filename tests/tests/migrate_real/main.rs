@@ -3,4 +3,5 @@
 
 mod disks;
 mod live;
+mod renewal;
 mod stopped;
