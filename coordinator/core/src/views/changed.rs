@@ -72,6 +72,8 @@ pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, 
         TableId::Templates => read::<TemplateRecord, TemplateId>(EventKind::Template, change, |row| {
             Object::Template(Box::new(super::template(&row)))
         })?,
+        // Whoever writes a job writes its pulse too, and that event shows both. Only its end has none.
+        TableId::Jobs if change.value.is_some() => return Ok(None),
         TableId::Jobs => read::<JobRecord, JobId>(EventKind::Job, change, |row| {
             Object::Job(Box::new(super::job(state, &row)))
         })?,
