@@ -1,10 +1,14 @@
 //! What a person types.
 
 mod cluster;
+mod job;
 mod workflow;
 
 pub use cluster::ClusterVerb;
-pub use workflow::{NodeName, RunName, WorkflowFile, WorkflowVerb};
+pub use job::{
+    JobCreateArgs, JobLogsArgs, JobUpdateArgs, JobVerb, PolicyOptions, RetryReason, TargetOptions,
+};
+pub use workflow::{NodeName, RunName, WorkflowVerb};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use novacron_common::{
@@ -226,103 +230,6 @@ pub struct VmCreateArgs {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum JobVerb {
-    /// Make a job; what follows `--` is its command.
-    Create(JobCreateArgs),
-    /// List jobs.
-    #[command(visible_alias = "ls")]
-    List,
-    /// Show one.
-    Show(JobName),
-    /// Change some of it.
-    Update(JobUpdateArgs),
-    /// Let it fire.
-    Enable(JobName),
-    /// Keep it from firing.
-    Disable(JobName),
-    /// Remove it.
-    #[command(visible_alias = "rm")]
-    Delete(JobName),
-    /// Fire it now, beside its schedule.
-    Execute(JobName),
-    /// What its fires did.
-    Fires(JobName),
-    /// What a fire's command printed.
-    Logs(JobLogsArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct JobLogsArgs {
-    /// The job's name or id.
-    pub job: String,
-    /// Which fire, as `novactl job fires` shows it; the newest that has an attempt if absent.
-    #[arg(long)]
-    pub fire: Option<String>,
-    /// Which try, from 1; the last if absent.
-    #[arg(long)]
-    pub attempt: Option<u32>,
-    /// Go on until the attempt has ended.
-    #[arg(long, short)]
-    pub follow: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct JobName {
-    /// The job's name or id.
-    pub job: String,
-}
-
-#[derive(Debug, Args)]
-pub struct JobCreateArgs {
-    /// Its name.
-    pub name: String,
-    /// A cron expression (5 fields, 6 with seconds first), @hourly … @yearly, or "@every 90s".
-    #[arg(long)]
-    pub schedule: String,
-    #[command(flatten)]
-    pub options: JobOptions,
-}
-
-#[derive(Debug, Args)]
-pub struct JobUpdateArgs {
-    /// The job's name or id.
-    pub job: String,
-    /// A new name.
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Another cron expression.
-    #[arg(long)]
-    pub schedule: Option<String>,
-    #[command(flatten)]
-    pub options: JobOptions,
-}
-
-#[derive(Debug, Args)]
-pub struct JobOptions {
-    /// An IANA time zone [default: UTC].
-    #[arg(long)]
-    pub timezone: Option<String>,
-    /// Ends an attempt, such as 30s or 2h.
-    #[arg(long)]
-    pub timeout: Option<String>,
-    /// Tries after the first.
-    #[arg(long)]
-    pub max_retries: Option<u32>,
-    /// 0 to 9; the higher goes first.
-    #[arg(long)]
-    pub priority: Option<u8>,
-    /// Variables of the command, as NAME=VALUE.
-    #[arg(long = "env", value_name = "NAME=VALUE")]
-    pub env: Vec<String>,
-    /// RAM of the command, such as 256M.
-    #[arg(long, value_parser = parse_size_mb)]
-    pub memory: Option<u64>,
-    /// The command and its arguments.
-    #[arg(last = true)]
-    pub command: Vec<String>,
-}
-
-#[derive(Debug, Subcommand)]
 pub enum HostVerb {
     /// List hosts.
     #[command(visible_alias = "ls")]
@@ -346,6 +253,9 @@ pub enum HostVerb {
     Cordon(HostName),
     /// Let new machines on it again.
     Uncordon(HostName),
+    /// Declare a host off that is out of sight. You vouch that nothing runs there any more: its attempts count as
+    /// lost, and are tried elsewhere as their jobs say. Cut its power first.
+    Fence(HostName),
     /// Remove it from the cluster; it is cut off at once.
     #[command(visible_alias = "rm")]
     Remove(HostName),

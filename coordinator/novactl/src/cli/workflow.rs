@@ -64,8 +64,10 @@ pub enum WorkflowVerb {
     Reject(NodeName),
     /// A node of a run, with its output.
     Node {
-        #[command(flatten)]
-        run: RunName,
+        /// The workflow's name or id.
+        workflow: String,
+        /// The run's id.
+        run: String,
         /// The node's id.
         node: String,
     },

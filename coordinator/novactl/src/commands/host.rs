@@ -37,6 +37,7 @@ pub async fn run(context: &Context, verb: HostVerb) -> Result<(), CtlError> {
         HostVerb::Token { coordinator, ttl } => token(context, coordinator, ttl).await,
         HostVerb::Cordon(name) => post(context, &name.host, "cordon").await,
         HostVerb::Uncordon(name) => post(context, &name.host, "uncordon").await,
+        HostVerb::Fence(name) => post(context, &name.host, "fence").await,
         HostVerb::Remove(name) => {
             client.delete(&path(&name.host)).await?;
             output::line(&format!("{} is removed and cut off", name.host))

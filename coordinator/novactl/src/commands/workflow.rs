@@ -1,8 +1,8 @@
 //! Workflows and their runs.
 
-use super::{Context, segment};
+use super::{Context, input, segment};
 use crate::{
-    cli::{Format, NodeName, RunName, WorkflowFile, WorkflowVerb},
+    cli::{Format, NodeName, RunName, WorkflowVerb},
     error::CtlError,
     graph,
     output::{self, Row, word},
@@ -12,11 +12,6 @@ use novacron_common::api::{
     Decision, NodeRunView, Page, RunAccepted, RunDetail, RunRequest, RunRetryRequest, RunState, RunView,
     WorkflowCreate, WorkflowUpdate, WorkflowView,
 };
-use serde::de::DeserializeOwned;
-use std::io::Read;
-
-/// Longest file that is read: what the API takes.
-const FILE_MAX: u64 = 1 << 20;
 
 impl Row for WorkflowView {
     const TITLES: &'static [&'static str] =
@@ -71,11 +66,11 @@ pub async fn run(context: &Context, verb: WorkflowVerb) -> Result<(), CtlError> 
     let client = &context.client;
     match verb {
         WorkflowVerb::Create(file) => {
-            let body: WorkflowCreate = read(&file)?;
+            let body: WorkflowCreate = input::json(&file.file)?;
             show(context, &client.post("/api/v1/workflows", Some(&body)).await?)
         }
         WorkflowVerb::Update { workflow, file } => {
-            let body: WorkflowUpdate = read(&file)?;
+            let body: WorkflowUpdate = input::json(&file.file)?;
             show(context, &client.put(&path(&workflow), &body).await?)
         }
         WorkflowVerb::List => {
@@ -118,8 +113,8 @@ async fn of_runs(context: &Context, verb: WorkflowVerb) -> Result<(), CtlError> 
         }
         WorkflowVerb::Approve(node) => decide(context, node, "approve").await,
         WorkflowVerb::Reject(node) => decide(context, node, "reject").await,
-        WorkflowVerb::Node { run, node } => {
-            let path = run_path(context, &run).await?;
+        WorkflowVerb::Node { workflow, run, node } => {
+            let path = run_path(context, &RunName { workflow, run: Some(run) }).await?;
             let view: NodeRunView = client.get(&format!("{path}/nodes/{}", segment(&node))).await?;
             let text = view.output.as_ref().map(ToString::to_string).unwrap_or_default();
             output::one(&view, context.format, &[("output", text)])
@@ -143,21 +138,6 @@ async fn run_path(context: &Context, name: &RunName) -> Result<String, CtlError>
     let newest = newest.items.first().map(|run| run.id);
     let none = || CtlError::Outcome(format!("{} has not run yet", name.workflow));
     Ok(format!("{runs}/{}", newest.ok_or_else(none)?))
-}
-
-fn read<T: DeserializeOwned>(file: &WorkflowFile) -> Result<T, CtlError> {
-    let mut text = String::new();
-    let doing = format!("read {}", file.file.display());
-    let opened: Box<dyn Read> = if file.file.as_os_str() == "-" {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(std::fs::File::open(&file.file).map_err(CtlError::local(doing.clone()))?)
-    };
-    opened.take(FILE_MAX + 1).read_to_string(&mut text).map_err(CtlError::local(doing))?;
-    if text.len() as u64 > FILE_MAX {
-        return Err(CtlError::Settings(format!("{} has more than {FILE_MAX} bytes", file.file.display())));
-    }
-    serde_json::from_str(&text).map_err(|e| CtlError::Settings(format!("{}: {e}", file.file.display())))
 }
 
 fn show(context: &Context, view: &WorkflowView) -> Result<(), CtlError> {
