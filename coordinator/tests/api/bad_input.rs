@@ -191,6 +191,52 @@ async fn schedules_and_zones_that_cannot_be_parsed_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_and_targets_of_jobs_that_make_no_sense_are_refused() {
+    let cluster = TestCluster::start().await;
+    let job = json!({ "name": "a", "schedule": "@daily" });
+    let command = |more: Value| {
+        let mut target = json!({ "type": "command", "command": ["x"] });
+        target.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        target
+    };
+    let vm = |verb: &str| json!({ "type": "vm", "vm": "web-1", "verb": verb });
+    let http = |url: &str| json!({ "type": "http", "url": url });
+    for (at, value, field) in [
+        ("/schedule", json!("0 0 30 2 *"), "schedule"),
+        ("/concurrency", json!({ "queue": { "max": 0 } }), "concurrency.queue.max"),
+        ("/concurrency", json!("serial"), "concurrency"),
+        ("/misfire", json!({ "policy": "all", "max": 0 }), "misfire.max"),
+        ("/misfire", json!({ "window": "soon" }), "misfire.window"),
+        ("/start_deadline", json!("never"), "start_deadline"),
+        ("/jitter", json!("2d"), "jitter"),
+        ("/retry", json!({ "backoff": { "factor_percent": 50 } }), "retry.backoff.factor_percent"),
+        ("/retry", json!({ "retry_on": { "exit_codes": [0] } }), "retry.retry_on.exit_codes"),
+        ("/retry", json!({ "max_retries": 101 }), "retry.max_retries"),
+        ("/retention", json!({ "fires": 0 }), "retention.fires"),
+        ("/labels", json!({ "a b": "c" }), "labels.a b"),
+        ("/dst", json!({ "gap": "never" }), "dst.gap"),
+        ("/target", command(json!({ "env": { "A": "x".repeat(40_000) } })), "target.command"),
+        ("/target", command(json!({ "env": { "NOVACRON_EPOCH": "1" } })), "target.env.NOVACRON_EPOCH"),
+        ("/target", command(json!({ "stdin": "x".repeat(16 * 1024 + 1) })), "target.stdin"),
+        ("/target", http("ftp://example.org"), "target.url"),
+        ("/target", vm("explode"), "target.verb"),
+    ] {
+        let body = with(job.clone(), at, value);
+        refused(&cluster, "/api/v1/jobs", &body).await.problem(400, "invalid_request", field);
+    }
+    for verb in ["clone", "snapshot", "backup", "delete"] {
+        let body = with(job.clone(), "/target", vm(verb));
+        let problem =
+            refused(&cluster, "/api/v1/jobs", &body).await.problem(400, "invalid_request", "target.verb");
+        assert!(problem.details[0].reason.contains(verb), "{problem:?}");
+    }
+    let twice = r#"{"name":"a","schedule":"@daily","labels":{"team":"db","team":"web"}}"#;
+    let answer = harmless(&cluster, Method::POST, "/api/v1/jobs", twice).await;
+    assert!(answer.problem(400, "invalid_request", "labels").details[0].reason.contains("twice"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moves_to_unknown_same_down_or_full_hosts_are_refused() {
     let cluster = TestCluster::start().await;
     let _one = FakeAgent::join(&cluster, "node-1").await;

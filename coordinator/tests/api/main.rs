@@ -9,6 +9,7 @@ mod document;
 mod events;
 mod fake_agent;
 mod hosts;
+mod job_policies;
 mod jobs;
 mod machines;
 mod migrations;
