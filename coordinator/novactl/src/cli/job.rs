@@ -67,6 +67,7 @@ pub enum JobVerb {
     /// What its fires did.
     Fires(JobName),
     /// End a fire: at once if it waits, else by killing its attempt.
+    #[command(override_usage = "novactl job cancel [OPTIONS] [JOB] <FIRE>")]
     Cancel {
         /// The job's name or id; may be left out, because a fire's id holds it.
         #[arg(value_names = ["JOB", "FIRE"], num_args = 1..=2, required = true)]
