@@ -2,8 +2,8 @@
 //! by its documentation (`utoipa_axum::routes!`), so one without the other does not exist.
 
 use super::{
-    App, cluster, console, events, health, hosts, job_logs, jobs, metrics, migrations, templates, tokens, vms,
-    workflows,
+    App, cluster, console, events, health, hosts, job_logs, jobs, metrics, migrations, templates, tokens,
+    vms, workflows,
 };
 use axum::{Json, Router, routing::get};
 use utoipa::{

@@ -14,7 +14,7 @@ async fn health_is_open_and_everything_else_is_shut() {
     }
     let health: Health = cluster.send_as(None, Method::GET, "/health", None).await.ok();
     let names: Vec<_> = health.checks.iter().map(|check| check.name.as_str()).collect();
-    assert_eq!(names, ["ledger", "quorum", "hosts"]);
+    assert_eq!(names, ["ledger", "quorum", "clock", "hosts"]);
 
     let document = novacron_coordinator::http::document();
     let paths = document.paths.paths.keys().filter(|path| !path.starts_with("/health"));

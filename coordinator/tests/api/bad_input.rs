@@ -69,8 +69,8 @@ async fn what_is_not_json_or_has_unknown_fields_is_refused() {
 async fn paths_methods_and_sizes_are_refused_as_problems() {
     let cluster = TestCluster::start().await;
     cluster.get("/api/v1/nothing").await.problem(404, "not_found", "");
-    cluster.get("/api/workflows").await.problem(404, "not_found", "");
-    for what in ["vms", "hosts", "templates", "migrations", "jobs"] {
+    cluster.get("/api/nothing").await.problem(404, "not_found", "");
+    for what in ["vms", "hosts", "templates", "migrations", "jobs", "workflows"] {
         cluster.get(&format!("/api/v1/{what}/no-such")).await.problem(404, "not_found", "");
     }
     let patched =
