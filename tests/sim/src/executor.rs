@@ -36,6 +36,7 @@ pub struct Executor {
 struct State {
     now: u64,
     next: u64,
+    next_task: u64,
     tasks: BTreeMap<u64, Task>,
     events: BTreeMap<(u64, u64), Event>,
     timers: BTreeMap<u64, u64>,
@@ -111,6 +112,7 @@ impl Executor {
         let state = State {
             now: 0,
             next: 0,
+            next_task: 0,
             tasks: BTreeMap::new(),
             events: BTreeMap::new(),
             timers: BTreeMap::new(),
@@ -179,7 +181,7 @@ impl Executor {
     /// Starts a task on a machine.
     pub fn spawn_on(&self, machine: Machine, job: Job) -> TaskId {
         let mut state = self.state();
-        let task = state.number();
+        let task = state.task_number();
         if state.machines[machine].falling {
             drop(state);
             drop(job);
@@ -346,9 +348,16 @@ impl Executor {
 }
 
 impl State {
+    /// Of a timer or an act. Tasks are counted apart: openraft's replication waits with a `select!` that is not
+    /// biased, so whether its timer is set at all is left to chance that no seed reaches.
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+
+    fn task_number(&mut self) -> u64 {
+        self.next_task += 1;
+        self.next_task
     }
 }
 
