@@ -219,7 +219,7 @@ pub struct TargetOptions {
     /// A file whose content the command reads from standard input, at most 16 KiB; `-` is standard input.
     #[arg(long, requires = "command")]
     pub stdin_file: Option<PathBuf>,
-    /// A call over HTTP, made by a host's agent, such as: --http POST https://example.org/hook
+    /// A call over HTTP, made by a host's agent, such as: --http POST `https://example.org/hook`
     #[arg(long, num_args = 2, value_names = ["METHOD", "URL"], conflicts_with_all = ["command", "vm", "record"])]
     pub http: Vec<String>,
     /// A header of the call, as NAME=VALUE; may be repeated.
