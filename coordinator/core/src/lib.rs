@@ -8,7 +8,7 @@
 //! |---|---|
 //! | change something | [`state::State::apply`] |
 //! | persist, tell others | [`state::State::take_changes`], [`views::changed`] |
-//! | know what is due | [`schedule::due`], [`attempts::due`] |
+//! | know what is due | [`schedule::due`], [`attempts::plan`] |
 //! | choose a host | [`placement::plan`] |
 //! | know what to send to an agent | [`vms::wanted`], [`attempts::start`], [`migration::saga::next`] |
 //! | know what a run does next | [`workflow::due`], [`workflow::due_ticks`] |
