@@ -19,7 +19,12 @@ pub use error::StoreError;
 pub use simulated::Disk;
 pub use tree::{Batch, Row, Tree};
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Longest value; larger things are cut into several by their owner.
 pub const VALUE_MAX: usize = 64 * 1024;
@@ -40,13 +45,29 @@ enum Backend {
     Simulated(simulated::Hold),
 }
 
+/// How long a predecessor may take to go.
+const PREDECESSOR_GOES: Duration = Duration::from_secs(2);
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Returns once nobody holds the lock of the database (flock(2) on its file, as sled takes it), or after a while.
+fn wait_for_predecessor(folder: &Path) {
+    let Ok(file) = File::open(folder.join("db")) else { return };
+    let began = Instant::now();
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && began.elapsed() < PREDECESSOR_GOES {
+        std::thread::sleep(LOOK);
+    }
+}
+
 impl Store {
-    /// Opens or makes the store in `folder`.
+    /// Opens or makes the store in `folder`. One that is still open gets two seconds to go: sled releases its lock
+    /// when the last of its threads is done, which may be a moment after its owner was dropped. Blocks.
     ///
     /// # Errors
     /// [`StoreError`] if the folder is in use, cannot be written, or the database is damaged.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let doing = || format!("open the store in {}", folder.display());
+        wait_for_predecessor(folder);
         let db = sled::Config::new()
             .path(folder)
             .flush_every_ms(None)
