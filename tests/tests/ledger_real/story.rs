@@ -1,10 +1,12 @@
 //! The run: start, load, faults, calm, judgement.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use novacron_common::ids::JobId;
+use novacron_common::api::FireView;
+use novacron_common::ids::{FireCause, JobId};
 use novacron_tests::ledger::audit::{self, Finding, Seen};
 use novacron_tests::ledger::chance::{Chance, SEED};
 use novacron_tests::ledger::faults::{self, Step};
@@ -116,6 +118,27 @@ fn seen(jobs: &[Job], harvest: &Harvest, from: i64, to: i64) -> Seen {
     }
 }
 
+/// A fire that must be in the ledger: those at the edges of what was watched may be there or not.
+fn a_due_fire(seen: &Seen) -> usize {
+    let due = |fire: &FireView| {
+        let at = fire.scheduled_at.0;
+        fire.cause == FireCause::Schedule && at > seen.from && at <= seen.to
+    };
+    seen.fires.iter().position(due).unwrap_or(0)
+}
+
+/// A run of which the ledger says that it ended well: one that was cut off need not have written anything.
+fn an_ended_run(seen: &Seen) -> usize {
+    let ended: BTreeSet<(String, u32)> = seen
+        .fires
+        .iter()
+        .flat_map(|fire| fire.attempts.iter().map(|attempt| (fire.id.clone(), attempt)))
+        .filter(|(_, attempt)| attempt.exit_code == Some(0))
+        .map(|(fire, attempt)| (fire, attempt.number))
+        .collect();
+    seen.runs.iter().position(|run| ended.contains(&(run.fire.to_string(), run.attempt))).unwrap_or(0)
+}
+
 /// The auditor finds nothing; and it finds what is planted, so that its silence means something.
 fn judge_fires(seen: &Seen) -> Result<()> {
     println!("{} fires, {} runs that attempts wrote down", seen.fires.len(), seen.runs.len());
@@ -125,11 +148,11 @@ fn judge_fires(seen: &Seen) -> Result<()> {
     ensure!(findings.is_empty(), "{} findings, the first: {first:#?}", findings.len());
     let plants: [fn(&mut Seen); 4] = [
         |seen| {
-            seen.fires.remove(seen.fires.len() / 2);
+            seen.fires.remove(a_due_fire(seen));
         },
-        |seen| seen.fires.push(seen.fires[seen.fires.len() / 2].clone()),
+        |seen| seen.fires.push(seen.fires[a_due_fire(seen)].clone()),
         |seen| {
-            seen.runs.remove(seen.runs.len() / 2);
+            seen.runs.remove(an_ended_run(seen));
         },
         |seen| seen.runs.push(seen.runs[seen.runs.len() / 2].clone()),
     ];
