@@ -40,6 +40,17 @@ pub struct World {
     pub stop: CancellationToken,
 }
 
+/// Pause of whatever fires by the clock while this coordinator's is off.
+const CLOCK_RETRY: Duration = Duration::from_millis(500);
+
+impl World {
+    /// Whether this coordinator's clock may decide that a tick is due. While it may not, nothing fires until the clock
+    /// is right or another coordinator leads.
+    fn may_fire(&self) -> bool {
+        self.ledger.clock().may_fire()
+    }
+}
+
 /// How long a host may be without a session before it counts as down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostGrace {

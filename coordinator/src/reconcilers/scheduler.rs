@@ -2,7 +2,7 @@
 //! a tick is committed within milliseconds.
 
 use super::{
-    World,
+    CLOCK_RETRY, World,
     driver::{Reconciler, Verdict},
 };
 use crate::identity::now;
@@ -11,8 +11,6 @@ use std::time::Duration;
 
 /// Fires that are committed in one go.
 const BATCH: usize = 1000;
-/// Pause while this coordinator's clock is off.
-const CLOCK_RETRY: Duration = Duration::from_millis(500);
 /// Pause after a failed commit; the fires stay due.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -72,8 +70,7 @@ impl Reconciler for Scheduler {
 
     async fn activate(&mut self) -> Verdict {
         loop {
-            // What it takes for now may be anything: nothing fires until the clock is right, or another leads.
-            if !self.world.ledger.clock().may_fire() {
+            if !self.world.may_fire() {
                 return Verdict::again_in(CLOCK_RETRY);
             }
             let at = now();

@@ -2,7 +2,7 @@
 //! that have to end, nodes that had to wait for others, and rows of runs that are to be forgotten.
 
 use super::{
-    World,
+    CLOCK_RETRY, World,
     driver::{Reconciler, Verdict},
 };
 use crate::identity::now;
@@ -45,8 +45,10 @@ impl Workflows {
     }
 }
 
-fn due(state: &State, at: UnixMillis) -> Vec<CommandBody> {
-    let ticks = workflow::due_ticks(state, at, BATCH, RunId::generate);
+/// Without `may_fire` no schedule begins a run; those that have begun go on, so that a cancelled one ends.
+fn due(state: &State, at: UnixMillis, may_fire: bool) -> Vec<CommandBody> {
+    let ticks =
+        if may_fire { workflow::due_ticks(state, at, BATCH, RunId::generate) } else { Default::default() };
     let forgotten = state.index().workflows().forgotten().take(FORGOTTEN);
     let advances = workflow::due(state, at, BATCH);
     let forget = forgotten.map(|run| CommandBody::RunForget { run });
@@ -60,9 +62,13 @@ impl Reconciler for Workflows {
     const PERIOD: Duration = Duration::from_secs(10);
 
     async fn activate(&mut self) -> Verdict {
-        let at = now();
-        let (due, next) = self.world.ledger.read(|state| (due(state, at), workflow::next_due(state)));
+        let (at, may_fire) = (now(), self.world.may_fire());
+        let (due, next) =
+            self.world.ledger.read(|state| (due(state, at, may_fire), workflow::next_due(state)));
         if due.is_empty() {
+            if !may_fire {
+                return Verdict::again_in(CLOCK_RETRY);
+            }
             return next.map_or(Verdict::DONE, |next| Verdict::again_in(next.since(at)));
         }
         self.commit(due).await
