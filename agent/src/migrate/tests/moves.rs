@@ -22,6 +22,10 @@ const ARRIVED: End = |s| matches!(s, SideState::Inbound(InboundState::Arrived));
 const RUNNING: End = |s| matches!(s, SideState::Inbound(InboundState::Running));
 const DISCARDED: End = |s| matches!(s, SideState::Inbound(InboundState::Discarded { .. }));
 const COPYING: End = |s| matches!(s, SideState::Outbound(OutboundState::Copying(_)));
+const MOVED: End = |s| {
+    let SideState::Outbound(OutboundState::Copying(progress)) = s else { return false };
+    progress.counts.memory_bytes > 0
+};
 const GONE: End = |s| matches!(s, SideState::Outbound(OutboundState::Gone(_)));
 const BACK: End = |s| matches!(s, SideState::Outbound(OutboundState::Back { .. }));
 const RELEASED: End = |s| matches!(s, SideState::Outbound(OutboundState::Released));
@@ -166,7 +170,8 @@ async fn a_target_that_vanishes_is_noticed_within_seconds() {
     let (world, ticket) = (World::new(), ticket(true));
     world.faults.hang_after.store(4 << 20, SeqCst);
     let (a, b) = begin(&world, &ticket).await;
-    a.until(ticket.migration, COPYING).await;
+    // What has moved shows that the target has accepted the link: before that it has none to cut.
+    a.until(ticket.migration, MOVED).await;
     let cut = Instant::now();
     world.b.endpoint.disconnect(&novacron_transport::Role::Agent { host: A });
     let back = a.until(ticket.migration, BACK).await;
