@@ -12,18 +12,20 @@ mod raft;
 mod relay;
 mod report;
 mod stats;
+mod workflow;
 
 use anyhow::{Result, bail};
 
 /// A bench and its name.
 type Bench = (&'static str, fn() -> Result<()>);
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     ("api", api::run),
     ("relay", relay::run),
     ("raft", raft::run),
     ("cron", cron::run),
     ("failover", failover::run),
+    ("workflow", workflow::run),
 ];
 
 fn main() -> Result<()> {
