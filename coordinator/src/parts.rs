@@ -32,8 +32,8 @@ pub struct Parts {
     pub stop: CancellationToken,
 }
 
-/// Who serves the streams that agents open: `Session`, `Control` and `Gossip`. The link has proved its role and
-/// the transport has checked that the role may open such a stream.
+/// Who serves the streams that agents open (`Session`, `Control`) and what any member opens to gossip (`Gossip`). The
+/// link has proved its role and the transport has checked that the role may open such a stream.
 #[async_trait]
 pub trait AgentStreams: Send + Sync + 'static {
     /// Serves one stream to its end. Called on a task of its own.

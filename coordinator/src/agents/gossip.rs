@@ -43,20 +43,27 @@ pub(super) async fn listen(endpoint: Endpoint, place: GossipPlace) -> Option<Arc
     }
 }
 
-/// Greets the directory's hosts as they come, and all of them now and then, until `stop`.
+/// Greets the directory's members as they come, and all of them now and then, until `stop`.
 pub(super) async fn greet(
     gossip: Arc<Gossip>,
+    own: u64,
     mut directory: watch::Receiver<Directory>,
     stop: CancellationToken,
 ) {
     loop {
-        let hosts: Vec<SocketAddr> =
-            directory.borrow_and_update().hosts.iter().map(|peer| peer.quic).collect();
-        hosts.into_iter().for_each(|address| gossip.greet(address));
+        let members = others(&directory.borrow_and_update(), own);
+        members.into_iter().for_each(|address| gossip.greet(address));
         tokio::select! {
             () = stop.cancelled() => return,
             changed = directory.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(GREET_EVERY) => {}
         }
     }
+}
+
+/// Where everybody but coordinator `own` is reached.
+fn others(directory: &Directory, own: u64) -> Vec<SocketAddr> {
+    let hosts = directory.hosts.iter().map(|peer| peer.quic);
+    let coordinators = directory.coordinators.iter().filter(|other| other.node != own);
+    hosts.chain(coordinators.map(|other| other.quic)).collect()
 }

@@ -96,7 +96,7 @@ impl Agents {
     async fn gossip(self, place: GossipPlace, stop: CancellationToken) {
         if let Some(gossip) = gossip::listen(self.0.endpoint.clone(), place).await {
             let gossip = self.0.gossip.get_or_init(|| gossip).clone();
-            gossip::greet(gossip, self.0.directory.subscribe(), stop).await;
+            gossip::greet(gossip, place.node, self.0.directory.subscribe(), stop).await;
         }
     }
 

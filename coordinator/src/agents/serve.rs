@@ -1,4 +1,4 @@
-//! The seam to the accept loop: each stream that an agent opens goes to its handler.
+//! The seam to the accept loop: each stream that an agent opens, and each message of the gossip, goes to its handler.
 
 use super::Agents;
 use crate::AgentStreams;
@@ -23,6 +23,10 @@ pub(super) enum StreamError {
 #[async_trait]
 impl AgentStreams for Agents {
     async fn serve(&self, link: Link, kind: StreamKind, stream: Stream) {
+        // Every member gossips with every other: coordinators hear of each other through the agents, or greet.
+        if kind == StreamKind::Gossip {
+            return self.hear_gossip(&link, stream).await;
+        }
         let Some(Role::Agent { host }) = link.peer().copied() else {
             tracing::warn!(%kind, "a stream for agents came from another role");
             return;
@@ -30,12 +34,6 @@ impl AgentStreams for Agents {
         let served = match kind {
             StreamKind::Session => self.serve_session(&link, stream, host).await,
             StreamKind::Control => self.serve_control(stream, host).await,
-            StreamKind::Gossip => {
-                if let Some(gossip) = self.0.gossip.get() {
-                    gossip.receive(&link, stream).await;
-                }
-                Ok(())
-            }
             other => {
                 tracing::warn!(kind = %other, %host, "a stream of this kind is not served here");
                 return;
@@ -43,6 +41,15 @@ impl AgentStreams for Agents {
         };
         if let Err(error) = served {
             log(kind, host, &error);
+        }
+    }
+}
+
+impl Agents {
+    /// Before this node has begun to gossip, a message is lost, as any may be.
+    async fn hear_gossip(&self, link: &Link, stream: Stream) {
+        if let Some(gossip) = self.0.gossip.get() {
+            gossip.receive(link, stream).await;
         }
     }
 }

@@ -91,3 +91,15 @@ async fn a_removed_coordinator_is_out_and_the_rest_goes_on() {
     leader.stop().await;
     all.pop().unwrap().stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn coordinators_gossip_with_each_other_also_where_there_is_no_agent() {
+    let all = three().await;
+    for replica in &all {
+        let hears = async || replica.get("/metrics").await.body.contains("\nnovacron_gossip_peers 3\n");
+        eventually("it hears itself and both others", hears).await;
+    }
+    for replica in all {
+        replica.stop().await;
+    }
+}
