@@ -9,7 +9,8 @@ use axum::{Json, Router, routing::get};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        Components,
+        Components, ObjectBuilder, Type,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn},
         security::{Http, HttpAuthScheme, SecurityScheme},
     },
 };
@@ -44,8 +45,63 @@ impl Modify for TokenScheme {
     }
 }
 
+/// Reads that are never stale: they ask nothing of the ledger, show what this coordinator has in any case, or always
+/// want the newest.
+const NEVER_STALE: &[&str] = &[
+    "/health",
+    "/metrics",
+    "/api/v1/metrics",
+    "/api/v1/ws",
+    "/api/v1/cluster",
+    "/api/v1/cluster/backup",
+    "/api/v1/vms/{vm}/console",
+];
+
+/// What `request::serve` takes off every request before a handler sees it: no handler documents it.
+fn common_parameters(document: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let never = NEVER_STALE.contains(&path.as_str()) || path.starts_with("/health/");
+        if let Some(read) = item.get.as_mut().filter(|_| !never) {
+            add(read, stale());
+        }
+        if let Some(change) = item.post.as_mut() {
+            add(change, idempotency_key());
+        }
+    }
+}
+
+fn add(operation: &mut Operation, parameter: Parameter) {
+    operation.parameters.get_or_insert_default().push(parameter.into());
+}
+
+fn text(name: &str, place: ParameterIn, about: &str) -> Parameter {
+    let schema = ObjectBuilder::new().schema_type(Type::String).build();
+    let text = ParameterBuilder::new().name(name).parameter_in(place).schema(Some(schema));
+    text.description(Some(about)).build()
+}
+
+fn stale() -> Parameter {
+    let about = "`true`, or the greatest age allowed such as `5s`: this coordinator answers from what it has, also \
+                 without a majority, and says in the header `NovaCron-Stale-Age-Ms` how old that may be. Left out, \
+                 the answer is as new as the request.";
+    text("stale", ParameterIn::Query, about)
+}
+
+fn idempotency_key() -> Parameter {
+    let about = "1 to 200 printable ASCII characters of the client's choice. The request is done once however often \
+                 it is sent with its key, at any coordinator; a repetition is answered alike, with \
+                 `Idempotency-Replayed: true`.";
+    text("Idempotency-Key", ParameterIn::Header, about)
+}
+
 /// Every documented route.
 pub fn routes() -> OpenApiRouter<App> {
+    let mut routes = documented();
+    common_parameters(routes.get_openapi_mut());
+    routes
+}
+
+fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(health::routes())
         .merge(metrics::routes())

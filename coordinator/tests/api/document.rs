@@ -1,6 +1,10 @@
 //! The OpenAPI document: it is served, it names every route, and its page is there.
 
 use crate::cluster::TestCluster;
+use novacron_common::{
+    ids::{FireCause, FireKey, JobId, MigrationId},
+    units::UnixMillis,
+};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -9,13 +13,12 @@ async fn every_documented_operation_is_served() {
     let cluster = TestCluster::start().await;
     let document: Value = cluster.get("/api/v1/openapi.json").await.ok();
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
-    let mut operations = 0;
+    let (mut operations, mut untrue) = (0, Vec::new());
     for (path, item) in document["paths"].as_object().unwrap() {
-        let concrete = path.replace("{job}/fires/{fire}", "x/fires/x");
-        let concrete =
-            concrete.split('/').map(|s| if s.starts_with('{') { "x" } else { s }).collect::<Vec<_>>();
-        for method in item.as_object().unwrap().keys() {
+        let concrete = path.split('/').map(concrete).collect::<Vec<_>>();
+        for (method, operation) in item.as_object().unwrap() {
             let method: Method = method.to_uppercase().parse().unwrap();
+            untrue.extend(untrue_of(&cluster, &method, &concrete.join("/"), operation).await);
             // A body that no request takes: it must be the handler that says so, or that nothing is named `x`.
             let answer = cluster
                 .send_as(Some(&cluster.token), method.clone(), &concrete.join("/"), Some("[]".into()))
@@ -26,8 +29,41 @@ async fn every_documented_operation_is_served() {
             operations += 1;
         }
     }
+    assert!(untrue.is_empty(), "{untrue:#?}");
     assert!(operations >= 35, "only {operations} operations are documented");
     cluster.stop().await;
+}
+
+/// A segment of a path with something in its place that a handler can read; there is nothing of the name.
+fn concrete(segment: &str) -> String {
+    let (job, scheduled_at) = (JobId::from_u128(1), UnixMillis(0));
+    match segment {
+        "{migration}" => MigrationId::from_u128(1).to_string(),
+        "{fire}" => FireKey { job, scheduled_at, cause: FireCause::Schedule }.to_string(),
+        "{number}" => "1".to_owned(),
+        one if one.starts_with('{') => "x".to_owned(),
+        literal => literal.to_owned(),
+    }
+}
+
+/// An operation has the parameter `stale` if it answers how old its answer is, `Idempotency-Key` if it minds a bad one.
+/// Says which of them it has and does not take, or takes and does not have.
+async fn untrue_of(cluster: &TestCluster, method: &Method, path: &str, operation: &Value) -> Vec<String> {
+    let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    let has = |name: &str, place: &str| parameters.iter().any(|p| p["name"] == name && p["in"] == place);
+    let is_stale = async || {
+        let answer = cluster.get(&format!("{path}?stale=true")).await;
+        answer.headers.contains_key("novacron-stale-age-ms")
+    };
+    let minds_its_key =
+        async || cluster.post_keyed("a b", path, Value::Null).await.body.contains("Idempotency-Key");
+    let stale = *method == Method::GET && is_stale().await;
+    let keyed = *method == Method::POST && minds_its_key().await;
+    let untrue = [
+        ("stale", has("stale", "query") != stale),
+        ("Idempotency-Key", has("Idempotency-Key", "header") != keyed),
+    ];
+    untrue.iter().filter(|(_, untrue)| *untrue).map(|(name, _)| format!("{method} {path}: {name}")).collect()
 }
 
 #[test]
