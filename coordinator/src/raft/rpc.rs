@@ -90,3 +90,27 @@ pub(super) enum ForwardReply {
     /// It stands for election.
     Standing,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use novacron_common::wire::codec;
+
+    const PAGE: &str = include_str!("../../../common/src/wire/PROTOCOL.md");
+
+    #[test]
+    fn questions_keep_their_numbers_and_are_in_the_protocols_page() {
+        let numbered = [
+            ("Propose(commands)", ForwardRequest::Propose(Vec::new())),
+            ("ReadIndex", ForwardRequest::ReadIndex),
+            ("Clock", ForwardRequest::Clock),
+            ("Transfer { to }", ForwardRequest::Transfer { to: None }),
+            ("Campaign", ForwardRequest::Campaign),
+        ];
+        for (number, (name, request)) in numbered.into_iter().enumerate() {
+            let bytes = codec::encode(&request).unwrap();
+            assert_eq!(usize::from(bytes[0]), number, "{request:?}");
+            assert!(PAGE.contains(&format!("| `{name}` | {number} |")), "{name} is not in PROTOCOL.md");
+        }
+    }
+}

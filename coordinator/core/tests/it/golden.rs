@@ -17,16 +17,17 @@ use novacron_common::{
     wire::codec,
 };
 use novacron_core::{
-    CommandBody,
+    Applied, CommandBody,
     command::{
         AttemptPlace, ClockAlarm, Handover, HostCordon, HostDown, HostRemove, JobExecute, VmDesire,
         VmObserve, VmRestart,
     },
     placement::{Placement, Rejected, Shortfall},
     record::{
-        ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord, CoordinatorRecord, FireRecord,
-        HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord, MigrationRecord, Observed,
-        TemplateRecord, TickFate, TickReason, TickRun, TickTotals, VerbWatch, VmRecord,
+        AlarmRecord, Answer, ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord,
+        CoordinatorRecord, FireRecord, HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord,
+        MigrationRecord, Observed, RequestKey, RequestRecord, TemplateRecord, TickFate, TickReason, TickRun,
+        TickTotals, TicketRecord, VerbWatch, VmRecord,
     },
     table::{DecodeError, Row, decode_row, encode_row},
 };
@@ -247,6 +248,21 @@ fn migrations() {
     check(&migration, GOLDEN_MIGRATION);
 }
 
+#[test]
+fn requests_tickets_and_alarms() {
+    let request = RequestRecord {
+        key: RequestKey([4; 32]),
+        fingerprint: Sha256Digest([5; 32]),
+        outcome: Applied::TokenStored(TokenId::from_u128(9)),
+        answer: Some(Answer { status: 201, sealed: vec![1, 2, 3] }),
+        at: NOON,
+    };
+    check(&request, GOLDEN_REQUEST);
+    let ticket = TicketRecord { digest: Sha256Digest([6; 32]), role: TokenRole::Reader, expires_at: NOON };
+    check(&ticket, GOLDEN_TICKET);
+    check(&AlarmRecord { node: 2, median_ahead_ms: -700, since: NOON }, GOLDEN_ALARM);
+}
+
 /// The number under which the log holds each kind of command. Append; never renumber.
 #[test]
 fn commands_keep_their_numbers() {
@@ -311,3 +327,7 @@ const GOLDEN_HISTORY: &str = "01050200020402070407020402070100010203000000";
 const GOLDEN_FIRE: &str = "0105fd00d8a0884103000001fd00d8a08841030000010202fd00d8a0884103000001010101010001080102050001fd00d8a0884103000001fd00d8a088410300000100";
 const GOLDEN_ATTEMPT: &str = "0105fd00d8a088410300000102020101fd00d8a0884103000001000101fd00d8a08841030000fd00d8a08841030000036f757403656e64fbe80301027b7d01000301";
 const GOLDEN_MIGRATION: &str = "010403010201020909090909090909090909090909090909090909090909090909090909090909fd00d8a0884103000002fd0000000001000000fd000000800200000004040003000000000000010106046c6f7374000101000103776879fbf401000000000000000103010000000c000001010161fd0000000003000000030201020162030106fc00005000080201fd00d8a0884103000001fd00d8a08841030000";
+const GOLDEN_REQUEST: &str = "0104040404040404040404040404040404040404040404040404040404040404040505050505050505050505050505050505050505050505050505050505050505050901c903010203fd00d8a08841030000";
+const GOLDEN_TICKET: &str =
+    "01060606060606060606060606060606060606060606060606060606060606060601fd00d8a08841030000";
+const GOLDEN_ALARM: &str = "0102fb7705fd00d8a08841030000";
