@@ -1,5 +1,6 @@
 //! Coordinators together: the replicated ledger and the cluster's identity, on loopback.
 
+mod clocks;
 mod cluster;
 mod fail_over;
 mod identity;

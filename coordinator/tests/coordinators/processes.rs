@@ -11,6 +11,7 @@ use std::{
     fs,
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -22,6 +23,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_novacron-coordinator");
 pub struct Process {
     pub folder: TempDir,
     pub api: SocketAddr,
+    /// What its environment has besides, while it runs.
+    pub env: Vec<(&'static str, PathBuf)>,
     child: Option<Child>,
 }
 
@@ -34,7 +37,7 @@ impl Process {
              [http]\nlisten = '{api}'\n[log]\nlevel = 'warn'\n"
         );
         fs::write(folder.path().join("coordinator.toml"), text).unwrap();
-        Self { folder, api, child: None }
+        Self { folder, api, env: Vec::new(), child: None }
     }
 
     fn command(&self, verb: &str) -> Command {
@@ -48,7 +51,9 @@ impl Process {
     }
 
     pub fn run(&mut self) {
-        self.child = Some(self.command("run").stdout(Stdio::null()).spawn().unwrap());
+        let mut command = self.command("run");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        self.child = Some(command.stdout(Stdio::null()).spawn().unwrap());
     }
 
     pub fn signal(&mut self, signal: Signal) -> std::process::ExitStatus {
@@ -89,11 +94,15 @@ impl Api {
     }
 
     pub async fn cluster(&self, of: &Process) -> Option<ClusterView> {
-        let asked = self.client.get(format!("https://{}/api/v1/cluster", of.api)).bearer_auth(&self.token);
+        self.get(of, "/api/v1/cluster").await
+    }
+
+    pub async fn get<B: serde::de::DeserializeOwned>(&self, from: &Process, path: &str) -> Option<B> {
+        let asked = self.client.get(format!("https://{}{path}", from.api)).bearer_auth(&self.token);
         asked.send().await.ok()?.error_for_status().ok()?.json().await.ok()
     }
 
-    async fn post<A: serde::Serialize, B: serde::de::DeserializeOwned>(
+    pub async fn post<A: serde::Serialize, B: serde::de::DeserializeOwned>(
         &self,
         to: &Process,
         path: &str,
@@ -137,7 +146,10 @@ fn running_before_a_cluster_exists_says_what_to_do() {
 }
 
 pub async fn joined(founder: &Process, api: &Api, name: &str) -> Process {
-    let mut process = Process::new(name);
+    joined_as(Process::new(name), founder, api).await
+}
+
+pub async fn joined_as(mut process: Process, founder: &Process, api: &Api) -> Process {
     let asked = JoinTokenCreate { role: JoinTokenRole::Coordinator, ..JoinTokenCreate::default() };
     let token: JoinTokenCreated = api.post(founder, "/api/v1/hosts/join-tokens", &asked).await.unwrap();
     let output = process.output("join", &["--token", &token.token]);
