@@ -78,7 +78,7 @@ bench: deps build-release ## figures beside a named peer, to $(OUT)/bench/NAME.j
 
 soak: deps build ## the whole suite SEEDS times over, in its long form (NOVACRON_SOAK=1)
 	$(call say,soak: the suite $(SEEDS) times - NOVACRON_SOAK=1)
-	@NOVACRON_SOAK=1 NOVACRON_SEEDS=$(SEEDS) cargo nextest run --locked --workspace --stress-count $(SEEDS) $(if $(FILTER),-E '$(FILTER)',)
+	@NOVACRON_SOAK=1 NOVACRON_SEEDS=$(SEEDS) cargo nextest run --locked --profile soak --workspace --stress-count $(SEEDS) $(if $(FILTER),-E '$(FILTER)',)
 
 packages: ## .deb of novacron-agent, novacron-coordinator and novactl in $(OUT)/packages (PROFILE=debug for a quick try)
 	$(call say,packages: profile $(PROFILE))

@@ -1,7 +1,10 @@
 //! `agent.toml`: raw as written, then checked as a whole, so that every fault is shown at once and nothing is
 //! bound before all is well.
 
-use crate::{attempt::Settings, hypervisor::libvirt::AccelSetting};
+use crate::{
+    attempt::Settings,
+    hypervisor::libvirt::{AccelSetting, CpuModel},
+};
 use novacron_common::{
     config::{self, ConfigError},
     spec::{Faults, Name},
@@ -123,6 +126,7 @@ struct RawHypervisor {
     libvirt_uri: String,
     libvirt_socket: PathBuf,
     accel: AccelSetting,
+    cpu_model: CpuModel,
     qemu_user: Option<String>,
 }
 
@@ -133,6 +137,7 @@ impl Default for RawHypervisor {
             libvirt_uri: "qemu:///system".into(),
             libvirt_socket: "/run/libvirt/libvirt-sock".into(),
             accel: AccelSetting::Auto,
+            cpu_model: CpuModel::Host,
             qemu_user: None,
         }
     }
@@ -247,6 +252,8 @@ pub struct HypervisorConfig {
     pub socket: PathBuf,
     /// How machines run.
     pub accel: AccelSetting,
+    /// The processor that KVM guests see.
+    pub cpu_model: CpuModel,
     /// Whom QEMU runs as, if not as root (libvirt's `user` in qemu.conf).
     pub qemu_user: Option<String>,
 }
@@ -309,6 +316,7 @@ impl Config {
             uri: raw.hypervisor.libvirt_uri,
             socket: raw.hypervisor.libvirt_socket,
             accel: raw.hypervisor.accel,
+            cpu_model: raw.hypervisor.cpu_model,
             qemu_user: raw.hypervisor.qemu_user,
         });
         let config = name.map(|name| Self {

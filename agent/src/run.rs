@@ -245,7 +245,7 @@ async fn connect(hypervisor: &crate::config::HypervisorConfig) -> Result<Libvirt
                 );
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            other => return other,
+            other => return other.map(|libvirt| libvirt.with_cpu(hypervisor.cpu_model.clone())),
         }
     }
 }

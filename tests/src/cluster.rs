@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use novacron_common::record::Accel;
 use serde_json::Value;
 
 use crate::bins;
@@ -45,6 +46,10 @@ pub struct ClusterOptions {
     /// Where agents find libvirtd's socket for the control lane of a migration; `None`: libvirtd's own. A test that
     /// wants to see or break that lane puts a relay there.
     pub control_socket: Option<String>,
+    /// How the hosts run KVM machines. TCG works everywhere.
+    pub accel: Accel,
+    /// The processor that KVM guests see; `None`: the host's own.
+    pub cpu_model: Option<String>,
 }
 
 impl ClusterOptions {
@@ -57,6 +62,8 @@ impl ClusterOptions {
             hosts: vec![host("h1"), host("h2")],
             certificate_seconds: None,
             control_socket: None,
+            accel: Accel::Tcg,
+            cpu_model: None,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The test lab: real hosts in namespaces of one machine, a guest that proves its own continuity, and the judge of that proof.
 //!
-//! Suites under `tests/` and the demo use it. Everything here needs root except [`serial`], [`need`], [`bins`] and the judges in [`ledger`].
+//! Suites under `tests/` and the demo use it. Everything here needs root except [`serial`], [`need`], [`bins`], [`bare_guest`] and the judges in [`ledger`].
 
+pub mod bare_guest;
 pub mod bins;
 pub mod cloud_image;
 pub mod cluster;

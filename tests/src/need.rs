@@ -30,6 +30,8 @@ pub enum Need {
     Iptables,
     /// The `libvirt-qemu` user that Debian's packages create.
     LibvirtQemuUser,
+    /// A `/dev/kvm` that can be opened; what it can run is another question.
+    Kvm,
 }
 
 impl Need {
@@ -45,12 +47,18 @@ impl Need {
             Self::Ssh => missing_program(&["ssh", "ssh-keygen"]),
             Self::Tcpdump => missing_program(&["tcpdump"]),
             Self::Iptables => missing_program(&["iptables"]),
+            Self::Kvm => missing_kvm(),
             Self::LibvirtQemuUser => {
                 let user = nix::unistd::User::from_name("libvirt-qemu").ok().flatten();
                 user.is_none().then(|| "needs the user libvirt-qemu".to_owned())
             }
         }
     }
+}
+
+fn missing_kvm() -> Option<String> {
+    let opened = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+    opened.err().map(|error| format!("needs /dev/kvm: {error}"))
 }
 
 fn missing_program(names: &[&str]) -> Option<String> {
@@ -101,7 +109,7 @@ pub fn function_of(type_name: &str) -> &str {
 }
 
 /// Ends the test with `SKIPPED <test>: <why>` unless the machine has all that is listed:
-/// `root`, `libvirt`, `qemu`, `apt`, `debootstrap`, `ssh`, `tcpdump`, `iptables`, `libvirt_qemu_user`.
+/// `root`, `libvirt`, `qemu`, `apt`, `debootstrap`, `ssh`, `tcpdump`, `iptables`, `libvirt_qemu_user`, `kvm`.
 #[macro_export]
 macro_rules! require {
     ($($need:ident),+ $(,)?) => {
@@ -119,6 +127,7 @@ macro_rules! require {
     (@ ssh) => { $crate::need::Need::Ssh };
     (@ tcpdump) => { $crate::need::Need::Tcpdump };
     (@ iptables) => { $crate::need::Need::Iptables };
+    (@ kvm) => { $crate::need::Need::Kvm };
     (@ libvirt_qemu_user) => { $crate::need::Need::LibvirtQemuUser };
 }
 

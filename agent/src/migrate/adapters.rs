@@ -10,7 +10,7 @@ use crate::{
         libvirt::{
             Libvirt,
             migration::{DiskCopy, MigrateCall, Presence},
-            xml::{self, HostChoices},
+            xml,
         },
     },
     ledger::Shelf,
@@ -95,7 +95,7 @@ impl Mover for Libvirt {
     }
 
     fn document(&self, definition: &Definition) -> Result<String, HvError> {
-        let host = HostChoices { accel: self.capabilities().accel, direct_io: true };
+        let host = self.choices(true);
         let document = xml::domain_xml(definition, host);
         Ok(document.map_err(|error| HvError::failed(format!("describe {}", definition.vm), error))?.text)
     }

@@ -1,6 +1,7 @@
 //! The configuration files of the lab's cluster.
 
 use anyhow::Result;
+use novacron_common::record::Accel;
 use toml::{Table, Value};
 
 use super::{AGENT_PORT, API_PORT, COORDINATOR_PORT, ClusterOptions};
@@ -29,7 +30,14 @@ pub fn agent(host: &Host, options: &ClusterOptions) -> Result<String> {
     set(&mut config, "agent", "quic_listen", format!("0.0.0.0:{AGENT_PORT}"));
     set(&mut config, "agent", "quic_advertise", format!("{}:{AGENT_PORT}", host.address()));
     set(&mut config, "network", "uplink", "eth1");
-    set(&mut config, "hypervisor", "accel", "tcg");
+    let accel = match options.accel {
+        Accel::Kvm => "kvm",
+        Accel::Tcg => "tcg",
+    };
+    set(&mut config, "hypervisor", "accel", accel);
+    if let Some(model) = &options.cpu_model {
+        set(&mut config, "hypervisor", "cpu_model", model.as_str());
+    }
     if host.qemu_user() == QemuUser::LibvirtQemu {
         set(&mut config, "hypervisor", "qemu_user", "libvirt-qemu");
     }

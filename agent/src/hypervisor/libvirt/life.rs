@@ -8,16 +8,11 @@ use super::{
     metadata::{self, Of},
     xml::{self, HostChoices},
 };
-use novacron_common::{
-    ids::VmId,
-    record::{Accel, VmState},
-    units::ByteCount,
-};
+use novacron_common::{ids::VmId, record::VmState, units::ByteCount};
 use std::{
     fs::OpenOptions,
     net::IpAddr,
     os::unix::fs::OpenOptionsExt,
-    path::Path,
     time::{Duration, Instant},
 };
 use virt::{
@@ -35,12 +30,11 @@ const STOP_REPEAT: Duration = Duration::from_secs(5);
 /// See [`crate::hypervisor::Hypervisor::define`].
 pub(super) async fn define(
     connection: &Connection,
-    accel: Accel,
+    host: HostChoices<'_>,
     definition: &Definition,
 ) -> Result<(), HvError> {
     let vm = definition.vm;
-    let direct_io = definition.files.disk.as_deref().is_some_and(takes_direct_io);
-    let document = xml::domain_xml(definition, HostChoices { accel, direct_io })
+    let document = xml::domain_xml(definition, host)
         .map_err(|error| HvError::failed(format!("describe {vm}"), error))?;
     let define = move |connect: &Connect| {
         if stored_hash(connect, vm)?.is_some_and(|hash| hash == document.hash) {
@@ -59,9 +53,10 @@ fn stored_hash(connect: &Connect, vm: VmId) -> Result<Option<String>, VirtError>
     Ok(metadata::of(&domain, Of::Stored)?.map(|mark| mark.definition))
 }
 
-/// Whether the file's file system takes `O_DIRECT` (tmpfs and some network file systems do not).
-fn takes_direct_io(file: &Path) -> bool {
-    OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(file).is_ok()
+/// Whether the disk's file system takes `O_DIRECT` (tmpfs and some network file systems do not).
+pub(super) fn takes_direct_io(definition: &Definition) -> bool {
+    let opens = |file| OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(file).is_ok();
+    definition.files.disk.as_deref().is_some_and(opens)
 }
 
 /// See [`crate::hypervisor::Hypervisor::start`].

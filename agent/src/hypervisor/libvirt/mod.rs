@@ -2,12 +2,14 @@
 //!
 //! * [`Libvirt`] implements the port; what a move needs beyond it is in [`migration`];
 //! * `connection` keeps one connection up and bounds what blocks;
+//! * [`cpu`] is the processor that guests see;
 //! * `xml` and `metadata` say what a domain of ours looks like;
 //! * `ffi` is the only file with `unsafe` code: the calls that the `virt` crate lacks or gets wrong;
 //! * [`probe`] finds out whether KVM works by running something.
 
 mod connection;
 mod console;
+pub mod cpu;
 mod ffi;
 #[cfg(test)]
 mod fixture;
@@ -17,6 +19,7 @@ pub mod migration;
 pub mod probe;
 pub mod xml;
 
+pub use cpu::CpuModel;
 pub use probe::AccelSetting;
 
 use super::{Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage};
@@ -29,11 +32,13 @@ use novacron_common::{
 };
 use std::{net::IpAddr, pin::Pin, time::Duration};
 use tokio::sync::broadcast;
+use xml::HostChoices;
 
 /// The adapter. Its connection mends itself when libvirtd restarts.
 pub struct Libvirt {
     connection: Connection,
     accel: Accel,
+    cpu: CpuModel,
 }
 
 impl Libvirt {
@@ -45,7 +50,18 @@ impl Libvirt {
         let connection = Connection::open(uri).await?;
         let accel = probe::decide(accel).await;
         tracing::info!(uri, ?accel, "connected to libvirt");
-        Ok(Self { connection, accel })
+        Ok(Self { connection, accel, cpu: CpuModel::default() })
+    }
+
+    /// With this processor for KVM guests.
+    #[must_use]
+    pub fn with_cpu(self, cpu: CpuModel) -> Self {
+        Self { cpu, ..self }
+    }
+
+    /// What this host decides about a domain whose disk's file system takes `O_DIRECT`, or does not.
+    pub(crate) fn choices(&self, direct_io: bool) -> HostChoices<'_> {
+        HostChoices { accel: self.accel, cpu: &self.cpu, direct_io }
     }
 }
 
@@ -56,7 +72,7 @@ impl Hypervisor for Libvirt {
     }
 
     async fn define(&self, definition: &Definition) -> Result<(), HvError> {
-        life::define(&self.connection, self.accel, definition).await
+        life::define(&self.connection, self.choices(life::takes_direct_io(definition)), definition).await
     }
 
     async fn start(&self, vm: VmId) -> Result<(), HvError> {

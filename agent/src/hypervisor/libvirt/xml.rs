@@ -5,7 +5,7 @@
 //! them is kept in the domain's metadata and tells whether a definition changed.
 
 use super::super::Definition;
-use crate::hypervisor::libvirt::metadata;
+use crate::hypervisor::libvirt::{CpuModel, metadata};
 use novacron_common::{
     record::Accel,
     spec::{BootSource, ImageFormat, MacAddress},
@@ -28,9 +28,11 @@ const TCG_CPU: &str = "Nehalem";
 
 /// What the host decides about a domain, beside its definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HostChoices {
+pub struct HostChoices<'a> {
     /// How it runs.
     pub accel: Accel,
+    /// The processor of KVM guests.
+    pub cpu: &'a CpuModel,
     /// Whether the disk's file system takes `O_DIRECT`; without it QEMU refuses `cache=none`.
     pub direct_io: bool,
 }
@@ -54,13 +56,13 @@ pub fn domain_name(vm: novacron_common::ids::VmId) -> String {
 ///
 /// # Errors
 /// If a path is not UTF-8, which XML cannot carry.
-pub fn domain_xml(definition: &Definition, host: HostChoices) -> io::Result<DomainXml> {
+pub fn domain_xml(definition: &Definition, host: HostChoices<'_>) -> io::Result<DomainXml> {
     let hash = metadata::hash(render(definition, host, "")?.as_bytes());
     let text = render(definition, host, &hash)?;
     Ok(DomainXml { text, hash })
 }
 
-fn render(definition: &Definition, host: HostChoices, hash: &str) -> io::Result<String> {
+fn render(definition: &Definition, host: HostChoices<'_>, hash: &str) -> io::Result<String> {
     let mut xml = Xml(Writer::new_with_indent(Vec::with_capacity(4096), b' ', 2));
     let kind = match host.accel {
         Accel::Kvm => "kvm",
@@ -70,7 +72,7 @@ fn render(definition: &Definition, host: HostChoices, hash: &str) -> io::Result<
         identity(xml, definition, hash)?;
         resources(xml, definition)?;
         boot(xml, definition)?;
-        platform(xml, host.accel)?;
+        platform(xml, host)?;
         xml.within("devices", &[], |xml| devices(xml, definition, host))
     })?;
     String::from_utf8(xml.0.into_inner()).map_err(io::Error::other)
@@ -110,19 +112,16 @@ fn boot(xml: &mut Xml, definition: &Definition) -> io::Result<()> {
     })
 }
 
-fn platform(xml: &mut Xml, accel: Accel) -> io::Result<()> {
+fn platform(xml: &mut Xml, host: HostChoices<'_>) -> io::Result<()> {
     // ACPI is how a guest is asked to shut down.
     xml.within("features", &[], |xml| {
         xml.empty("acpi", &[])?;
         xml.empty("apic", &[])
     })?;
-    match accel {
-        Accel::Kvm => xml.empty("cpu", &[("mode", "host-model"), ("check", "partial")])?,
-        Accel::Tcg => {
-            xml.within("cpu", &[("mode", "custom"), ("match", "exact"), ("check", "none")], |xml| {
-                xml.text("model", &[("fallback", "forbid")], TCG_CPU)
-            })?
-        }
+    match (host.accel, host.cpu) {
+        (Accel::Kvm, CpuModel::Host) => xml.empty("cpu", &[("mode", "host-model"), ("check", "partial")])?,
+        (Accel::Kvm, CpuModel::Named(model)) => cpu_model(xml, model, "partial")?,
+        (Accel::Tcg, _) => cpu_model(xml, TCG_CPU, "none")?,
     }
     xml.empty("clock", &[("offset", "utc")])?;
     xml.text("on_poweroff", &[], "destroy")?;
@@ -130,7 +129,14 @@ fn platform(xml: &mut Xml, accel: Accel) -> io::Result<()> {
     xml.text("on_crash", &[], "destroy")
 }
 
-fn devices(xml: &mut Xml, definition: &Definition, host: HostChoices) -> io::Result<()> {
+/// This model, or no start at all. `check`: whether libvirt asks first if the host has all of it.
+fn cpu_model(xml: &mut Xml, model: &str, check: &str) -> io::Result<()> {
+    xml.within("cpu", &[("mode", "custom"), ("match", "exact"), ("check", check)], |xml| {
+        xml.text("model", &[("fallback", "forbid")], model)
+    })
+}
+
+fn devices(xml: &mut Xml, definition: &Definition, host: HostChoices<'_>) -> io::Result<()> {
     disk(xml, definition, host)?;
     seed(xml, definition)?;
     network(xml, definition)?;
@@ -152,7 +158,7 @@ fn devices(xml: &mut Xml, definition: &Definition, host: HostChoices) -> io::Res
     xml.empty("controller", &[("type", "usb"), ("model", "none")])
 }
 
-fn disk(xml: &mut Xml, definition: &Definition, host: HostChoices) -> io::Result<()> {
+fn disk(xml: &mut Xml, definition: &Definition, host: HostChoices<'_>) -> io::Result<()> {
     let Some(path) = &definition.files.disk else { return Ok(()) };
     let cache = if host.direct_io { "none" } else { "writeback" };
     xml.within("disk", &[("type", "file"), ("device", "disk")], |xml| {
@@ -238,7 +244,7 @@ mod tests {
     use super::*;
     use crate::hypervisor::libvirt::fixture;
 
-    const TCG: HostChoices = HostChoices { accel: Accel::Tcg, direct_io: true };
+    const TCG: HostChoices<'_> = HostChoices { accel: Accel::Tcg, cpu: &CpuModel::Host, direct_io: true };
 
     #[test]
     fn a_machine_with_everything_reads_as_the_golden_document() {
@@ -270,10 +276,14 @@ mod tests {
     fn a_bare_machine_has_neither_disk_nor_card_and_kvm_takes_the_hosts_cpu() {
         let mut definition = fixture::definition();
         (definition.files.disk, definition.files.seed, definition.bridge) = (None, None, None);
-        let kvm = HostChoices { accel: Accel::Kvm, direct_io: false };
+        let kvm = HostChoices { accel: Accel::Kvm, direct_io: false, ..TCG };
         let text = domain_xml(&definition, kvm).unwrap().text;
         assert!(!text.contains("<disk") && !text.contains("<interface"), "{text}");
         assert!(text.contains("type=\"kvm\"") && text.contains("host-model"), "{text}");
+        let named = CpuModel::Named("Nehalem-v1".to_owned());
+        let text = domain_xml(&definition, HostChoices { cpu: &named, ..kvm }).unwrap().text;
+        assert_eq!(fixture::text_of(&text, "model"), "Nehalem-v1");
+        assert!(text.contains("check=\"partial\"") && !text.contains("host-model"), "{text}");
     }
 
     #[test]
