@@ -35,6 +35,12 @@ pub enum AttemptOutcome {
     },
     /// Its lease ran out and its job says that it is to be killed then: nothing of it is left.
     LeaseLost,
+    /// Its host could not take it: it had no room, or what the attempt is for is on another host. It never started, and
+    /// no try of its job is used up by that.
+    Declined {
+        /// What the host said.
+        reason: String,
+    },
 }
 
 impl AttemptOutcome {

@@ -8,7 +8,7 @@ pub use cluster::ClusterVerb;
 pub use job::{
     JobCreateArgs, JobLogsArgs, JobUpdateArgs, JobVerb, PolicyOptions, RetryReason, TargetOptions,
 };
-pub use workflow::{NodeName, RunName, WorkflowVerb};
+pub use workflow::{NodeLogsArgs, NodeName, RunName, WorkflowVerb};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use novacron_common::{

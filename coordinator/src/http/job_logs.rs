@@ -1,4 +1,5 @@
-//! What an attempt printed: from its host while it runs, from the ledger once it has ended.
+//! What an attempt printed: from its host while it runs, from the ledger once it has ended. For jobs here, for nodes
+//! of workflows in [`super::workflows`].
 
 use super::{
     App,
@@ -47,6 +48,9 @@ struct LogsQuery {
     follow: bool,
 }
 
+/// The output as the answer to a request.
+pub(super) type Log = ([(HeaderName, &'static str); 1], Body);
+
 /// What is known of the attempt.
 enum Known {
     Ended(Output),
@@ -64,37 +68,44 @@ async fn logs(
     State(app): State<App>,
     Path((job, fire, number)): Path<(String, String, u32)>,
     Params(query): Params<LogsQuery>,
-) -> ApiResult<([(HeaderName, &'static str); 1], Body)> {
-    let (attempt, known) = find(&app, &job, &fire, number).await?;
-    let body = match known {
+) -> ApiResult<Log> {
+    let attempt = app.read(|state| of_fire(state, &job, &fire, number)).await??;
+    print(app, attempt, query.follow).await
+}
+
+fn of_fire(state: &novacron_core::State, job: &str, fire: &str, number: u32) -> ApiResult<AttemptKey> {
+    let job = lookup::job(state, job)?.id;
+    let key = fire.parse::<FireKey>().ok().filter(|key| key.job == job);
+    let fire = key.ok_or_else(|| ApiError::not_found("fire", fire))?;
+    Ok(AttemptKey { fire, number })
+}
+
+/// What an attempt printed.
+pub(super) async fn print(app: App, attempt: AttemptKey, follow: bool) -> ApiResult<Log> {
+    let body = match known(&app, attempt).await? {
         Known::Ended(output) => Body::from(output.to_text()),
-        Known::RunsOn(host) => match app.agents.attempt_log(host, attempt, query.follow).await {
-            Ok(stream) => Body::from_stream(relay(app, attempt, stream, query.follow)),
+        Known::RunsOn(host) => match app.agents.attempt_log(host, attempt, follow).await {
+            Ok(stream) => Body::from_stream(relay(app, attempt, stream, follow)),
             // It may have ended between the two questions.
-            Err(error) => match find(&app, &job, &fire, number).await? {
-                (_, Known::Ended(output)) => Body::from(output.to_text()),
-                (_, Known::RunsOn(_)) => return Err(error.into()),
+            Err(error) => match known(&app, attempt).await? {
+                Known::Ended(output) => Body::from(output.to_text()),
+                Known::RunsOn(_) => return Err(error.into()),
             },
         },
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body))
 }
 
-async fn find(app: &App, job: &str, fire: &str, number: u32) -> ApiResult<(AttemptKey, Known)> {
+async fn known(app: &App, attempt: AttemptKey) -> ApiResult<Known> {
     app.read(|state| {
-        let job = lookup::job(state, job)?.id;
-        let key = fire.parse::<FireKey>().ok().filter(|key| key.job == job);
-        let key = key.ok_or_else(|| ApiError::not_found("fire", fire))?;
-        let attempt = AttemptKey { fire: key, number };
         let record =
             state.attempt(attempt).ok_or_else(|| ApiError::not_found("attempt", &attempt.to_string()))?;
-        let known = match (&record.end, record.host) {
+        Ok(match (&record.end, record.host) {
             (Some(end), _) => Known::Ended(end.output.clone()),
             (None, Some(host)) => Known::RunsOn(host),
             // Done by the coordinators themselves, which print nothing.
             (None, None) => Known::Ended(Output::default()),
-        };
-        Ok((attempt, known))
+        })
     })
     .await?
 }

@@ -132,6 +132,9 @@ fn what_it_means(kind: Kind, attempt: AttemptKey, epoch: Epoch, denial: &Denial)
         Some(CommandBody::AttemptEnd(Box::new(AttemptReport { attempt, epoch, end })))
     };
     match kind {
+        Kind::Start if denial.code == DenialCode::NoRoom => {
+            ended(AttemptOutcome::Declined { reason: denial.text.clone() })
+        }
         Kind::Start if is_final(denial) => {
             ended(AttemptOutcome::FailedToStart { reason: denial.text.clone() })
         }

@@ -64,6 +64,11 @@ impl FakeAgent {
         self.world.state.lock().unwrap().hold_attempts = true;
     }
 
+    /// The next `count` attempts are told that there is no room.
+    pub fn fill_for(&self, count: u32) {
+        self.world.state.lock().unwrap().full_for = count;
+    }
+
     pub fn attempts(&self) -> usize {
         self.world.state.lock().unwrap().attempts.len()
     }

@@ -126,3 +126,24 @@ async fn what_an_attempt_prints_is_followed_to_its_end_and_kept() {
     cluster.get(&format!("{logs}?follow=perhaps")).await.problem(400, "invalid_request", "");
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_host_uses_up_no_try() {
+    let cluster = TestCluster::start().await;
+    let agent = FakeAgent::join(&cluster, "host-1").await;
+    agent.fill_for(2);
+    let body = json!({ "name": "patient", "schedule": "@yearly", "max_retries": 0,
+                       "target": { "type": "command", "command": ["/bin/true"] } });
+    cluster.post("/api/v1/jobs", body).await.ok::<JobView>();
+    cluster.post_text("/api/v1/jobs/patient/execute", "").await.ok::<ExecuteAccepted>();
+    let done = async || fires(&cluster, "patient").await[0].state == FireState::Succeeded;
+    eventually("there was room at last", done).await;
+    let fire = fires(&cluster, "patient").await.remove(0);
+    let tries: Vec<_> = fire.attempts.iter().map(|a| (a.number, a.outcome.as_str())).collect();
+    assert_eq!(
+        tries,
+        [(2, "declined: it runs 1 of 1"), (3, "exited(0)")],
+        "of refusals in a row the last is kept"
+    );
+    cluster.stop().await;
+}

@@ -195,6 +195,43 @@ async fn a_workflow_runs_by_its_own_schedule() {
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_prints_is_followed_and_kept() {
+    let cluster = TestCluster::start().await;
+    let agent = FakeAgent::join(&cluster, "host-1").await;
+    agent.hold_attempts();
+    let job = json!({ "name": "talk", "schedule": "@yearly",
+                      "target": { "type": "command", "command": ["/bin/date"] } });
+    cluster.post("/api/v1/jobs", job).await.ok::<JobView>();
+    make(&cluster, json!({
+        "name": "chatty",
+        "nodes": [command("say", json!(["/bin/date"])), { "id": "pause", "type": "wait", "config": { "duration": "1ms" } },
+                  { "id": "again", "type": "job", "config": { "jobId": "talk" } },
+                  { "id": "each", "type": "map", "config": { "items": ["a", "b"],
+                    "each": { "type": "command", "config": { "command": ["say", "{{ item }}"] } } } }],
+        "edges": [{ "from": "say", "to": "pause" }, { "from": "pause", "to": "again" }, { "from": "again", "to": "each" }]
+    }))
+    .await;
+    let run = execute(&cluster, "chatty", Value::Null).await;
+    let logs = |node: &str, query: &str| format!("{run}/nodes/{node}/logs{query}");
+    cluster.get(&logs("again", "")).await.problem(404, "not_found", "");
+    eventually("it runs", async || agent.attempts() == 1).await;
+    let followed = cluster.get(&logs("say", "?follow=true")).await;
+    assert_eq!(followed.status.as_u16(), 200);
+    assert!(followed.body.starts_with("hello from host"), "{}", followed.body);
+    until(&cluster, &run, RunState::Succeeded).await;
+    for (node, query) in [("say", ""), ("say", "?attempt=1"), ("again", ""), ("each", "?item=1&follow=true")]
+    {
+        assert_eq!(cluster.get(&logs(node, query)).await.body, followed.body, "{node}{query}");
+    }
+    cluster.get(&logs("pause", "")).await.problem(404, "not_found", "");
+    cluster.get(&logs("say", "?attempt=2")).await.problem(404, "not_found", "");
+    cluster.get(&logs("each", "?item=2")).await.problem(404, "not_found", "");
+    cluster.get(&logs("nobody", "")).await.problem(404, "not_found", "");
+    cluster.get(&logs("each", "")).await.problem(400, "invalid_request", "item");
+    cluster.stop().await;
+}
+
 fn survivor() -> Value {
     json!({
         "name": "survivor",

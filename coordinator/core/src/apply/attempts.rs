@@ -3,7 +3,7 @@
 use super::{Outcome, fires};
 use crate::{
     applied::{Applied, Refusal},
-    attempts::{backoff, is_retried, may_run, work_of},
+    attempts::{backoff, declined_wait, is_retried, may_run, work_of},
     command::{AttemptPlace, AttemptSettled},
     record::{AttemptRecord, FireRecord, VerbWatch},
     state::State,
@@ -79,9 +79,25 @@ pub(super) fn end(state: &mut State, report: AttemptReport) -> Outcome {
         return Ok(Applied::AlreadySo);
     };
     let end = bounded(report.end);
+    if is_declined(&end) {
+        forget_declined(state, report.attempt);
+    }
     state.write(AttemptRecord { end: Some(end.clone()), ..attempt });
     conclude(state, fire, &end);
     Ok(Applied::Done)
+}
+
+const fn is_declined(end: &AttemptEnd) -> bool {
+    matches!(end.outcome, AttemptOutcome::Declined { .. })
+}
+
+/// Of several hosts in a row that could not take it, the last is kept: a fire may wait for long.
+fn forget_declined(state: &mut State, attempt: AttemptKey) {
+    let before = AttemptKey { number: attempt.number.saturating_sub(1), ..attempt };
+    let end = state.attempt(before).and_then(|attempt| attempt.end.as_ref());
+    if end.is_some_and(is_declined) {
+        state.erase::<AttemptRecord>(&before);
+    }
 }
 
 /// What comes after an attempt. Its job, or the workflow that it belongs to, hears of it.
@@ -89,17 +105,22 @@ fn conclude(state: &mut State, fire: FireRecord, end: &AttemptEnd) {
     let now = state.now();
     let outcome = &end.outcome;
     let retry = work_of(state, fire.key).map(|work| work.retry.clone()).unwrap_or_default();
+    let declined = is_declined(end);
+    let fire = FireRecord { declined: fire.declined.saturating_add(u32::from(declined)), ..fire };
     let next = if outcome.is_success() {
         FireState::Succeeded
     } else if fire.cancel_requested {
         FireState::Cancelled
-    } else if is_retried(&retry, fire.attempts, outcome) {
+    } else if is_retried(&retry, fire.tries(), outcome) {
         FireState::Waiting
     } else {
         FireState::Failed
     };
     let waits = next == FireState::Waiting;
-    let wait = backoff(&retry.backoff, fire.key, fire.attempts);
+    let wait = match declined {
+        true => declined_wait(fire.key, fire.declined),
+        false => backoff(&retry.backoff, fire.key, fire.tries()),
+    };
     let not_before = if waits { now.plus(wait) } else { fire.not_before };
     let ended_at = (!waits).then_some(now);
     let key = fire.key;
@@ -111,7 +132,8 @@ fn conclude(state: &mut State, fire: FireRecord, end: &AttemptEnd) {
 }
 
 fn bounded(mut end: AttemptEnd) -> AttemptEnd {
-    if let AttemptOutcome::FailedToStart { reason } | AttemptOutcome::Failed { reason } = &mut end.outcome {
+    use AttemptOutcome::{Declined, Failed, FailedToStart};
+    if let FailedToStart { reason } | Failed { reason } | Declined { reason } = &mut end.outcome {
         *reason = reason.chars().take(REASON_MAX).collect();
     }
     end.output.head.truncate(Output::PART_MAX);

@@ -232,7 +232,7 @@ pub(super) fn alarm(state: &mut State, key: FireKey) -> Outcome {
     if fire.alarm_at().is_none_or(|at| at > now) {
         return Ok(Applied::AlreadySo);
     }
-    let waits = fire.state == FireState::Waiting && fire.attempts == 0;
+    let waits = fire.state == FireState::Waiting && fire.tries() == 0;
     if waits && fire.start_by.is_some_and(|by| by <= now) {
         state.write(FireRecord { state: FireState::Missed, queued: false, ended_at: Some(now), ..fire });
         ended(state, key);

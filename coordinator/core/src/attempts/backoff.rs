@@ -39,9 +39,18 @@ fn plain_ms(policy: &Backoff, failed: u32) -> u64 {
     wait
 }
 
-/// Whether an attempt that ended so, the `number`th, is followed by another.
-pub fn is_retried(policy: &RetryPolicy, number: u32, outcome: &AttemptOutcome) -> bool {
-    number <= policy.max_retries && is_worth_it(&policy.retry_on, outcome)
+/// How long a fire waits that `declined` hosts could not take. Not its job's back-off: nothing of it has failed.
+pub fn declined_wait(fire: FireKey, declined: u32) -> Duration {
+    let pause = Backoff { initial_ms: 1000, max_ms: 15_000, ..Backoff::default() };
+    backoff(&pause, fire, declined)
+}
+
+/// Whether an attempt that ended so, the `tries`th that counts, is followed by another.
+pub fn is_retried(policy: &RetryPolicy, tries: u32, outcome: &AttemptOutcome) -> bool {
+    match outcome {
+        AttemptOutcome::Declined { .. } => true,
+        _ => tries <= policy.max_retries && is_worth_it(&policy.retry_on, outcome),
+    }
 }
 
 fn is_worth_it(on: &RetryOn, outcome: &AttemptOutcome) -> bool {
@@ -52,7 +61,7 @@ fn is_worth_it(on: &RetryOn, outcome: &AttemptOutcome) -> bool {
         AttemptOutcome::TimedOut => on.timeout,
         AttemptOutcome::Lost | AttemptOutcome::LeaseLost => on.lost_host,
         AttemptOutcome::FailedToStart { .. } => on.failed_start,
-        AttemptOutcome::Done | AttemptOutcome::Killed => false,
+        AttemptOutcome::Done | AttemptOutcome::Killed | AttemptOutcome::Declined { .. } => false,
     }
 }
 
@@ -130,5 +139,7 @@ mod tests {
             assert_eq!(is_retried(&picky, 2, &outcome), by_list, "{outcome:?}");
             assert!(!is_retried(&all, 3, &outcome), "{outcome:?} after the last try");
         }
+        let full = AttemptOutcome::Declined { reason: reason() };
+        assert!(is_retried(&picky, 0, &full) && is_retried(&RetryPolicy::default(), 99, &full));
     }
 }

@@ -4,7 +4,7 @@ mod backoff;
 mod plan;
 mod work;
 
-pub use backoff::{backoff, is_retried, jitter};
+pub use backoff::{backoff, declined_wait, is_retried, jitter};
 pub use plan::{Places, next_due, plan};
 pub use work::{Work, work_of};
 

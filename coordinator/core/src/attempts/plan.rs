@@ -1,9 +1,10 @@
 //! Where the next attempts go: many at once, from one look at the ledger, so that a burst of fires costs few commits.
 
 use super::{may_run, work_of};
-use crate::{command::AttemptPlace, state::State, verbs};
+use crate::{command::AttemptPlace, record::FireRecord, state::State, verbs};
 use novacron_common::{
-    ids::{FireKey, HostId},
+    ids::{AttemptKey, FireKey, HostId},
+    record::AttemptOutcome,
     spec::JobTarget,
     units::UnixMillis,
 };
@@ -116,11 +117,18 @@ fn place(state: &State, fire: FireKey, room: &mut Room, plan: &mut Places) {
             Some(vm) => vm.placed_on.and_then(|host| room.take_this(host)),
         },
         JobTarget::Noop | JobTarget::Record | JobTarget::Command(_) | JobTarget::Http(_) => {
-            room.take(record.last_host.filter(|_| work.retry.other_host))
+            room.take(record.last_host.filter(|_| work.retry.other_host || was_declined(state, record)))
         }
     };
     match host {
         Some(host) => plan.places.push(AttemptPlace { fire, host }),
         None => plan.short = true,
     }
+}
+
+/// Whether the host of the last attempt could not take it.
+fn was_declined(state: &State, fire: &FireRecord) -> bool {
+    let last = state.attempt(AttemptKey { fire: fire.key, number: fire.attempts });
+    let end = last.and_then(|attempt| attempt.end.as_ref());
+    end.is_some_and(|end| matches!(end.outcome, AttemptOutcome::Declined { .. }))
 }

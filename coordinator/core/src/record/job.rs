@@ -127,6 +127,8 @@ pub struct FireRecord {
     pub overdue: bool,
     /// Since when nothing is known of its attempt.
     pub unknown_since: Option<UnixMillis>,
+    /// Of its attempts, those that their host could not take.
+    pub declined: u32,
 }
 
 impl FireRecord {
@@ -150,7 +152,13 @@ impl FireRecord {
             expected_at: None,
             overdue: false,
             unknown_since: None,
+            declined: 0,
         }
+    }
+
+    /// Attempts that count as tries: those that their host took.
+    pub const fn tries(&self) -> u32 {
+        self.attempts.saturating_sub(self.declined)
     }
 
     /// Whether nothing more will happen.
@@ -176,7 +184,7 @@ impl FireRecord {
 
     /// The next instant at which its deadlines are to be looked at.
     pub fn alarm_at(&self) -> Option<UnixMillis> {
-        let start_by = self.start_by.filter(|_| self.state == FireState::Waiting && self.attempts == 0);
+        let start_by = self.start_by.filter(|_| self.state == FireState::Waiting && self.tries() == 0);
         let expected_at = self.expected_at.filter(|_| !self.overdue && !self.is_final());
         [start_by, expected_at].into_iter().flatten().min()
     }

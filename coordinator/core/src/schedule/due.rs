@@ -28,7 +28,7 @@ pub fn tick(job: &JobRecord, pulse: &JobPulse, now: UnixMillis) -> Option<FireCo
     // An edit that was made from an older view may have listed a tick that was dealt with since: go on after that.
     let dealt_with = pulse.last_tick.filter(|last| *last >= listed);
     let first = dealt_with.map_or(Some(listed), |last| next(&job.spec, last)).filter(|at| *at <= now);
-    let choice = first.map(|first| choose(&job.spec, first, now, |after| next(&job.spec, after)));
+    let choice = first.map(|first| choose((&job.spec).into(), first, now, |after| next(&job.spec, after)));
     let (fire, skip) = choice.map_or((Vec::new(), None), |choice| (choice.fire, choice.skip));
     let until = fire.last().copied().or(skip.map(|skip| skip.until)).or(dealt_with).unwrap_or(listed);
     let next_at = next(&job.spec, until);

@@ -9,7 +9,7 @@ use crate::{
     record::{Skip, TickReason},
 };
 use novacron_common::{
-    spec::{JobSpec, MisfirePolicy},
+    spec::{JobSpec, Misfire, MisfirePolicy},
     units::UnixMillis,
 };
 use std::{collections::VecDeque, time::Duration};
@@ -25,18 +25,33 @@ const TICKS_MAX: usize = 1000;
 
 /// What is committed of the ticks that are due.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Choice {
+pub(crate) struct Choice {
     /// Fired, in order.
     pub fire: Vec<UnixMillis>,
     /// Passed over, all before the first that is fired.
     pub skip: Option<Skip>,
 }
 
+/// What a job, or a workflow, says of late ticks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lateness {
+    /// Of those that nobody was there to commit.
+    pub misfire: Misfire,
+    /// What has not started this long after its instant is missed, milliseconds.
+    pub start_deadline_ms: Option<u64>,
+}
+
+impl From<&JobSpec> for Lateness {
+    fn from(spec: &JobSpec) -> Self {
+        Self { misfire: spec.misfire, start_deadline_ms: spec.start_deadline_ms }
+    }
+}
+
 /// A due tick may be too old for two reasons; the tighter one is given.
-fn floor(spec: &JobSpec, now: UnixMillis) -> (UnixMillis, TickReason) {
+fn floor(late: Lateness, now: UnixMillis) -> (UnixMillis, TickReason) {
     let before = |ms: Option<u64>| ms.map_or(UnixMillis(i64::MIN), |ms| minus(now, ms));
-    let deadline = before(spec.start_deadline_ms);
-    let window = before(spec.misfire.window_ms);
+    let deadline = before(late.start_deadline_ms);
+    let window = before(late.misfire.window_ms);
     match deadline >= window {
         true => (deadline, TickReason::StartDeadline),
         false => (window, TickReason::TooOld),
@@ -48,19 +63,19 @@ fn minus(at: UnixMillis, ms: u64) -> UnixMillis {
 }
 
 /// `first` is the earliest tick that is due at `now`; `next` gives the tick after an instant.
-pub(super) fn choose(
-    spec: &JobSpec,
+pub(crate) fn choose(
+    late: Lateness,
     first: UnixMillis,
     now: UnixMillis,
     next: impl Fn(UnixMillis) -> NextTick + Copy,
 ) -> Choice {
-    let (floor, floor_reason) = floor(spec, now);
+    let (floor, floor_reason) = floor(late, now);
     let fresh_from = minus(now, u64::try_from(MISFIRE_AFTER.as_millis()).unwrap_or(u64::MAX)).max(floor);
     let fresh: Vec<_> = from(first, fresh_from, next).take_while(|at| *at <= now).take(TICKS_MAX).collect();
-    let wanted = match spec.misfire.policy {
+    let wanted = match late.misfire.policy {
         MisfirePolicy::None => 0,
         MisfirePolicy::Last => usize::from(fresh.is_empty()),
-        MisfirePolicy::All => spec.misfire.max as usize,
+        MisfirePolicy::All => late.misfire.max as usize,
     };
     let old_end = fresh.first().copied().unwrap_or(UnixMillis(now.0.saturating_add(1)));
     let old_first = from(first, floor, next).next().filter(|at| *at < old_end && wanted > 0);
@@ -68,12 +83,12 @@ pub(super) fn choose(
     fire.extend(fresh);
     let end = fire.first().copied().unwrap_or(UnixMillis(now.0.saturating_add(1)));
     let skip = (first < end).then(|| passed_over(first, end, next));
-    let skip = skip.map(|skip| Skip { reason: reason(spec, skip.until, floor, floor_reason), ..skip });
+    let skip = skip.map(|skip| Skip { reason: reason(late, skip.until, floor, floor_reason), ..skip });
     Choice { fire, skip }
 }
 
-fn reason(spec: &JobSpec, last: UnixMillis, floor: UnixMillis, floor_reason: TickReason) -> TickReason {
-    match spec.misfire.policy {
+fn reason(late: Lateness, last: UnixMillis, floor: UnixMillis, floor_reason: TickReason) -> TickReason {
+    match late.misfire.policy {
         _ if last < floor => floor_reason,
         MisfirePolicy::None => TickReason::Misfire,
         MisfirePolicy::Last | MisfirePolicy::All => TickReason::Superseded,

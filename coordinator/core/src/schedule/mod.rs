@@ -8,6 +8,7 @@ mod preview;
 mod warnings;
 
 pub use due::{due, next_due, tick};
+pub(crate) use misfire::{Lateness, choose};
 pub use misfire::{MISFIRE_AFTER, SKIPS_COUNTED_MAX};
 pub use next::next_after;
 pub use preview::{PREVIEW_MAX, preview};

@@ -110,5 +110,6 @@ pub(crate) fn outcome_text(outcome: &AttemptOutcome) -> String {
         AttemptOutcome::Done => "done".to_owned(),
         AttemptOutcome::Failed { reason } => format!("failed: {reason}"),
         AttemptOutcome::LeaseLost => "lease_lost".to_owned(),
+        AttemptOutcome::Declined { reason } => format!("declined: {reason}"),
     }
 }

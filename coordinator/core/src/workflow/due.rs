@@ -3,22 +3,16 @@
 use crate::{
     command::{NextTick, RunAdvance, RunTick, Shape, WorkflowPut, WorkflowUpdate},
     record::{NodeKey, WorkflowRecord},
-    schedule::{MISFIRE_AFTER, next_after},
+    schedule::{Lateness, choose, next_after},
     state::State,
 };
 use novacron_common::{
     api::RunState,
     ids::{RunId, WorkflowId},
-    spec::{
-        MisfirePolicy,
-        workflow::{Trigger, WorkflowHead, WorkflowSpec},
-    },
+    spec::workflow::{Trigger, WorkflowHead, WorkflowSpec},
     units::UnixMillis,
 };
 use std::collections::BTreeMap;
-
-/// Ticks passed over are counted up to here.
-const PASSED_OVER_MAX: u64 = 10_000;
 
 /// The ticks to commit now, at most `limit`, the earliest first. `new_id` makes the runs' ids.
 pub fn due_ticks(
@@ -34,7 +28,7 @@ pub fn due_ticks(
 fn tick(workflow: &WorkflowRecord, now: UnixMillis, run: RunId) -> Option<RunTick> {
     let first = workflow.next_at.filter(|at| *at <= now)?;
     let trigger = workflow.head.trigger.as_ref()?;
-    let (scheduled_at, missed, passed_over) = choose(trigger, first, now);
+    let (scheduled_at, missed, passed_over) = first_of(trigger, first, now);
     Some(RunTick {
         workflow: workflow.id,
         run,
@@ -46,28 +40,16 @@ fn tick(workflow: &WorkflowRecord, now: UnixMillis, run: RunId) -> Option<RunTic
     })
 }
 
-/// The tick to deal with, whether it is missed, and how many before it are passed over. A tick that is late by no
-/// more than [`MISFIRE_AFTER`] is simply late.
-fn choose(trigger: &Trigger, first: UnixMillis, now: UnixMillis) -> (UnixMillis, bool, u64) {
-    let late = |at: UnixMillis| now.since(at) > MISFIRE_AFTER;
-    if !late(first) {
-        return (first, false, 0);
-    }
-    let too_old = |at: UnixMillis| {
-        trigger.misfire.window_ms.is_some_and(|window| now.since(at).as_millis() > u128::from(window))
-    };
-    let ticks = std::iter::successors(Some(first), |at| next(trigger, *at)).take_while(|at| *at <= now);
-    match trigger.misfire.policy {
-        MisfirePolicy::All => (first, too_old(first), 0),
-        MisfirePolicy::None | MisfirePolicy::Last => {
-            let counted = usize::try_from(PASSED_OVER_MAX).unwrap_or(usize::MAX);
-            let (mut last, mut passed_over) = (first, 0);
-            for at in ticks.skip(1).take(counted) {
-                (last, passed_over) = (at, passed_over + 1);
-            }
-            let missed = late(last) && trigger.misfire.policy == MisfirePolicy::None || too_old(last);
-            (last, missed, passed_over)
-        }
+/// The tick to deal with, whether it is missed, and how many before it are passed over. Which of them make a run is
+/// chosen as for jobs, and dealt with one by one: a tick that was chosen is chosen again when its turn comes.
+fn first_of(trigger: &Trigger, first: UnixMillis, now: UnixMillis) -> (UnixMillis, bool, u64) {
+    let late = Lateness { misfire: trigger.misfire, start_deadline_ms: None };
+    let choice = choose(late, first, now, |after| next(trigger, after));
+    let skipped = choice.skip.map_or(0, |skip| skip.count);
+    match choice.fire.first() {
+        Some(at) => (*at, false, skipped),
+        // The last of those that are passed over is the tick itself.
+        None => (choice.skip.map_or(first, |skip| skip.until), true, skipped.saturating_sub(1)),
     }
 }
 

@@ -165,6 +165,54 @@ fn a_try_on_another_host_where_the_job_asks_for_it() {
 }
 
 #[test]
+fn a_full_host_uses_up_no_try_and_another_is_asked_next() {
+    let (mut world, hosts) = World::with_hosts(2);
+    let full = || AttemptOutcome::Declined { reason: "full".into() };
+    let mut spec = JobSpec { start_deadline_ms: Some(3_600_000), ..working("a") };
+    spec.retry.max_retries = 1;
+    world.job(spec);
+    let fire = tick(&mut world)[0];
+    for host in [hosts[0], hosts[1], hosts[0], hosts[1]] {
+        let plan = attempts::plan(&world.state, world.now, 9, 9);
+        assert_eq!(plan.places, [AttemptPlace { fire, host }]);
+        start(&mut world, fire, host);
+        end(&mut world, fire, full());
+        assert_eq!(world.state.attempts().len(), 1, "of several in a row one is kept");
+        assert!(attempts::next_alarm(&world.state).is_some(), "it has not started yet");
+        // The clock of the ledger goes on with commands.
+        world.now.0 += 15_000;
+        world.job(job_spec(&format!("clock-{}", world.now.0), "@daily"));
+    }
+    start(&mut world, fire, hosts[0]);
+    end(&mut world, fire, AttemptOutcome::Exited(1));
+    assert_eq!((state_of(&world, fire), attempts::next_alarm(&world.state)), (FireState::Waiting, None));
+    world.now.0 += 400_000;
+    world.job(job_spec("clock", "@daily"));
+    start(&mut world, fire, hosts[0]);
+    end(&mut world, fire, full());
+    assert_eq!(state_of(&world, fire), FireState::Waiting, "the second try has not been made yet");
+    world.now.0 += 15_000;
+    world.job(job_spec("clock-2", "@daily"));
+    start(&mut world, fire, hosts[1]);
+    end(&mut world, fire, AttemptOutcome::Exited(1));
+    assert_eq!(state_of(&world, fire), FireState::Failed);
+    let record = world.state.fire(fire).unwrap();
+    assert_eq!((record.attempts, record.tries(), world.state.attempts().len()), (7, 2, 4));
+    world.assert_reloads();
+}
+
+#[test]
+fn a_fire_that_waits_for_room_is_cancelled_at_once() {
+    let (mut world, hosts) = World::with_hosts(1);
+    let job = world.job(working("a"));
+    let fire = execute(&mut world, job);
+    start(&mut world, fire, hosts[0]);
+    end(&mut world, fire, AttemptOutcome::Declined { reason: "full".into() });
+    world.ok(CommandBody::FireCancel { fire });
+    assert_eq!((state_of(&world, fire), ready(&world)), (FireState::Cancelled, vec![]));
+}
+
+#[test]
 fn a_fire_that_no_host_takes_in_time_is_missed_and_says_so() {
     let (mut world, _) = World::with_hosts(1);
     let spec = JobSpec { start_deadline_ms: Some(3000), expected_by_ms: Some(60_000), ..working("a") };

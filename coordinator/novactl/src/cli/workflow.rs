@@ -71,6 +71,27 @@ pub enum WorkflowVerb {
         /// The node's id.
         node: String,
     },
+    /// What a node's command or job printed.
+    Logs(NodeLogsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct NodeLogsArgs {
+    /// The workflow's name or id.
+    pub workflow: String,
+    /// The run's id.
+    pub run: String,
+    /// The node's id.
+    pub node: String,
+    /// Of a map: which item, from 0.
+    #[arg(long)]
+    pub item: Option<u32>,
+    /// Which try, from 1; the last if absent.
+    #[arg(long)]
+    pub attempt: Option<u32>,
+    /// Go on until the attempt has ended.
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
 #[derive(Debug, Args)]

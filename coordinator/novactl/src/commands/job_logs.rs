@@ -1,4 +1,4 @@
-//! What a job's command printed, while it runs or afterwards.
+//! What an attempt printed, while it runs or afterwards: of a job, or of a node of a run.
 
 use super::{Context, segment};
 use crate::{cli::JobLogsArgs, error::CtlError};
@@ -17,11 +17,16 @@ pub async fn run(context: &Context, args: JobLogsArgs) -> Result<(), CtlError> {
         CtlError::Outcome(format!("{} has had no attempt yet: see `novactl job fires`", fire.id))
     })?;
     let path = format!("{job}/fires/{}/attempts/{number}/logs?follow={}", segment(&fire.id), args.follow);
+    copy(context, &path).await
+}
+
+/// Prints the answer to `GET path` as it comes.
+pub async fn copy(context: &Context, path: &str) -> Result<(), CtlError> {
     let mut out = std::io::stdout().lock();
     let mut show = |bytes: &[u8]| {
         out.write_all(bytes).and_then(|()| out.flush()).map_err(CtlError::local("write to standard output"))
     };
-    context.client.follow(&path, &mut show).await
+    context.client.follow(path, &mut show).await
 }
 
 /// The newest fire that has been tried.

@@ -1,8 +1,8 @@
 //! Workflows and their runs.
 
-use super::{Context, input, segment};
+use super::{Context, input, job_logs, segment};
 use crate::{
-    cli::{Format, NodeName, RunName, WorkflowVerb},
+    cli::{Format, NodeLogsArgs, NodeName, RunName, WorkflowVerb},
     error::CtlError,
     graph,
     output::{self, Row, word},
@@ -119,6 +119,7 @@ async fn of_runs(context: &Context, verb: WorkflowVerb) -> Result<(), CtlError> 
             let text = view.output.as_ref().map(ToString::to_string).unwrap_or_default();
             output::one(&view, context.format, &[("output", text)])
         }
+        WorkflowVerb::Logs(args) => job_logs::copy(context, &logs_path(&args)).await,
         // The verbs of definitions are `run`'s.
         _ => Ok(()),
     }
@@ -126,6 +127,13 @@ async fn of_runs(context: &Context, verb: WorkflowVerb) -> Result<(), CtlError> 
 
 fn path(workflow: &str) -> String {
     format!("/api/v1/workflows/{}", segment(workflow))
+}
+
+fn logs_path(args: &NodeLogsArgs) -> String {
+    let run = format!("{}/runs/{}", path(&args.workflow), segment(&args.run));
+    let item = args.item.map(|item| format!("&item={item}")).unwrap_or_default();
+    let attempt = args.attempt.map(|attempt| format!("&attempt={attempt}")).unwrap_or_default();
+    format!("{run}/nodes/{}/logs?follow={}{item}{attempt}", segment(&args.node), args.follow)
 }
 
 /// The path of the run that is meant: the newest where none is named.

@@ -1,5 +1,6 @@
 //! `/api/v1/workflows`, and its un-versioned alias `/api/workflows`: definitions and their runs.
 
+mod logs;
 mod runs;
 
 use super::{
@@ -48,6 +49,7 @@ fn relative() -> OpenApiRouter<App> {
         .routes(routes!(show, update, delete))
         .routes(routes!(execute))
         .merge(runs::routes())
+        .merge(logs::routes())
 }
 
 /// List workflows, without their nodes.

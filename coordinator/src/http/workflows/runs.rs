@@ -44,13 +44,18 @@ pub fn routes() -> OpenApiRouter<App> {
 }
 
 /// The run of this workflow with this id.
-fn run<'s>(state: &'s novacron_core::State, key: &str, run: &str) -> ApiResult<&'s RunRecord> {
+pub(super) fn run<'s>(state: &'s novacron_core::State, key: &str, run: &str) -> ApiResult<&'s RunRecord> {
     let workflow = lookup::workflow(state, key)?.id;
     let found = run.parse::<RunId>().ok().and_then(|id| state.run(id));
     found.filter(|r| r.workflow == workflow && !r.forgotten).ok_or_else(|| ApiError::not_found("run", run))
 }
 
-fn node<'s>(state: &'s novacron_core::State, run: &RunRecord, id: &str) -> ApiResult<&'s NodeRecord> {
+/// The node of this version with this id.
+pub(super) fn node<'s>(
+    state: &'s novacron_core::State,
+    run: &RunRecord,
+    id: &str,
+) -> ApiResult<&'s NodeRecord> {
     let mut nodes = Definition::nodes(state, run.workflow, run.version);
     nodes.find(|node| node.spec.id.as_str() == id).ok_or_else(|| ApiError::not_found("node", id))
 }
@@ -132,7 +137,7 @@ async fn show_node(State(app): State<App>, Path(path): Path<NodePath>) -> ApiRes
 }
 
 /// Workflow, run and node.
-type NodePath = (String, String, String);
+pub(super) type NodePath = (String, String, String);
 
 async fn node_view(app: &App, (key, id, node_id): &NodePath) -> ApiResult<Json<NodeRunView>> {
     app.read(|state| {

@@ -9,7 +9,10 @@ use novacron_common::{
     },
     spec::JobTarget,
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
-    wire::{AgentCommand, AgentReply, AttemptStart, ControlRequest, Directory, LogChunk, StreamKind},
+    wire::{
+        AgentCommand, AgentReply, AttemptStart, ControlRequest, Denial, DenialCode, Directory, LogChunk,
+        StreamKind,
+    },
 };
 use novacron_coordinator::identity::now;
 use novacron_transport::{Link, Stream};
@@ -41,6 +44,8 @@ pub struct State {
     pub hold_inbound: bool,
     /// Attempts end only once this is cleared.
     pub hold_attempts: bool,
+    /// So many more attempts are told that there is no room.
+    pub full_for: u32,
 }
 
 impl World {
@@ -165,6 +170,13 @@ impl World {
             let mut state = self.state.lock().unwrap();
             if state.attempts.contains(&start.attempt) {
                 return AgentReply::AlreadySo;
+            }
+            if let Some(left) = state.full_for.checked_sub(1) {
+                state.full_for = left;
+                return AgentReply::Denied(Denial {
+                    code: DenialCode::NoRoom,
+                    text: "it runs 1 of 1".into(),
+                });
             }
             state.attempts.push(start.attempt);
         }

@@ -406,6 +406,46 @@ fn ticks_make_runs_and_missed_ones_are_counted() {
     assert_eq!(record.next_at, Some(UnixMillis(first.0 + 4 * 3_600_000)));
 }
 
+/// The instants of the runs that an outage of ten minutes and a half leaves behind, in minutes since it began, and
+/// the ticks that made none. The workflow is due each minute.
+fn after_an_outage(misfire: Value) -> (Vec<i64>, u64) {
+    let mut flow = Flow::new(json!({"name": "flow", "schedule": "* * * * *", "nodes": [noop("a")],
+                                    "misfire": misfire}));
+    let first = flow.world.state.workflow(flow.id).unwrap().next_at.unwrap();
+    flow.world.now = UnixMillis(first.0 + 10 * 60_000 + 30_000);
+    let mut made = 0u128;
+    loop {
+        let new_id = || {
+            made += 1;
+            RunId::from_u128(made << 70)
+        };
+        let ticks = workflow::due_ticks(&flow.world.state, flow.world.now, 10, new_id);
+        if ticks.is_empty() {
+            break;
+        }
+        for tick in ticks {
+            flow.world.ok(CommandBody::RunTick(tick));
+        }
+        // Time goes on while they are dealt with.
+        flow.world.now.0 += 10;
+    }
+    let runs = flow.world.state.runs().iter().map(|run| (run.scheduled_at.0 - first.0) / 60_000).collect();
+    (runs, flow.world.state.workflow(flow.id).unwrap().skipped)
+}
+
+#[test]
+fn late_ticks_make_runs_as_the_policy_says_and_no_more_than_its_maximum() {
+    let all = |max: u32| json!({"policy": "all", "max": max});
+    // The last minute is late, and not missed.
+    assert_eq!(after_an_outage(all(3)), (vec![7, 8, 9, 10], 7));
+    assert_eq!(after_an_outage(all(1)), (vec![9, 10], 9));
+    assert_eq!(after_an_outage(all(100)), ((0..=10).collect(), 0));
+    assert_eq!(after_an_outage(json!({"policy": "all", "max": 100, "window": "4m"})), (vec![7, 8, 9, 10], 7));
+    assert_eq!(after_an_outage(json!({"policy": "all", "max": 2, "window": "4m"})), (vec![8, 9, 10], 8));
+    assert_eq!(after_an_outage(json!({"policy": "last"})), (vec![10], 10));
+    assert_eq!(after_an_outage(json!({"policy": "none"})), (vec![10], 10));
+}
+
 #[test]
 fn only_so_many_runs_are_kept_and_a_removal_takes_all() {
     let mut flow = Flow::new(json!({"name": "flow", "runs_kept": 2, "nodes": [command("a")]}));
