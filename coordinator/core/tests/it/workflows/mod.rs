@@ -4,6 +4,7 @@ mod random;
 mod refusals;
 mod rows;
 mod stories;
+mod ticks;
 
 use crate::world::{NOON, World, job_spec};
 use novacron_common::{
