@@ -8,12 +8,12 @@
 //!                                                                                 acknowledge ─▶ folder removed
 //! ```
 
-mod admission;
+pub mod admission;
 mod adopt;
 pub mod call;
 mod error;
-mod fence;
-mod lease;
+pub mod fence;
+pub mod lease;
 mod plan;
 mod record;
 mod runner;
@@ -21,7 +21,7 @@ mod settings;
 mod shared;
 mod start;
 pub mod supervisor;
-mod table;
+pub mod table;
 
 pub use error::{AttemptError, OpenError};
 pub use lease::Next;

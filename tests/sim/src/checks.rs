@@ -3,6 +3,7 @@
 use crate::{
     cluster::Cluster,
     history::{Seen, Wrote},
+    jobs,
     trace::Trace,
 };
 use novacron_common::ids::TokenId;
@@ -19,6 +20,10 @@ pub fn faults(cluster: &Cluster) -> Vec<String> {
         .map(|ledger| ledger.read(|state| state.api_tokens().iter().map(|t| t.id).collect()))
         .unwrap_or_default();
     faults.extend(writes_are_kept(&seen, &kept));
+    let since = jobs::recent(cluster);
+    faults.extend(
+        last.map(|ledger| ledger.read(|state| jobs::faults(state, &seen, since))).unwrap_or_default(),
+    );
     faults
 }
 

@@ -1,9 +1,11 @@
 //! Three coordinators: started, crashed, restarted; and the clients that write through them and read from them.
 
 use crate::{
+    agent::Host,
     executor::{Executor, Machine},
     history::{History, Read, Wrote},
-    identities::{COORDINATORS, identity},
+    identities::{COORDINATORS, HOSTS, identity},
+    jobs,
     net::{Net, address},
 };
 use novacron_common::{
@@ -12,15 +14,22 @@ use novacron_common::{
     spec::{Name, Sha256Digest},
     wire::StreamKind,
 };
-use novacron_coordinator::raft::{Leadership, Ledger, LedgerError, Member};
+use novacron_coordinator::{
+    AgentStreams,
+    agents::Agents,
+    metrics::Metrics,
+    raft::{Leadership, Ledger, LedgerError, Member},
+    reconcilers::{self, World},
+};
 use novacron_core::{Applied, CommandBody, command::TokenPut, record::CoordinatorRecord};
 use novacron_runtime::{spawn, time::sleep};
 use novacron_store::Store;
-use novacron_transport::{Endpoint, Link, Role};
+use novacron_transport::{Endpoint, Link, LinkError, Role};
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Clients on each coordinator.
 const CLIENTS: u64 = 2;
@@ -33,6 +42,8 @@ pub struct Cluster {
     pub net: Net,
     /// What was seen.
     pub history: History,
+    /// Its hosts.
+    pub hosts: Vec<Host>,
     coordinators: Vec<Option<Life>>,
     lives: u64,
 }
@@ -67,8 +78,13 @@ impl Cluster {
     /// A world with `machines`, of which the first three are coordinators; none runs yet.
     pub fn new(executor: Arc<Executor>) -> Self {
         let net = Net::new(Arc::clone(&executor));
-        let coordinators = vec![None; COORDINATORS];
-        Self { executor, net, history: History::default(), coordinators, lives: 0 }
+        let (coordinators, history) = (vec![None; COORDINATORS], History::default());
+        let host = |number| {
+            let (agent, metal) = (COORDINATORS + number, COORDINATORS + HOSTS + number);
+            Host::new((Arc::clone(&executor), net.clone()), history.clone(), agent, metal)
+        };
+        let hosts = (0..HOSTS).map(host).collect();
+        Self { executor, net, history, hosts, coordinators, lives: 0 }
     }
 
     /// Starts a coordinator that is down. The first start of the first one founds the cluster.
@@ -96,6 +112,11 @@ impl Cluster {
             self.net.detach(machine);
             self.executor.crash(machine);
         }
+    }
+
+    /// Starts every host's agent that does not run.
+    pub fn start_hosts(&self) {
+        self.hosts.iter().for_each(Host::start);
     }
 
     /// Whether a coordinator runs.
@@ -137,7 +158,8 @@ impl Seat {
         let ledger = Ledger::open_on(store, node, Some(endpoint.clone())).await.expect("the ledger opens");
         spawn(self.clone().observe(ledger.clone()));
         spawn(self.clone().note_leadership(ledger.clone()));
-        spawn(accept(endpoint, ledger.clone()));
+        let agents = start_services(&ledger, &endpoint);
+        spawn(accept(endpoint, ledger.clone(), agents));
         let _first = self.ledger.set(ledger.clone());
         if self.machine == 0 {
             spawn(found(ledger.clone()));
@@ -168,8 +190,11 @@ impl Seat {
 
     async fn client(self, client: u64, ledger: Ledger) {
         for number in 0u64.. {
-            let pause = self.executor.draw(|rng| rng.between(10, 250));
+            let pause = self.executor.draw(|rng| rng.between(10, 400));
             sleep(Duration::from_millis(pause)).await;
+            if self.history.lock().over {
+                return;
+            }
             if self.executor.draw(|rng| rng.percent(50)) {
                 self.write(&ledger, client, number).await;
             } else {
@@ -222,26 +247,42 @@ async fn found(ledger: Ledger) {
             sleep(Duration::from_millis(100)).await;
         }
     }
+    jobs::introduce(&ledger).await;
+}
+
+/// Sessions with agents and every reconciler, as `novacron_coordinator::service` starts them.
+fn start_services(ledger: &Ledger, endpoint: &Endpoint) -> Agents {
+    let agents = Agents::new(ledger.clone(), endpoint.clone());
+    let stop = CancellationToken::new();
+    spawn(agents.clone().keep(None, stop.clone()));
+    let metrics = Arc::new(Metrics::new().expect("metrics are registered"));
+    let (ledger, grace, jobs) = (ledger.clone(), jobs::GRACE, jobs::config());
+    spawn(reconcilers::run(World { ledger, agents: agents.clone(), metrics, grace, jobs, stop }));
+    agents
 }
 
 /// Serves what others ask, as `novacron_coordinator::run` does.
-async fn accept(endpoint: Endpoint, ledger: Ledger) {
+async fn accept(endpoint: Endpoint, ledger: Ledger, agents: Agents) {
     while let Some(link) = endpoint.accept().await {
-        spawn(serve(link, ledger.clone()));
+        spawn(serve(link, ledger.clone(), agents.clone()));
     }
 }
 
-async fn serve(link: Link, ledger: Ledger) {
-    let Some(Role::Coordinator { node }) = link.peer().copied() else { return };
+async fn serve(link: Link, ledger: Ledger, agents: Agents) {
+    let Some(peer) = link.peer().copied() else { return };
     while let Ok((kind, stream)) = link.accept().await {
-        let ledger = ledger.clone();
+        let (ledger, agents, link) = (ledger.clone(), agents.clone(), link.clone());
         spawn(async move {
-            // A stream that broke is asked again by whoever opened it.
-            let _ = match kind {
-                StreamKind::Raft => ledger.serve_raft(node, stream).await,
-                StreamKind::Forward => ledger.serve_forward(stream).await,
-                _ => Ok(()),
-            };
+            match (kind, peer) {
+                (StreamKind::Raft, Role::Coordinator { node }) => {
+                    stream_served(ledger.serve_raft(node, stream).await);
+                }
+                (StreamKind::Forward, _) => stream_served(ledger.serve_forward(stream).await),
+                _ => agents.serve(link, kind, stream).await,
+            }
         });
     }
 }
+
+/// A stream that broke is opened again by whoever opened it.
+pub(crate) fn stream_served(_ended: Result<(), LinkError>) {}

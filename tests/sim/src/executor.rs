@@ -231,7 +231,11 @@ impl Executor {
         place.disk_free_at = 0;
         let disk = place.disk.clone();
         drop(state);
-        disk.crash(|unsynced| usize::try_from(rng.below(unsynced as u64 + 1)).unwrap_or(0));
+        let all = rng.percent(50);
+        disk.crash(|unsynced| match all {
+            true => 0,
+            false => usize::try_from(rng.below(unsynced as u64 + 1)).unwrap_or(0),
+        });
     }
 
     /// The world ends: everything in it is dropped.

@@ -26,6 +26,13 @@ enum Fault {
     Clock,
     SlowDisk,
     Compact,
+    KillAgent,
+    PowerCut,
+    StartAgents,
+    CutHost,
+    PauseAgent,
+    CrashAll,
+    LeaderAlone,
 }
 
 /// How often each is chosen.
@@ -41,7 +48,16 @@ const MIX: &[(Fault, u64)] = &[
     (Fault::Clock, 2),
     (Fault::SlowDisk, 2),
     (Fault::Compact, 2),
+    (Fault::KillAgent, 4),
+    (Fault::PowerCut, 2),
+    (Fault::StartAgents, 5),
+    (Fault::CutHost, 2),
+    (Fault::PauseAgent, 2),
+    (Fault::CrashAll, 2),
+    (Fault::LeaderAlone, 2),
 ];
+/// How long a new leader is waited for.
+const ELECTION: Duration = Duration::from_secs(3);
 
 /// Runs the cluster for `duration` while things go wrong, then makes everything right.
 pub fn storm(cluster: &mut Cluster, rng: &mut Rng, duration: Duration) {
@@ -72,7 +88,7 @@ fn strike(cluster: &mut Cluster, rng: &mut Rng) {
         Fault::Mend => cluster.net.mend(),
         Fault::Weather => cluster.net.set_weather(weather(rng)),
         Fault::Pause => cluster.executor.pause(machine),
-        Fault::Resume => cluster.machines().for_each(|machine| cluster.executor.resume(machine)),
+        Fault::Resume => resume(cluster),
         Fault::Clock => {
             let step = i64::try_from(rng.between(0, 4000 * MILLI)).unwrap_or(0);
             cluster.executor.set_skew(machine, step - 2000 * MILLI as i64);
@@ -82,7 +98,60 @@ fn strike(cluster: &mut Cluster, rng: &mut Rng) {
             cluster.executor.set_sync(machine, if slow { (20 * MILLI, 300 * MILLI) } else { SYNC });
         }
         Fault::Compact => cluster.compact(machine),
+        Fault::KillAgent => host(cluster, rng).kill_agent(),
+        Fault::PowerCut => host(cluster, rng).lose_power(),
+        Fault::StartAgents => cluster.start_hosts(),
+        Fault::CutHost => {
+            let agent = cluster.machines().len() + rng.below(cluster.hosts.len() as u64) as Machine;
+            let (there, back) = (rng.percent(70), rng.percent(70));
+            for coordinator in cluster.machines() {
+                there.then(|| cluster.net.cut(agent, coordinator));
+                back.then(|| cluster.net.cut(coordinator, agent));
+            }
+        }
+        Fault::PauseAgent => {
+            let host = host(cluster, rng);
+            host.pause_agent();
+            // Who is stopped sends no sign of life either.
+            cluster.machines().for_each(|coordinator| cluster.net.cut(host.machine(), coordinator));
+        }
+        Fault::CrashAll => {
+            cluster.machines().for_each(|machine| cluster.crash(machine));
+            cluster.machines().for_each(|machine| cluster.start(machine));
+        }
+        Fault::LeaderAlone => leader_alone(cluster),
     }
+}
+
+fn resume(cluster: &Cluster) {
+    cluster.machines().for_each(|machine| cluster.executor.resume(machine));
+    cluster.hosts.iter().for_each(crate::agent::Host::resume);
+}
+
+/// The leader fails. As soon as another one is elected, it is cut off, and its voters begin anew: whoever voted for
+/// it must still know.
+fn leader_alone(cluster: &mut Cluster) {
+    let Some(old) = cluster.leader() else { return };
+    cluster.net.mend();
+    resume(cluster);
+    cluster.machines().for_each(|machine| cluster.start(machine));
+    cluster.crash(old);
+    let mut waited = Duration::ZERO;
+    while cluster.leader().is_none() && waited < ELECTION {
+        cluster.executor.run_for(ELECTION / 500);
+        waited += ELECTION / 500;
+    }
+    let Some(new) = cluster.leader() else { return };
+    for other in others(cluster, new) {
+        cluster.net.cut(new, other);
+        cluster.net.cut(other, new);
+        cluster.crash(other);
+        cluster.start(other);
+    }
+}
+
+fn host<'a>(cluster: &'a Cluster, rng: &mut Rng) -> &'a crate::agent::Host {
+    &cluster.hosts[rng.below(cluster.hosts.len() as u64) as usize]
 }
 
 fn choose(rng: &mut Rng) -> Fault {
@@ -110,8 +179,9 @@ fn others(cluster: &Cluster, machine: Machine) -> impl Iterator<Item = Machine> 
 pub fn make_right(cluster: &mut Cluster) {
     cluster.net.mend();
     cluster.net.set_weather(CALM);
+    cluster.start_hosts();
+    resume(cluster);
     for machine in cluster.machines() {
-        cluster.executor.resume(machine);
         cluster.executor.set_skew(machine, 0);
         cluster.executor.set_sync(machine, SYNC);
         cluster.start(machine);

@@ -1,6 +1,10 @@
 //! What clients and observers saw, with when.
 
-use novacron_common::ids::TokenId;
+use crate::jobs;
+use novacron_common::{
+    ids::{AttemptKey, FireKey, HostId, TokenId},
+    record::AttemptOutcome,
+};
 use novacron_coordinator::raft::{Committed, NodeId};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,6 +52,8 @@ pub struct Read {
 /// All of it.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// Nothing goes wrong any more: clients are silent, and attempts take no longer than they must.
+    pub over: bool,
     /// Writes, in the order in which they were asked for.
     pub writes: Vec<Write>,
     /// Reads, in the order of their answers.
@@ -58,6 +64,12 @@ pub struct Seen {
     pub faults: Vec<String>,
     /// Who led which term.
     pub leaders: BTreeMap<u64, NodeId>,
+    /// Attempts that run now, by fire.
+    pub alive: BTreeMap<FireKey, (AttemptKey, HostId)>,
+    /// Attempts that were ever started.
+    pub started: BTreeSet<AttemptKey>,
+    /// Ends that were acknowledged to the host.
+    pub acknowledged: BTreeMap<AttemptKey, AttemptOutcome>,
 }
 
 /// The record, shared by everybody who writes to it.
@@ -107,6 +119,37 @@ impl History {
         if other != node {
             seen.faults.push(format!("two leaders: {other} and {node} both led term {term}"));
         }
+    }
+}
+
+impl History {
+    /// A host starts an attempt: the only one of its fire that runs, and for the first time.
+    pub fn attempt_started(&self, attempt: AttemptKey, host: HostId) {
+        let mut seen = self.lock();
+        let beside = seen.alive.keys().find(|fire| fire.job == attempt.fire.job && **fire != attempt.fire);
+        if let Some(other) = beside.copied().filter(|_| jobs::forbids_two(attempt.fire.job)) {
+            seen.faults.push(format!("two at a time: {attempt} starts while {other} runs"));
+        }
+        if let Some((other, there)) = seen.alive.insert(attempt.fire, (attempt, host)) {
+            seen.faults.push(format!("two alive: {attempt} starts on {host} while {other} runs on {there}"));
+        }
+        if !seen.started.insert(attempt) {
+            seen.faults.push(format!("started twice: {attempt}, now on {host}"));
+        }
+    }
+
+    /// It runs no more.
+    pub fn attempt_ended(&self, attempt: AttemptKey) {
+        let mut seen = self.lock();
+        if seen.alive.get(&attempt.fire).is_some_and(|(alive, _)| *alive == attempt) {
+            seen.alive.remove(&attempt.fire);
+        }
+    }
+
+    /// The coordinator said that it has this end.
+    pub fn acknowledged(&self, attempt: AttemptKey, outcome: AttemptOutcome) {
+        // A host that lost its power after this may say once more that it is lost: that is out of date.
+        self.lock().acknowledged.entry(attempt).or_insert(outcome);
     }
 }
 

@@ -18,6 +18,10 @@ pub const CLUSTER: ClusterId = ClusterId::from_u128(0xc1);
 pub const MACHINES_MAX: usize = 8;
 /// Coordinators; further machines are hosts.
 pub const COORDINATORS: usize = 3;
+/// Hosts: their agents are the machines after the coordinators, their supervisors the machines after those.
+pub const HOSTS: usize = 2;
+/// Machines of a world.
+pub const MACHINES: usize = COORDINATORS + 2 * HOSTS;
 
 /// The role of a machine.
 pub fn role(machine: Machine) -> Role {

@@ -5,8 +5,8 @@ use crate::{
     cluster::Cluster,
     executor::Executor,
     faults,
-    identities::{COORDINATORS, identity},
-    os,
+    identities::{COORDINATORS, MACHINES, identity},
+    jobs, os,
     rng::Rng,
 };
 use std::{any::Any, thread, time::Duration};
@@ -15,9 +15,9 @@ use std::{any::Any, thread, time::Duration};
 const UP: Duration = Duration::from_secs(20);
 /// How long things go wrong.
 const STORM: Duration = Duration::from_secs(15);
-/// How long the cluster may take to be whole again once nothing is wrong: an idle time-out, an election and a
-/// snapshot.
-const HEALING: Duration = Duration::from_secs(30);
+/// How long the cluster may take to be whole again once nothing is wrong, and to catch up with what it had to do: an
+/// idle time-out, an election and a snapshot; leases that run out; and attempts that fail, several times over.
+const HEALING: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -36,6 +36,8 @@ pub struct Verdict {
     pub reads: usize,
     /// Terms that had a leader.
     pub terms: usize,
+    /// Attempts that were started.
+    pub attempts: usize,
 }
 
 /// Runs one seed, on a thread of its own.
@@ -43,9 +45,13 @@ pub struct Verdict {
 /// # Panics
 /// If there is no thread to be had.
 pub fn run(seed: u64) -> Verdict {
+    on_a_thread(seed, move || simulate(seed))
+}
+
+fn on_a_thread(seed: u64, simulate: impl FnOnce() -> Verdict + Send + 'static) -> Verdict {
     // Keys are made outside of the world.
     let _made = identity(0);
-    let world = thread::Builder::new().name(format!("seed {seed}")).spawn(move || simulate(seed));
+    let world = thread::Builder::new().name(format!("seed {seed}")).spawn(simulate);
     let ended = world.expect("a thread starts").join();
     ended.unwrap_or_else(|panic| Verdict { faults: vec![text(&*panic)], ..Verdict::default() })
 }
@@ -58,16 +64,18 @@ fn text(panic: &(dyn Any + Send)) -> String {
 fn simulate(seed: u64) -> Verdict {
     let mut rng = Rng::new(seed);
     let _os = os::simulate(rng.bits());
-    let executor = Executor::new(rng.bits(), COORDINATORS);
+    let executor = Executor::new(rng.bits(), MACHINES);
     let _world = novacron_runtime::enter(executor.clone());
     let mut cluster = Cluster::new(executor.clone());
     let mut faults = Vec::new();
     cluster.machines().for_each(|machine| cluster.start(machine));
-    if !wait(&cluster, UP, is_whole) {
+    cluster.start_hosts();
+    if !wait(&cluster, UP, |cluster| is_whole(cluster) && jobs::are_there(cluster)) {
         faults.push("no cluster came up".into());
     }
     faults::storm(&mut cluster, &mut rng, STORM);
-    if !wait(&cluster, HEALING, is_whole) {
+    cluster.history.lock().over = true;
+    if !wait(&cluster, HEALING, |cluster| is_whole(cluster) && jobs::are_settled(cluster)) {
         faults.push(format!("the cluster did not heal: {}", describe(&cluster)));
     }
     faults.extend(checks::faults(&cluster));
@@ -90,6 +98,7 @@ fn verdict(cluster: &Cluster, faults: Vec<String>) -> Verdict {
         writes: seen.writes.iter().filter(acknowledged).count(),
         reads: seen.reads.len(),
         terms: seen.leaders.len(),
+        attempts: seen.started.len(),
     }
 }
 

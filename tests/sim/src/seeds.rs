@@ -4,7 +4,7 @@ use std::{
     env, fmt,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
 };
@@ -23,7 +23,24 @@ pub struct Tried {
     pub failed: Vec<(u64, Vec<String>)>,
 }
 
-/// Tries each seed; as many at once as there are cores.
+/// Does something with each of `items`, as many at once as there are cores.
+pub fn parallel<T: Sync, R: Send>(items: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = act(item);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tries each seed.
 ///
 /// # Panics
 /// If a variable is set to something that is no number.
@@ -32,25 +49,14 @@ pub fn each(seed: impl Fn(u64) -> Vec<String> + Sync) -> Tried {
         (Some(one), _) => (one, 1),
         (None, count) => (1, count.unwrap_or(SEEDS)),
     };
-    let (next, failed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                loop {
-                    let one = next.fetch_add(1, Ordering::Relaxed);
-                    if one >= count {
-                        return;
-                    }
-                    let faults = seed(first + one);
-                    if !faults.is_empty() {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).push((first + one, faults));
-                    }
-                }
-            });
-        }
-    });
-    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    each_of(first, count, seed)
+}
+
+/// Tries `count` seeds from `first` on.
+pub fn each_of(first: u64, count: u64, seed: impl Fn(u64) -> Vec<String> + Sync) -> Tried {
+    let seeds: Vec<u64> = (first..first + count).collect();
+    let tried = parallel(&seeds, |one| (*one, seed(*one)));
+    let mut failed: Vec<_> = tried.into_iter().filter(|(_, faults)| !faults.is_empty()).collect();
     failed.sort();
     Tried { seeds: count, failed }
 }
