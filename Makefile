@@ -21,7 +21,7 @@ OUT := $(CARGO_TARGET_DIR)
 export CARGO_TARGET_DIR CI KEEP PROFILE
 say = @printf '\n==> %s\n' "$(1)"
 
-.PHONY: help deps demo test lint bench soak packages audit clean build build-release fuzz-smoke
+.PHONY: help deps demo test planted lint bench soak packages audit clean build build-release fuzz-smoke
 
 help: ## this list
 	@printf 'NovaCron\n\n'
@@ -46,11 +46,16 @@ demo: deps build-release ## two hosts, a cron job and a live migration there and
 test: deps build ## all tests: plain tier, and as root the real-hypervisor tier (FILTER='nextest expression')
 	$(call say,test: plain tier everywhere - hypervisor tier as root - in CI a skip is a failure)
 	@status=0
+	$(if $(FILTER),,$(MAKE) planted || status=$$?)
 	rm -f "$(OUT)/nextest/default/junit.xml"
 	cargo nextest run --locked --workspace $(if $(FILTER),-E '$(FILTER)',) || status=$$?
 	cargo test --locked --workspace --doc --quiet || status=$$?
 	.ci/skipped "$(OUT)/nextest/default/junit.xml" || status=$$?
 	exit $$status
+
+planted: ## plants protocol mistakes, one at a time: the simulation must catch each (a build of our crates apart)
+	$(call say,planted: each mistake is caught within 50 seeds - the same seeds are clean without one)
+	@cargo nextest run --locked --workspace --features novacron-sim/planted --test planted --success-output immediate
 
 lint: audit ## formatting, clippy and rustdoc with warnings denied, licences and bans, units, shell scripts
 	$(call say,lint: cargo fmt --check)
@@ -76,9 +81,10 @@ bench: deps build-release ## figures beside a named peer, to $(OUT)/bench/NAME.j
 	@packaging/deps.sh --bench
 	@$(OUT)/release/novacron-benches $(NAME)
 
-soak: deps build ## the whole suite SEEDS times over, in its long form (NOVACRON_SOAK=1)
+soak: deps build ## 40 x SEEDS simulated clusters; the rest of the suite SEEDS times over, in its long form
 	$(call say,soak: the suite $(SEEDS) times - NOVACRON_SOAK=1)
-	@NOVACRON_SOAK=1 NOVACRON_SEEDS=$(SEEDS) cargo nextest run --locked --profile soak --workspace --stress-count $(SEEDS) $(if $(FILTER),-E '$(FILTER)',)
+	@$(if $(FILTER),,NOVACRON_SEEDS=$$((40 * $(SEEDS))) cargo nextest run --locked --workspace -E 'package(novacron-sim)')
+	NOVACRON_SOAK=1 NOVACRON_SEEDS=$(SEEDS) cargo nextest run --locked --profile soak --workspace --stress-count $(SEEDS) -E '$(or $(FILTER),not package(novacron-sim))'
 
 packages: ## .deb of novacron-agent, novacron-coordinator and novactl in $(OUT)/packages (PROFILE=debug for a quick try)
 	$(call say,packages: profile $(PROFILE))

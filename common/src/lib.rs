@@ -13,6 +13,7 @@
 pub mod api;
 pub mod config;
 pub mod ids;
+pub mod planted;
 pub mod record;
 pub mod spec;
 pub mod units;

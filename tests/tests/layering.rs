@@ -205,6 +205,30 @@ fn one_cryptography_and_one_of_each_network_library() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// `novacron_common::planted::MARK`, which only a build with the mistakes has: its own test looks for it there.
+const PLANTED: &str = "novacron: planted mistakes are compiled in";
+
+#[test]
+fn no_program_has_the_simulations_planted_mistakes() {
+    let tree = Command::new(env!("CARGO"))
+        .current_dir(root())
+        .args(["tree", "--locked", "--workspace", "--edges", "features", "--prefix", "none"])
+        .output()
+        .expect("cargo tree runs");
+    let features = String::from_utf8(tree.stdout).expect("package names are UTF-8");
+    assert!(
+        features.contains("novacron-common feature \"default\""),
+        "cargo tree shows our crates' features"
+    );
+    assert!(!features.contains("\"planted\""), "something turns the feature `planted` on");
+    for program in ["novacron-agent", "novacron-coordinator", "novactl"] {
+        let path = novacron_tests::bins::path(program).expect("the programs are built");
+        let bytes = fs::read(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()));
+        let found = bytes.windows(PLANTED.len()).any(|window| window == PLANTED.as_bytes());
+        assert!(!found, "{program} has planted mistakes");
+    }
+}
+
 /// What is compiled for this platform. Not from `cargo metadata`, which lists packages of features that are off.
 fn built_versions() -> BTreeMap<String, BTreeSet<String>> {
     let tree = Command::new(env!("CARGO"))

@@ -1,6 +1,10 @@
 //! Whether an attempt may start here. Pure.
 
-use novacron_common::{ids::AttemptKey, units::Epoch};
+use novacron_common::{
+    ids::AttemptKey,
+    planted::{self, Mistake},
+    units::Epoch,
+};
 
 /// The last that this host has seen of a fire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,7 @@ pub enum Verdict {
 pub fn judge(ask: AttemptKey, epoch: Epoch, seen: Option<Fence>, running: Option<u32>) -> Verdict {
     match (seen, running) {
         (Some(seen), _) if epoch < seen.epoch => Verdict::Stale { seen: seen.epoch },
+        (Some(seen), None) if epoch == seen.epoch && planted::is(Mistake::EchoStartedAgain) => Verdict::Start,
         (Some(seen), _) if epoch == seen.epoch && ask.number == seen.number => Verdict::AlreadySo,
         // One epoch is the right to one attempt.
         (Some(seen), _) if epoch == seen.epoch => Verdict::Stale { seen: seen.epoch },

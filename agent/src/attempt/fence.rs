@@ -10,6 +10,7 @@
 use super::admission::Fence;
 use novacron_common::{
     ids::{AttemptKey, FireKey},
+    planted::{self, Mistake},
     units::Epoch,
 };
 use std::{
@@ -72,6 +73,7 @@ impl Fences {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Vec::new(),
             other => other?,
         };
+        let text = if planted::is(Mistake::FencesForgotten) { Vec::new() } else { text };
         let mut inner = Inner::new();
         for line in String::from_utf8_lossy(&text).split_inclusive('\n') {
             if let Some((fire, fence, closed)) = line.strip_suffix('\n').and_then(parse) {
@@ -90,6 +92,9 @@ impl Fences {
 
     /// Attempts whose end was not acknowledged.
     pub fn unclosed(&self) -> Vec<(AttemptKey, Epoch)> {
+        if planted::is(Mistake::LostNotReported) {
+            return Vec::new();
+        }
         let inner = self.lock();
         let open = inner.seen.iter().filter(|(_, seen)| !seen.closed);
         open.map(|(fire, seen)| (AttemptKey { fire: *fire, number: seen.fence.number }, seen.fence.epoch))

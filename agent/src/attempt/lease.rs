@@ -6,6 +6,7 @@
 use crate::hypervisor::namespace::{lease::BootTime, request::Terms};
 use novacron_common::{
     ids::AttemptKey,
+    planted::{self, Mistake},
     spec::OnLeaseLost,
     units::Epoch,
     wire::{Lease, LeasesGranted},
@@ -53,6 +54,7 @@ impl LiveLease {
         self.renewed_at = self.renewed_at.max(Some(asked_at));
         match self.on_lost {
             OnLeaseLost::Keep => None,
+            OnLeaseLost::Kill if planted::is(Mistake::LostLeaseIgnored) => Some(BootTime(u64::MAX)),
             OnLeaseLost::Kill => self.renewed_at.map(|at| at.plus(self.duration)),
         }
     }

@@ -6,6 +6,7 @@ use super::{Agents, ingest, serve::StreamError};
 use crate::identity::now;
 use novacron_common::{
     ids::{AttemptKey, HostId},
+    planted::{self, Mistake},
     units::Epoch,
     wire::{ControlRequest, LeasesGranted},
 };
@@ -24,6 +25,9 @@ impl Agents {
         self.heard_from(host);
         if let ControlRequest::RenewLeases(asked) = request {
             return self.serve_leases(stream, host, asked).await;
+        }
+        if planted::is(Mistake::ReportAcknowledgedEarly) {
+            stream.send(&()).await?;
         }
         if let Some(command) = self.command(host, request) {
             // A refusal is final too: the ledger knows better, and repeating would not change its mind.

@@ -11,7 +11,10 @@ use super::{
     types::Commands,
 };
 use crate::identity::now;
-use novacron_common::wire::CoordinatorAddress;
+use novacron_common::{
+    planted::{self, Mistake},
+    wire::CoordinatorAddress,
+};
 use novacron_core::{Applied, Command, CommandBody};
 use novacron_runtime::time::{Instant, sleep, timeout_at};
 use openraft::error::{ClientWriteError, RaftError};
@@ -71,6 +74,7 @@ impl Inner {
         let commands = Commands(bodies.into_iter().map(|body| Command { at, body }).collect());
         match timeout_at(deadline, self.raft.client_write(commands)).await {
             Ok(Ok(written)) => Ok((written.log_id.index, written.data.0)),
+            _ if planted::is(Mistake::UnknownToldAsRefused) => Err(Missed::Final(self.no_leader())),
             // openraft answers so before and after the entry was appended: the entry may yet be committed.
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) | Err(_) => {
                 Err(Missed::Final(LedgerError::Unknown))
@@ -100,6 +104,9 @@ impl Inner {
 
     /// See [`super::Ledger::linearizable`].
     pub async fn linearizable(&self) -> Result<(), LedgerError> {
+        if planted::is(Mistake::ReadWithoutIndex) {
+            return Ok(());
+        }
         let began = Instant::now();
         let deadline = began + DEADLINE;
         loop {
@@ -123,6 +130,9 @@ impl Inner {
     /// The index up to which a state must be applied to be current; asks a quorum. For [`super::reads::run`] only:
     /// everybody else shares its rounds.
     pub async fn read_index(&self) -> Result<u64, Missed> {
+        if planted::is(Mistake::ReadIndexWithoutQuorum) {
+            return Ok(self.machine.applied_index());
+        }
         // Asking the others would renew the lease that is to run out.
         if !matches!(self.route(), Route::Here) {
             return Err(Missed::Retry);
@@ -151,7 +161,7 @@ impl Inner {
 
     /// Waits until this node has applied the entry at `index`.
     pub async fn applied(&self, index: u64, deadline: Instant) -> Result<(), LedgerError> {
-        if self.machine.applied_index() >= index {
+        if self.machine.applied_index() >= index || planted::is(Mistake::ReadBeforeApplied) {
             return Ok(());
         }
         let mut metrics = self.raft.metrics();

@@ -48,6 +48,18 @@ pub fn run(seed: u64) -> Verdict {
     on_a_thread(seed, move || simulate(seed))
 }
 
+/// As [`run`], while the code makes a mistake.
+///
+/// # Panics
+/// As [`run`].
+#[cfg(feature = "planted")]
+pub fn run_with(seed: u64, mistake: Option<novacron_common::planted::Mistake>) -> Verdict {
+    on_a_thread(seed, move || {
+        novacron_common::planted::plant(mistake);
+        simulate(seed)
+    })
+}
+
 fn on_a_thread(seed: u64, simulate: impl FnOnce() -> Verdict + Send + 'static) -> Verdict {
     // Keys are made outside of the world.
     let _made = identity(0);

@@ -11,6 +11,7 @@ use crate::{
 use novacron_common::{
     api::{FireState, ProblemCode},
     ids::{FireCause, FireKey, JobId, NodeRef},
+    planted::{self, Mistake},
     spec::Concurrency,
     units::UnixMillis,
 };
@@ -40,7 +41,7 @@ pub(super) fn admission(state: &mut State, id: JobId, asks: Option<NodeRef>) -> 
     }
     Ok(match job.spec.concurrency {
         Concurrency::Allow => Admission::Fire { queued: false },
-        _ if live == 0 => Admission::Fire { queued: false },
+        _ if live == 0 || planted::is(Mistake::OverlapAdmitted) => Admission::Fire { queued: false },
         Concurrency::Forbid => Admission::Skip(TickReason::Overlap),
         Concurrency::Queue { max } => match live > max {
             true => Admission::Skip(TickReason::QueueFull),

@@ -12,6 +12,7 @@ use crate::{
 use novacron_common::{
     api::{FireState, HostState},
     ids::{HostId, VmId},
+    planted::{self, Mistake},
     record::{HostHello, VmState},
 };
 
@@ -37,6 +38,9 @@ pub(super) fn hello(state: &mut State, mut hello: HostHello) -> Outcome {
         ..record.clone()
     };
     state.write(record);
+    if planted::is(Mistake::HelloEndsAttempts) {
+        super::attempts::host_gone(state, id);
+    }
     attempts_known(state, id, true);
     Ok(Applied::Done)
 }
@@ -75,6 +79,9 @@ pub(super) fn down(state: &mut State, c: &HostDown) -> Outcome {
     let vms: Vec<VmId> = state.index().vms_on(c.host).collect();
     for vm in vms.iter().filter_map(|id| state.vm(*id).cloned()).collect::<Vec<_>>() {
         state.write(VmRecord { state: VmState::Unknown, ..vm });
+    }
+    if planted::is(Mistake::RetriedWhileAlive) {
+        super::attempts::host_gone(state, c.host);
     }
     attempts_known(state, c.host, false);
     Ok(Applied::Done)

@@ -11,6 +11,7 @@ use crate::{
 use novacron_common::{
     api::FireState,
     ids::{FireCause, FireKey, JobId},
+    planted::{self, Mistake},
     spec::Retention,
     units::UnixMillis,
 };
@@ -37,7 +38,7 @@ pub(super) fn commit(state: &mut State, c: FireCommit) -> Outcome {
         return Ok(Applied::AlreadySo);
     }
     state.write(JobPulse { next_at: later, last_tick: Some(c.until), ..pulse });
-    if let Some(skip) = c.skip {
+    if let Some(skip) = c.skip.filter(|_| !planted::is(Mistake::MissedSilently)) {
         passed_over(state, c.job, skip);
     }
     let mut committed = Vec::new();

@@ -9,7 +9,12 @@ use crate::{
     record::{JobPulse, JobRecord, Skip, TickReason},
     state::State,
 };
-use novacron_common::{ids::JobId, spec::JobSpec, units::UnixMillis};
+use novacron_common::{
+    ids::JobId,
+    planted::{self, Mistake},
+    spec::JobSpec,
+    units::UnixMillis,
+};
 
 /// The commits to propose now, at most `limit`, the earliest first.
 pub fn due(state: &State, now: UnixMillis, limit: usize) -> Vec<FireCommit> {
@@ -31,7 +36,8 @@ pub fn tick(job: &JobRecord, pulse: &JobPulse, now: UnixMillis) -> Option<FireCo
     let choice = first.map(|first| choose((&job.spec).into(), first, now, |after| next(&job.spec, after)));
     let (fire, skip) = choice.map_or((Vec::new(), None), |choice| (choice.fire, choice.skip));
     let until = fire.last().copied().or(skip.map(|skip| skip.until)).or(dealt_with).unwrap_or(listed);
-    let next_at = next(&job.spec, until);
+    let counted_from = if planted::is(Mistake::TickSkipped) { UnixMillis(until.0 + 1000) } else { until };
+    let next_at = next(&job.spec, counted_from);
     Some(FireCommit { job: job.id, fire, until, revision: job.revision, next_at, skip })
 }
 

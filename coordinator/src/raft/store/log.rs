@@ -5,6 +5,7 @@ use super::{
     parts::{self, Joiner},
 };
 use crate::raft::types::{Entry, LogId, NodeId, StorageError, StorageIoError, Types, Vote};
+use novacron_common::planted::{self, Mistake};
 use novacron_store::{Batch, Store, Tree};
 use openraft::{
     LogState, OptionalSend, RaftLogId, RaftLogReader,
@@ -90,6 +91,9 @@ impl LogStore {
             }
         }
         self.tree.apply(&batch)?;
+        if planted::is(Mistake::AppendNotSynced) {
+            return Ok(());
+        }
         Ok(self.store.sync()?)
     }
 
@@ -166,7 +170,12 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_vote(&mut self, vote: &openraft::Vote<NodeId>) -> Result<(), StorageError> {
         let vote = *vote;
         let write = move |log: &Self| {
-            log.tree.put(VOTE, &encode(&vote)?)?;
+            if !planted::is(Mistake::VoteNotWritten) {
+                log.tree.put(VOTE, &encode(&vote)?)?;
+            }
+            if planted::is(Mistake::VoteNotSynced) {
+                return Ok(());
+            }
             Ok(log.store.sync()?)
         };
         self.with(write).await.map_err(fatal(StorageIoError::write_vote))
@@ -178,7 +187,14 @@ impl RaftLogStorage<Types> for LogStore {
 
     /// Not synced: it only tells a restarted node how far it may apply before it has heard from a leader.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        let write = move |log: &Self| Ok(log.tree.put(COMMITTED, &encode(&committed)?)?);
+        let write = move |log: &Self| {
+            let committed = if planted::is(Mistake::CommittedTooFar) {
+                log.last_entry()?.max(committed)
+            } else {
+                committed
+            };
+            Ok(log.tree.put(COMMITTED, &encode(&committed)?)?)
+        };
         self.with(write).await.map_err(fatal(StorageIoError::write))
     }
 

@@ -9,7 +9,10 @@ use crate::raft::types::{
     Committed, Entry, LogId, NodeId, Outcomes, SnapshotMeta, StorageError, StorageIoError, StoredMembership,
     Types,
 };
-use novacron_common::units::UnixMillis;
+use novacron_common::{
+    planted::{self, Mistake},
+    units::UnixMillis,
+};
 use novacron_core::{Change, State};
 use novacron_store::Store;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine};
@@ -153,7 +156,10 @@ impl Replica {
                 self.applied.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
             EntryPayload::Normal(commands) => {
-                for command in commands.0 {
+                for mut command in commands.0 {
+                    if planted::is(Mistake::ClockInApply) {
+                        command.at = crate::identity::now();
+                    }
                     at = at.max(command.at);
                     outcomes.push(self.state.apply(index, command));
                 }

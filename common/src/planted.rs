@@ -1,0 +1,129 @@
+//! Protocol mistakes on purpose, for the simulation to catch: a checker that never fails shows nothing.
+//!
+//! In every shipped program [`is`] is a constant `false` and the mistakes are compiled away. Only the test target
+//! `planted` of `tests/sim` turns the feature on; that no shipped program has it is tested there too.
+
+/// A mistake that the code can be made to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
+    /// Log entries are acknowledged before they are on disk.
+    AppendNotSynced,
+    /// A vote is given that a crash forgets.
+    VoteNotSynced,
+    /// A vote is not written at all.
+    VoteNotWritten,
+    /// A snapshot is sent without some of the rows.
+    SnapshotSkipsRows,
+    /// Some of what an entry changed is not written down.
+    RowsForgotten,
+    /// The state on disk says that it is one entry further than it is.
+    AppliedTooFar,
+    /// Entries that are not committed are taken for it after a restart.
+    CommittedTooFar,
+    /// The state machine reads its own clock.
+    ClockInApply,
+    /// A read does not ask a quorum whether it is current.
+    ReadWithoutIndex,
+    /// A leader answers for the index of a read without asking a quorum.
+    ReadIndexWithoutQuorum,
+    /// A read does not wait until its state has what the index says.
+    ReadBeforeApplied,
+    /// A write whose outcome is unknown is answered as if nothing had happened.
+    UnknownToldAsRefused,
+    /// Ticks that were passed over are not counted.
+    MissedSilently,
+    /// The next tick is looked for a second too late.
+    TickSkipped,
+    /// The end of an earlier attempt ends the present one.
+    StaleReportAccepted,
+    /// A host that is not heard from is taken for dead, and its fires are tried elsewhere.
+    RetriedWhileAlive,
+    /// A new attempt comes under the epoch of the one before.
+    EpochNotRaised,
+    /// A report is acknowledged before it is committed.
+    ReportAcknowledgedEarly,
+    /// A host forgets, when its agent starts anew, which fires it has seen.
+    FencesForgotten,
+    /// A host starts an attempt again whose start command comes twice.
+    EchoStartedAgain,
+    /// A lease whose renewal failed does not end.
+    LostLeaseIgnored,
+    /// An attempt on a host that is out of sight is tried elsewhere before its lease has run out.
+    LeaseNotWaitedFor,
+    /// An agent that starts anew is taken to have no attempts any more.
+    HelloEndsAttempts,
+    /// A fire of a job that forbids two at a time comes beside another.
+    OverlapAdmitted,
+    /// A host that lost its power does not say what was lost with it.
+    LostNotReported,
+}
+
+impl Mistake {
+    /// All of them.
+    pub const ALL: [Self; 25] = [
+        Self::AppendNotSynced,
+        Self::VoteNotSynced,
+        Self::VoteNotWritten,
+        Self::SnapshotSkipsRows,
+        Self::RowsForgotten,
+        Self::AppliedTooFar,
+        Self::CommittedTooFar,
+        Self::ClockInApply,
+        Self::ReadWithoutIndex,
+        Self::ReadIndexWithoutQuorum,
+        Self::ReadBeforeApplied,
+        Self::UnknownToldAsRefused,
+        Self::MissedSilently,
+        Self::TickSkipped,
+        Self::StaleReportAccepted,
+        Self::RetriedWhileAlive,
+        Self::EpochNotRaised,
+        Self::ReportAcknowledgedEarly,
+        Self::FencesForgotten,
+        Self::EchoStartedAgain,
+        Self::LostLeaseIgnored,
+        Self::LeaseNotWaitedFor,
+        Self::HelloEndsAttempts,
+        Self::OverlapAdmitted,
+        Self::LostNotReported,
+    ];
+}
+
+#[cfg(not(feature = "planted"))]
+mod off {
+    /// Whether the code that asks is to make this mistake: never.
+    #[inline(always)]
+    pub const fn is(_mistake: super::Mistake) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "planted")]
+mod on {
+    use super::Mistake;
+    use std::cell::Cell;
+
+    /// Found in every program that has the mistakes, and in no other.
+    pub const MARK: &str = "novacron: planted mistakes are compiled in";
+
+    thread_local! {
+        static PLANTED: Cell<Option<Mistake>> = const { Cell::new(None) };
+    }
+
+    /// From now on code on this thread makes this mistake, or none.
+    pub fn plant(mistake: Option<Mistake>) {
+        // Kept by the linker only if something uses it.
+        std::hint::black_box(MARK);
+        PLANTED.with(|planted| planted.set(mistake));
+    }
+
+    /// Whether the code that asks is to make this mistake.
+    pub fn is(mistake: Mistake) -> bool {
+        PLANTED.with(Cell::get) == Some(mistake)
+    }
+}
+
+#[cfg(not(feature = "planted"))]
+pub use off::is;
+#[cfg(feature = "planted")]
+pub use on::{MARK, is, plant};

@@ -1,0 +1,41 @@
+//! Every planted mistake is caught within [`SEEDS`] seeds, and the same seeds are clean without one: a checker that
+//! never fails shows nothing. Built with the feature `planted` only, by `make planted`.
+
+use novacron_common::planted::{MARK, Mistake};
+use novacron_sim::{run::run_with, seeds};
+
+/// Seeds within which a mistake must show.
+const SEEDS: u64 = 50;
+
+/// The first seed that fails, and what its checkers say first.
+fn caught(mistake: Mistake) -> Option<(u64, String)> {
+    (1..=SEEDS).find_map(|seed| Some((seed, run_with(seed, Some(mistake)).faults.into_iter().next()?)))
+}
+
+#[test]
+fn every_planted_mistake_is_caught() {
+    let missed: Vec<Mistake> = seeds::parallel(&Mistake::ALL, |mistake| match caught(*mistake) {
+        Some((seed, fault)) => {
+            println!("{mistake:?}: seed {seed}: {fault}");
+            None
+        }
+        None => Some(*mistake),
+    })
+    .into_iter()
+    .flatten()
+    .collect();
+    assert!(missed.is_empty(), "not caught within {SEEDS} seeds: {missed:?}");
+}
+
+#[test]
+fn without_a_mistake_the_same_seeds_are_clean() {
+    let tried = seeds::each_of(1, SEEDS, |seed| run_with(seed, None).faults);
+    assert!(tried.failed.is_empty(), "{tried}");
+}
+
+/// What the shipped programs must not have (`tests/tests/layering.rs`), this one has.
+#[test]
+fn the_mark_is_found_where_the_mistakes_are() {
+    let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    assert!(program.windows(MARK.len()).any(|window| window == MARK.as_bytes()));
+}
