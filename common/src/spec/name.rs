@@ -1,12 +1,13 @@
 //! Names that are safe everywhere a name goes: file names, host names, XML text, terminal tables.
 
-use serde::{Deserialize, Deserializer, Serialize};
-use std::{fmt, str::FromStr};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{fmt, str::FromStr, sync::Arc};
 
-/// 1 to 63 characters, letters, digits, `-`, `_` and `.`, beginning with a letter or digit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
-#[serde(transparent)]
-pub struct Name(String);
+/// 1 to 63 characters, letters, digits, `-`, `_` and `.`, beginning with a letter or digit. A clone shares the text: a
+/// name stands in its row and in the index of names, and a ledger may have a million of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+#[schema(value_type = String)]
+pub struct Name(Arc<str>);
 
 /// A text that cannot be a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +45,7 @@ impl FromStr for Name {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         match text.chars().find(|c| !allowed(*c)).or((!first.is_ascii_alphanumeric()).then_some(first)) {
             Some(bad) => Err(BadName::Character(bad)),
-            None => Ok(Self(text.to_owned())),
+            None => Ok(Self(text.into())),
         }
     }
 }
@@ -52,6 +53,12 @@ impl FromStr for Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
     }
 }
 

@@ -55,8 +55,9 @@ pub struct State {
 pub trait Stored: Row {
     /// For reading.
     fn table(state: &State) -> &Table<Self>;
+    /// For writing, beside what is derived from all tables.
     #[doc(hidden)]
-    fn table_mut(state: &mut State) -> &mut Table<Self>;
+    fn parts(state: &mut State) -> (&mut Table<Self>, &mut Indices);
 }
 
 macro_rules! stored {
@@ -65,8 +66,8 @@ macro_rules! stored {
             fn table(state: &State) -> &Table<Self> {
                 &state.$field
             }
-            fn table_mut(state: &mut State) -> &mut Table<Self> {
-                &mut state.$field
+            fn parts(state: &mut State) -> (&mut Table<Self>, &mut Indices) {
+                (&mut state.$field, &mut state.index)
             }
         })*
 
@@ -136,8 +137,19 @@ impl State {
     /// # Errors
     /// [`DecodeError`] names the first row that cannot be read.
     pub fn load(rows: impl Iterator<Item = (TableId, Vec<u8>, Vec<u8>)>) -> Result<Self, DecodeError> {
+        Self::try_load(rows.map(Ok))
+    }
+
+    /// The same of rows that may fail to come, one at a time: never all of them in memory twice.
+    ///
+    /// # Errors
+    /// The first that fails to come, or cannot be read.
+    pub fn try_load<E: From<DecodeError>>(
+        rows: impl Iterator<Item = Result<(TableId, Vec<u8>, Vec<u8>), E>>,
+    ) -> Result<Self, E> {
         let mut state = Self::default();
-        for (table, key, value) in rows {
+        for row in rows {
+            let (table, key, value) = row?;
             state.load_row(table, &key, &value)?;
         }
         Ok(state)
@@ -330,20 +342,20 @@ impl State {
 
     /// Writes a row, and keeps what is derived from it.
     pub(crate) fn write<R: Stored>(&mut self, row: R) {
-        // Taken out while the old row is borrowed; what the old one holds (a name) goes before the new one's comes.
-        let mut index = std::mem::take(&mut self.index);
-        if let Some(old) = R::table(self).get(&row.key()) {
-            old.leave(&mut index);
+        let (table, index) = R::parts(self);
+        // What the old row holds (a name) goes before the new one's comes.
+        if let Some(old) = table.get(&row.key()) {
+            old.leave(index);
         }
-        row.enter(&mut index);
-        self.index = index;
-        R::table_mut(self).put(row);
+        row.enter(index);
+        table.put(row);
     }
 
     /// Removes a row, and what is derived from it.
     pub(crate) fn erase<R: Stored>(&mut self, key: &R::Key) {
-        if let Some(row) = R::table_mut(self).remove(key) {
-            row.leave(&mut self.index);
+        let (table, index) = R::parts(self);
+        if let Some(row) = table.remove(key) {
+            row.leave(index);
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::index::Indices;
 use novacron_common::wire::codec::{self, CodecError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::Bound,
 };
 
@@ -200,10 +200,11 @@ pub fn decode_row<R: Row>(bytes: &[u8]) -> Result<R, DecodeError> {
     }
 }
 
-/// The rows of one kind.
+/// The rows of one kind. Each is in a box of its own: keys that only rise, as ids do, leave the nodes of the map little
+/// more than half full, and a row in the node would take that room as well.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table<R: Row> {
-    rows: BTreeMap<R::Key, R>,
+    rows: BTreeMap<R::Key, Box<R>>,
     dirty: BTreeSet<R::Key>,
 }
 
@@ -216,7 +217,7 @@ impl<R: Row> Default for Table<R> {
 impl<R: Row> Table<R> {
     /// The row with this key.
     pub fn get(&self, key: &R::Key) -> Option<&R> {
-        self.rows.get(key)
+        self.rows.get(key).map(Box::as_ref)
     }
 
     /// Whether there is a row with this key.
@@ -235,53 +236,59 @@ impl<R: Row> Table<R> {
     }
 
     /// Every row, in the order of keys.
-    pub fn iter(&self) -> btree_map::Values<'_, R::Key, R> {
-        self.rows.values()
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &R> {
+        self.rows.values().map(Box::as_ref)
     }
 
     /// The rows behind `after` (from the first if `None`), in the order of keys. Costs what is taken of it.
     pub fn after(&self, after: Option<R::Key>) -> impl DoubleEndedIterator<Item = &R> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.rows.range((from, Bound::Unbounded)).map(|(_, row)| row)
+        self.rows.range((from, Bound::Unbounded)).map(|(_, row)| row.as_ref())
     }
 
     /// The rows in a range of keys.
     pub fn range(&self, keys: impl std::ops::RangeBounds<R::Key>) -> impl DoubleEndedIterator<Item = &R> {
-        self.rows.range(keys).map(|(_, row)| row)
+        self.rows.range(keys).map(|(_, row)| row.as_ref())
     }
 
     pub(crate) fn put(&mut self, row: R) {
-        self.dirty.insert(row.key());
-        self.rows.insert(row.key(), row);
+        let key = row.key();
+        self.dirty.insert(key);
+        match self.rows.entry(key) {
+            Entry::Occupied(mut held) => **held.get_mut() = row,
+            Entry::Vacant(room) => {
+                room.insert(Box::new(row));
+            }
+        }
     }
 
     pub(crate) fn remove(&mut self, key: &R::Key) -> Option<R> {
         let row = self.rows.remove(key)?;
         self.dirty.insert(*key);
-        Some(row)
+        Some(*row)
     }
 
-    pub(crate) fn load(&mut self, key: &[u8], value: &[u8]) -> Result<R, DecodeError> {
+    pub(crate) fn load(&mut self, key: &[u8], value: &[u8]) -> Result<&R, DecodeError> {
         let key = R::Key::from_bytes(key).ok_or(DecodeError::Key { table: R::TABLE, length: key.len() })?;
         let row: R = decode_row(value)?;
         if row.key() != key {
             return Err(DecodeError::Misfiled { table: R::TABLE });
         }
-        match self.rows.insert(key, row.clone()) {
-            None => Ok(row),
-            Some(_) => Err(DecodeError::Misfiled { table: R::TABLE }),
+        match self.rows.entry(key) {
+            Entry::Vacant(room) => Ok(room.insert(Box::new(row))),
+            Entry::Occupied(_) => Err(DecodeError::Misfiled { table: R::TABLE }),
         }
     }
 
     pub(crate) fn take_changes(&mut self, into: &mut Vec<Change>) {
         for key in std::mem::take(&mut self.dirty) {
-            let value = self.rows.get(&key).map(encoded);
+            let value = self.rows.get(&key).map(|row| encoded(row.as_ref()));
             into.push(Change { table: R::TABLE, key: key.to_bytes(), value });
         }
     }
 
     pub(crate) fn encoded_rows(&self) -> impl Iterator<Item = (TableId, Vec<u8>, Vec<u8>)> {
-        self.rows.iter().map(|(key, row)| (R::TABLE, key.to_bytes(), encoded(row)))
+        self.rows.iter().map(|(key, row)| (R::TABLE, key.to_bytes(), encoded(row.as_ref())))
     }
 }
 

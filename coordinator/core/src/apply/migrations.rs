@@ -112,9 +112,11 @@ fn new_migration(state: &State, c: MigrationAsk, vm: &VmRecord, source: HostId) 
 }
 
 fn drop_oldest(state: &mut State) {
-    if state.migrations().len() > MIGRATIONS_KEPT
-        && let Some(oldest) = state.migrations().iter().find(|m| m.is_final()).map(|m| m.id)
-    {
+    if state.migrations().len() <= MIGRATIONS_KEPT {
+        return;
+    }
+    let oldest = state.migrations().iter().find(|m| m.is_final()).map(|m| m.id);
+    if let Some(oldest) = oldest {
         state.erase::<MigrationRecord>(&oldest);
     }
 }

@@ -67,22 +67,20 @@ impl Rows {
         Ok(Self { store, pointer, which, tree })
     }
 
-    /// Everything that is stored.
+    /// Everything that is stored. The rows pass by one at a time: a million jobs are in memory once, not twice.
     pub fn load(&self) -> Result<(State, AppliedTo), StoreFault> {
-        let mut rows = Vec::new();
         let mut applied = AppliedTo::default();
-        for row in self.tree.iter() {
-            let (key, value) = row?;
-            match key.as_slice() {
-                APPLIED => applied = decode(&value)?,
-                [ROWS, table, key @ ..] => {
-                    let table = TableId::from_number(*table).ok_or(StoreFault::Table(*table))?;
-                    rows.push((table, key.to_vec(), value));
-                }
-                _ => return Err(StoreFault::Parts { key: hex::encode(key) }),
+        let rows = self.tree.iter().filter_map(|row| match row.map(|(key, value)| read_row(&key, value)) {
+            Err(fault) => Some(Err(fault.into())),
+            Ok(Err(fault)) => Some(Err(fault)),
+            Ok(Ok(Stored::Row(row))) => Some(Ok(row)),
+            Ok(Ok(Stored::Applied(upto))) => {
+                applied = upto;
+                None
             }
-        }
-        Ok((State::load(rows.into_iter())?, applied))
+        });
+        let state = State::try_load(rows)?;
+        Ok((state, applied))
     }
 
     /// Writes `changes`, and how far the state is with them, together or not at all.
@@ -125,6 +123,23 @@ impl Rows {
         self.store.drop_tree(self.which.tree())?;
         (self.which, self.tree) = (which, tree);
         Ok(())
+    }
+}
+
+/// What a key of the tree stands for.
+enum Stored {
+    Row(Row),
+    Applied(AppliedTo),
+}
+
+fn read_row(key: &[u8], value: Vec<u8>) -> Result<Stored, StoreFault> {
+    match key {
+        APPLIED => Ok(Stored::Applied(decode(&value)?)),
+        [ROWS, table, key @ ..] => {
+            let table = TableId::from_number(*table).ok_or(StoreFault::Table(*table))?;
+            Ok(Stored::Row((table, key.to_vec(), value)))
+        }
+        _ => Err(StoreFault::Parts { key: hex::encode(key) }),
     }
 }
 
