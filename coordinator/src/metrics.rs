@@ -11,7 +11,11 @@ use std::time::Duration;
 const HTTP_BUCKETS: &[f64] =
     &[0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Seconds between a fire's scheduled instant and its commit.
-const LATENESS_BUCKETS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
+/// Fine where goals lie (5 ms, 50 ms): a quantile is read from them, and is no truer than their width.
+const LATENESS_BUCKETS: &[f64] = &[
+    0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2,
+    0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 30.0, 300.0,
+];
 
 /// Tenants are a later issue; until then every operation is this one's, the default of the data model.
 const TENANT: &str = "default";
