@@ -3,6 +3,7 @@
 //! The kernel is unpacked from its package and never installed. All of it is cached under the target folder, because a
 //! download and a build per test would be most of the test.
 
+mod agent;
 mod cpio;
 mod kernel;
 
@@ -82,6 +83,24 @@ impl GuestImage {
         let initramfs = cache.join("initramfs.cpio");
         write_initramfs(&initramfs, &build_init(&cache.join("guest-build"))?, &kernel)?;
         Ok(Self { kernel: Checked::of(kernel.image)?, initramfs: Checked::of(initramfs)? })
+    }
+
+    /// The same with QEMU's own guest agent in it, and a shell, `cat` and `sleep` for what that runs.
+    ///
+    /// # Errors
+    /// As [`Self::build`], and when the guest agent's package cannot be had.
+    pub fn with_agent() -> Result<Self> {
+        let plain = Self::build()?;
+        let cache = bins::lab_dir()?;
+        let lock = fs::File::create(cache.join("lock")).context("creating the cache's lock")?;
+        lock.lock().context("waiting for another build of the guest image")?;
+        let path = cache.join("initramfs-agent.cpio");
+        let mut bytes = fs::read(&plain.initramfs.path)?;
+        bytes.extend(agent::archive(&cache.join("agent"))?);
+        let half = path.with_extension("half");
+        fs::write(&half, bytes)?;
+        fs::rename(&half, &path).with_context(|| format!("writing {}", path.display()))?;
+        Ok(Self { initramfs: Checked::of(path)?, ..plain })
     }
 
     /// An empty disk at `path`.

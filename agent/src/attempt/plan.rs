@@ -1,11 +1,12 @@
 //! From a start command to what the supervisor is told. Pure.
 
+use super::call::{GuestCall, GuestCommand};
 use crate::hypervisor::namespace::{
     request::{Isolated, Limits, PATH, Terms},
     result,
 };
 use novacron_common::{
-    spec::{CommandTarget, Name, OnLeaseLost, Root, STDIN_MAX},
+    spec::{CommandTarget, Name, OnLeaseLost, Root, STDIN_MAX, VmCommandTarget},
     units::ByteCount,
     wire::{AttemptStart, Lease},
 };
@@ -66,6 +67,12 @@ pub enum BadCommand {
         /// As given.
         image: Name,
     },
+    /// No machine has such an id.
+    #[error("there is no machine {vm:?}")]
+    Machine {
+        /// As given.
+        vm: String,
+    },
     /// A lease that cannot be kept.
     #[error("the lease is {duration_ms} ms: give {LEASE_MIN_MS} to {LEASE_MAX_MS}")]
     Lease {
@@ -121,33 +128,62 @@ pub fn isolate(start: &AttemptStart, target: &CommandTarget, place: Place) -> Re
     })
 }
 
+/// What a command in a machine is told, and the way there.
+///
+/// # Errors
+/// [`BadCommand`], before anything is written down.
+pub fn in_guest(
+    start: &AttemptStart,
+    target: &VmCommandTarget,
+    libvirt_uri: &str,
+) -> Result<GuestCall, BadCommand> {
+    let vm =
+        target.vm.parse().map_err(|_| BadCommand::Machine { vm: target.vm.chars().take(80).collect() })?;
+    let (working_dir, stdin) = (target.working_dir.clone(), target.stdin.clone());
+    check_texts(&target.argv, &target.env, working_dir.as_ref(), stdin.as_ref())?;
+    // The file that NOVACRON_OUTPUT names is on this host: a command in a machine has none.
+    let env = with_ours(&target.env, variables(start));
+    let command = GuestCommand { argv: target.argv.clone(), env, working_dir, stdin };
+    Ok(GuestCall { libvirt_uri: libvirt_uri.to_owned(), vm, command })
+}
+
 fn check(target: &CommandTarget) -> Result<(), BadCommand> {
-    let has_nul = |text: &String| text.contains('\0');
-    let name_is_bad = |name: &str| name.is_empty() || name.contains('=');
-    if target.argv.first().is_none_or(String::is_empty) {
-        return Err(BadCommand::NoProgram);
-    }
-    if target.argv.iter().any(has_nul) {
-        return Err(BadCommand::Nul { field: "argv" });
-    }
-    if target.env.iter().any(|(name, value)| has_nul(name) || has_nul(value)) {
-        return Err(BadCommand::Nul { field: "env" });
-    }
-    if target.working_dir.as_ref().is_some_and(has_nul) {
-        return Err(BadCommand::Nul { field: "working_dir" });
-    }
-    if let Some((name, _)) = target.env.iter().find(|(name, _)| name_is_bad(name)) {
-        return Err(BadCommand::Name { name: name.chars().take(80).collect() });
-    }
+    check_texts(&target.argv, &target.env, target.working_dir.as_ref(), target.stdin.as_ref())?;
     match target {
         CommandTarget { memory_max, .. } if *memory_max < MEMORY_MIN => {
             Err(BadCommand::Memory { asked: *memory_max })
         }
         CommandTarget { pids_max: 0, .. } => Err(BadCommand::Pids),
         CommandTarget { root: Root::Image(image), .. } => Err(BadCommand::Image { image: image.clone() }),
-        CommandTarget { stdin: Some(text), .. } if text.len() > STDIN_MAX => {
-            Err(BadCommand::Stdin { length: text.len() })
-        }
+        _ => Ok(()),
+    }
+}
+
+fn check_texts(
+    argv: &[String],
+    env: &[(String, String)],
+    working_dir: Option<&String>,
+    stdin: Option<&String>,
+) -> Result<(), BadCommand> {
+    let has_nul = |text: &String| text.contains('\0');
+    let name_is_bad = |name: &str| name.is_empty() || name.contains('=');
+    if argv.first().is_none_or(String::is_empty) {
+        return Err(BadCommand::NoProgram);
+    }
+    if argv.iter().any(has_nul) {
+        return Err(BadCommand::Nul { field: "argv" });
+    }
+    if env.iter().any(|(name, value)| has_nul(name) || has_nul(value)) {
+        return Err(BadCommand::Nul { field: "env" });
+    }
+    if working_dir.is_some_and(has_nul) {
+        return Err(BadCommand::Nul { field: "working_dir" });
+    }
+    if let Some((name, _)) = env.iter().find(|(name, _)| name_is_bad(name)) {
+        return Err(BadCommand::Name { name: name.chars().take(80).collect() });
+    }
+    match stdin {
+        Some(text) if text.len() > STDIN_MAX => Err(BadCommand::Stdin { length: text.len() }),
         _ => Ok(()),
     }
 }
@@ -156,10 +192,14 @@ fn check(target: &CommandTarget) -> Result<(), BadCommand> {
 fn environment(start: &AttemptStart, given: &[(String, String)]) -> Vec<(String, String)> {
     let mut ours = variables(start);
     ours.push((result::VARIABLE.to_owned(), result::PATH.to_owned()));
+    with_ours(given, ours)
+}
+
+fn with_ours(given: &[(String, String)], ours: Vec<(String, String)>) -> Vec<(String, String)> {
     let is_ours = |name: &str| ours.iter().any(|(known, _)| known == name);
     let theirs = given.iter().filter(|(name, _)| !is_ours(name)).cloned();
     let path = (!given.iter().any(|(name, _)| name == "PATH")).then(|| ("PATH".to_owned(), PATH.to_owned()));
-    path.into_iter().chain(theirs).chain(ours.clone()).collect()
+    path.into_iter().chain(theirs).collect::<Vec<_>>().into_iter().chain(ours).collect()
 }
 
 /// What an attempt is told about itself: by the agent, and, where that says nothing, by the coordinator.
@@ -279,5 +319,38 @@ mod tests {
         assert_eq!(bad(|t| t.stdin = Some("x".repeat(STDIN_MAX + 1))), BadCommand::Stdin { length });
         let image: Name = "debian".parse().unwrap();
         assert_eq!(bad(|t| t.root = Root::Image("debian".parse().unwrap())), BadCommand::Image { image });
+    }
+
+    #[test]
+    fn a_command_in_a_machine_is_told_who_it_is_and_has_no_file_for_its_result() {
+        let given = vec![("NOVACRON_EPOCH".into(), "99".into()), ("A".into(), "b".into())];
+        let vm = novacron_common::ids::VmId::from_u128(5);
+        let target = VmCommandTarget {
+            vm: vm.to_string(),
+            argv: vec!["true".into()],
+            env: given,
+            working_dir: None,
+            stdin: None,
+        };
+        let call = in_guest(&start(), &target, "qemu:///system").unwrap();
+        assert_eq!(call.vm, vm);
+        let value =
+            |name: &str| call.command.env.iter().find(|(known, _)| known == name).map(|(_, v)| v.as_str());
+        assert_eq!(
+            (value("NOVACRON_EPOCH"), value("A"), value("NOVACRON_OUTPUT")),
+            (Some("7"), Some("b"), None)
+        );
+        assert!(value("PATH").is_some_and(|path| path.contains("/bin")));
+        assert_eq!(call.command.env.len(), 7);
+        let bad = |change: fn(&mut VmCommandTarget)| {
+            let mut target = target.clone();
+            change(&mut target);
+            in_guest(&start(), &target, "").unwrap_err()
+        };
+        assert_eq!(bad(|t| t.vm = "web-1".into()), BadCommand::Machine { vm: "web-1".into() });
+        assert_eq!(bad(|t| t.argv.clear()), BadCommand::NoProgram);
+        assert_eq!(bad(|t| t.working_dir = Some("/a\0".into())), BadCommand::Nul { field: "working_dir" });
+        let length = STDIN_MAX + 1;
+        assert_eq!(bad(|t| t.stdin = Some("x".repeat(STDIN_MAX + 1))), BadCommand::Stdin { length });
     }
 }

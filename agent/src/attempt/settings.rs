@@ -12,6 +12,8 @@ pub struct Settings {
     pub caller: PathBuf,
     /// Host names and networks that HTTP calls may go to although they are private (`jobs.url_allow`).
     pub url_allow: Vec<String>,
+    /// Where libvirtd is reached that runs this host's machines, if one does.
+    pub libvirt_uri: Option<String>,
     /// Attempts at once, at most [`Settings::LIVE_MAX`].
     pub live_max: u32,
 }
@@ -23,6 +25,12 @@ impl Settings {
     /// As many attempts as can be, with this program for all of them, and no private address for calls.
     pub fn new(supervisor: impl Into<PathBuf>) -> Self {
         let supervisor = supervisor.into();
-        Self { caller: supervisor.clone(), supervisor, url_allow: Vec::new(), live_max: Self::LIVE_MAX }
+        Self {
+            caller: supervisor.clone(),
+            supervisor,
+            url_allow: Vec::new(),
+            libvirt_uri: None,
+            live_max: Self::LIVE_MAX,
+        }
     }
 }

@@ -22,9 +22,9 @@ use tokio::{
     time::timeout,
 };
 
-/// Machines have no channel to their guest agent yet.
+/// Only libvirt's machines have a guest agent.
 const NO_GUEST_AGENT: &str =
-    "its machines have no channel to a guest agent. Call a service in the machine over HTTP";
+    "it runs no machines that have a guest agent (no [hypervisor] in its agent.toml)";
 
 /// An attempt that is on disk, and what is to run it.
 struct Prepared {
@@ -132,7 +132,14 @@ impl Shared {
                     call.map(call::Callee::Http).map_err(|cause| AttemptError::Call { attempt, cause })?;
                 Ok(Work::Call(call::Call { to, timeout: Duration::from_millis(start.timeout_ms) }))
             }
-            JobTarget::VmCommand(_) => Err(AttemptError::Unsupported { attempt, why: NO_GUEST_AGENT }),
+            JobTarget::VmCommand(target) => {
+                let uri = self.settings.libvirt_uri.as_deref();
+                let uri = uri.ok_or(AttemptError::Unsupported { attempt, why: NO_GUEST_AGENT })?;
+                let call = plan::in_guest(start, target, uri);
+                let to = call.map(call::Callee::Guest);
+                let to = to.map_err(|cause| AttemptError::Invalid { attempt, cause })?;
+                Ok(Work::Call(call::Call { to, timeout: Duration::from_millis(start.timeout_ms) }))
+            }
             JobTarget::Vm(_) => Err(AttemptError::Unsupported { attempt, why: "the coordinator does it" }),
         }
     }

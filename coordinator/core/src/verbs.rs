@@ -7,9 +7,9 @@ use crate::{
 };
 use novacron_common::{
     api::{MigrationState, VmDesired},
-    ids::VmId,
+    ids::{HostId, VmId},
     record::{AttemptOutcome, VmState},
-    spec::{Name, VmVerb, VmVerbTarget},
+    spec::{MachineKind, Name, VmVerb, VmVerbTarget},
 };
 
 /// A machine by its id or name.
@@ -19,6 +19,32 @@ pub fn find_vm<'a>(state: &'a State, key: &str) -> Option<&'a VmRecord> {
         let id = state.index().vm_named(&key.parse::<Name>().ok()?)?;
         state.vm(id)
     })
+}
+
+/// The host with the machine in which a command is to run; `None` while the machine is on its way to running.
+///
+/// # Errors
+/// Why no command can run in it.
+pub fn host_of_guest(state: &State, key: &str) -> Result<Option<HostId>, String> {
+    let vm = find_vm(state, key).ok_or_else(|| format!("there is no machine {key:?}"))?;
+    let name = &vm.spec.name;
+    if vm.spec.kind != MachineKind::Kvm {
+        return Err(format!("{name} is a namespace machine, which has no guest agent"));
+    }
+    let comes = vm.desired == VmDesired::Running;
+    match vm.state {
+        VmState::Running => Ok(vm.placed_on),
+        VmState::Unknown => Err(format!("the host of {name} is not heard from")),
+        VmState::Paused if vm.migration.is_none() => Err(format!("{name} is paused")),
+        VmState::Failed => Err(format!("{name} has failed: see its message")),
+        _ if vm.migration.is_some() || comes => Ok(None),
+        VmState::Pending
+        | VmState::Preparing
+        | VmState::Paused
+        | VmState::Stopping
+        | VmState::Stopped
+        | VmState::Missing => Err(format!("{name} does not run: start it first")),
+    }
 }
 
 /// With what `target` begins. `None` for a migration, for which the shell has to choose a target and a secret.

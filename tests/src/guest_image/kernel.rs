@@ -12,13 +12,14 @@ use super::run;
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// Drivers that the guest loads, without `.ko`.
-const DRIVERS: [&str; 11] = [
+const DRIVERS: [&str; 12] = [
     "virtio",
     "virtio_ring",
     "virtio_pci_legacy_dev",
     "virtio_pci_modern_dev",
     "virtio_pci",
     "virtio_blk",
+    "virtio_console",
     "failover",
     "net_failover",
     "virtio_net",

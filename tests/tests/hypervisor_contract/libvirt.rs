@@ -33,19 +33,23 @@ use std::{
 const BRIDGE: &str = "novabr0";
 const FOREIGN: &str = "somebody-elses";
 
-struct InLab {
-    libvirt: Libvirt,
+pub(super) struct InLab {
+    pub(super) libvirt: Libvirt,
     disks: Disks,
     images: LocalImages,
     template: TemplateSpec,
     // Dropped in this order: the host before the lab.
-    host: Host,
+    pub(super) host: Host,
     _lab: Lab,
 }
 
 impl InLab {
     async fn new(name: &str, qemu_user: QemuUser) -> Result<Self> {
-        let guest = GuestImage::build()?;
+        Self::with(name, qemu_user, GuestImage::build()?).await
+    }
+
+    /// With machines that boot `guest`.
+    pub(super) async fn with(name: &str, qemu_user: QemuUser, guest: GuestImage) -> Result<Self> {
         let mut lab = Lab::new(name)?;
         let host = lab.host("h1", HostOptions { qemu_user })?;
         make_bridge(&host)?;

@@ -4,6 +4,7 @@
 //! `libvirt-qemu` with libvirt's own ownership defaults.
 
 mod fake;
+mod guest_agent;
 mod libvirt;
 mod moves;
 mod namespace;

@@ -235,21 +235,7 @@ async fn read(mut response: Response, printer: &mut Printer<'_>) -> Result<Optio
             break;
         }
     }
-    Ok(text_of(head).filter(|text| !text.is_empty()))
-}
-
-/// The text that the bytes begin with; `None` if they are something else. A character may be cut at the end.
-fn text_of(bytes: Vec<u8>) -> Option<String> {
-    match String::from_utf8(bytes) {
-        Ok(text) => Some(text),
-        Err(error) => {
-            let fault = error.utf8_error();
-            let sound = fault.error_len().is_none().then(|| fault.valid_up_to())?;
-            let mut bytes = error.into_bytes();
-            bytes.truncate(sound);
-            String::from_utf8(bytes).ok()
-        }
-    }
+    Ok(super::text_of(head).filter(|text| !text.is_empty()))
 }
 
 #[cfg(test)]
@@ -285,12 +271,5 @@ mod tests {
             [("accept".into(), "*/*".into()), ("novacron-fire-id".into(), "fire-1".into())]
         );
         assert_eq!(call.expect, [StatusRange::SUCCESS]);
-    }
-
-    #[test]
-    fn a_text_may_be_cut_within_a_character_but_other_bytes_are_no_text() {
-        assert_eq!(text_of(b"caf\xc3".to_vec()).as_deref(), Some("caf"));
-        assert_eq!(text_of("café".into()).as_deref(), Some("café"));
-        assert_eq!(text_of(b"\xff\xfe".to_vec()), None);
     }
 }

@@ -5,9 +5,11 @@
 //! lease, a request to end, an outcome on disk. What was asked of somebody else cannot be taken back: an end from
 //! outside ends the asking only.
 
+mod guest;
 mod http;
 mod interrupt;
 
+pub use guest::{Command as GuestCommand, GuestCall};
 pub use http::HttpCall;
 pub(super) use http::{BadCall, plan};
 
@@ -37,6 +39,8 @@ pub struct Call {
 pub enum Callee {
     /// A server.
     Http(HttpCall),
+    /// The agent inside a machine.
+    Guest(GuestCall),
 }
 
 /// What came of it.
@@ -85,13 +89,18 @@ async fn make(folder: &Folder, call: &Call, lease: Option<LeaseHold>) -> Attempt
         tracing::warn!(%error, "could not note the start");
     }
     let mut printer = Printer { folder, capture: Capture::default(), spool: Spool::default() };
-    let Callee::Http(http) = &call.to;
-    let answer = tokio::select! {
-        answer = http::ask(http, &mut printer) => answer,
-        outcome = interrupts.next() => Answer { outcome, result: None },
-        () = tokio::time::sleep(call.timeout) => {
-            Answer { outcome: AttemptOutcome::TimedOut, result: None }
+    let to_end = async {
+        tokio::select! {
+            outcome = interrupts.next() => outcome,
+            () = tokio::time::sleep(call.timeout) => AttemptOutcome::TimedOut,
         }
+    };
+    let answer = match &call.to {
+        Callee::Http(http) => tokio::select! {
+            answer = http::ask(http, &mut printer) => answer,
+            outcome = to_end => Answer { outcome, result: None },
+        },
+        Callee::Guest(guest) => guest::attend(guest, &mut printer, to_end).await,
     };
     AttemptEnd {
         outcome: answer.outcome,
@@ -99,5 +108,31 @@ async fn make(folder: &Folder, call: &Call, lease: Option<LeaseHold>) -> Attempt
         ended_at: now(),
         output: printer.capture.finish(),
         result: answer.result,
+    }
+}
+
+/// The text that the bytes begin with; `None` if they are something else. A character may be cut at the end.
+fn text_of(bytes: Vec<u8>) -> Option<String> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            let fault = error.utf8_error();
+            let sound = fault.error_len().is_none().then(|| fault.valid_up_to())?;
+            let mut bytes = error.into_bytes();
+            bytes.truncate(sound);
+            String::from_utf8(bytes).ok()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_may_be_cut_within_a_character_but_other_bytes_are_no_text() {
+        assert_eq!(text_of(b"caf\xc3".to_vec()).as_deref(), Some("caf"));
+        assert_eq!(text_of("café".into()).as_deref(), Some("café"));
+        assert_eq!(text_of(b"\xff\xfe".to_vec()), None);
     }
 }

@@ -4,6 +4,7 @@
 //! * `connection` keeps one connection up and bounds what blocks;
 //! * [`cpu`] is the processor that guests see;
 //! * `xml` and `metadata` say what a domain of ours looks like;
+//! * [`guest`] speaks to the agent inside a machine;
 //! * `ffi` is the only file with `unsafe` code: the calls that the `virt` crate lacks or gets wrong;
 //! * [`probe`] finds out whether KVM works by running something.
 
@@ -13,6 +14,7 @@ pub mod cpu;
 mod ffi;
 #[cfg(test)]
 mod fixture;
+pub mod guest;
 mod life;
 mod metadata;
 pub mod migration;

@@ -13,6 +13,7 @@ use novacron_common::{
     ids::{AttemptKey, HostId},
     planted::{self, Mistake},
     record::{AttemptEnd, AttemptOutcome, AttemptReport, Output},
+    spec::JobTarget,
     units::{Epoch, UnixMillis},
 };
 
@@ -22,7 +23,10 @@ const REASON_MAX: usize = 512;
 pub(super) fn place(state: &mut State, c: &AttemptPlace) -> Outcome {
     check_waits(state, c.fire)?;
     let host = super::hosts::find(state, c.host)?;
-    if !host.is_up() || host.cordoned || !may_run(host.hello.as_ref()) {
+    // A cordoned host takes nothing new, but its machines are there and nowhere else.
+    let in_its_machine =
+        work_of(state, c.fire).is_some_and(|work| matches!(work.target, JobTarget::VmCommand(_)));
+    if !host.is_up() || host.cordoned && !in_its_machine || !may_run(host.hello.as_ref()) {
         return Err(Refusal::new(
             ProblemCode::HostUnavailable,
             format!("{} takes no attempts now", host.name),

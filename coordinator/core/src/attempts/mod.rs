@@ -8,11 +8,11 @@ pub use backoff::{backoff, declined_wait, is_retried, jitter};
 pub use plan::{Places, next_due, plan};
 pub use work::{Work, work_of};
 
-use crate::{record::FireRecord, state::State};
+use crate::{record::FireRecord, state::State, verbs::find_vm};
 use novacron_common::{
     ids::{FireKey, HostId},
     record::HostHello,
-    spec::{JobTarget, OnLeaseLost},
+    spec::{JobTarget, OnLeaseLost, VmCommandTarget},
     units::UnixMillis,
     wire::{AttemptStart, Lease},
 };
@@ -29,7 +29,7 @@ pub fn start(state: &State, fire: FireKey, lease: Lease) -> Option<(HostId, Atte
     let start = AttemptStart {
         attempt,
         epoch: record.epoch,
-        target: work.target.clone(),
+        target: with_ids(state, work.target),
         timeout_ms: work.timeout_ms,
         scheduled_at: fire.scheduled_at,
         lease: (work.on_lease_lost == OnLeaseLost::Kill).then_some(lease),
@@ -37,6 +37,17 @@ pub fn start(state: &State, fire: FireKey, lease: Lease) -> Option<(HostId, Atte
         env: work.env,
     };
     Some((host, start))
+}
+
+/// Hosts know machines by their ids.
+fn with_ids(state: &State, target: &JobTarget) -> JobTarget {
+    match target {
+        JobTarget::VmCommand(command) => {
+            let vm = find_vm(state, &command.vm).map_or_else(|| command.vm.clone(), |vm| vm.id.to_string());
+            JobTarget::VmCommand(VmCommandTarget { vm, ..command.clone() })
+        }
+        other => other.clone(),
+    }
 }
 
 /// Whether the attempt under way is to be killed.

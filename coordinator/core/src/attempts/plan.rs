@@ -8,7 +8,7 @@ use novacron_common::{
     spec::JobTarget,
     units::UnixMillis,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is to be done for fires that may have an attempt now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,22 +45,26 @@ pub fn next_due(state: &State, now: UnixMillis) -> Option<UnixMillis> {
 /// Hosts with room for attempts: how many each has.
 struct Room {
     used: BTreeMap<HostId, u32>,
+    /// Those that take only what belongs to their machines.
+    cordoned: BTreeSet<HostId>,
     per_host: u32,
 }
 
 impl Room {
-    /// Hosts that are up, not cordoned, and able to run namespace machines.
+    /// Hosts that are up and able to run attempts.
     fn of(state: &State, per_host: u32) -> Self {
-        let able = state.hosts().iter().filter(|h| h.is_up() && !h.cordoned && may_run(h.hello.as_ref()));
-        let used = able.map(|h| (h.id, state.index().fires().attempts_on(h.id))).collect();
-        Self { used, per_host }
+        let able = || state.hosts().iter().filter(|h| h.is_up() && may_run(h.hello.as_ref()));
+        let used = able().map(|h| (h.id, state.index().fires().attempts_on(h.id))).collect();
+        let cordoned = able().filter(|h| h.cordoned).map(|h| h.id).collect();
+        Self { used, cordoned, per_host }
     }
 
     /// The host with the fewest attempts, if it has room for another.
     fn take(&mut self, avoid: Option<HostId>) -> Option<HostId> {
-        let avoid = avoid.filter(|_| self.used.len() > 1);
-        let open =
-            self.used.iter_mut().filter(|(host, used)| Some(**host) != avoid && **used < self.per_host);
+        let avoid = avoid.filter(|_| self.used.len() - self.cordoned.len() > 1);
+        let open = self.used.iter_mut().filter(|(host, used)| {
+            Some(**host) != avoid && **used < self.per_host && !self.cordoned.contains(host)
+        });
         let (host, used) = open.min_by_key(|(host, used)| (**used, **host))?;
         *used += 1;
         Some(*host)
@@ -109,12 +113,12 @@ fn place(state: &State, fire: FireKey, room: &mut Room, plan: &mut Places) {
             plan.verbs.push(fire);
             return;
         }
-        JobTarget::VmCommand(target) => match verbs::find_vm(state, &target.vm) {
-            None => {
-                plan.impossible.push((fire, format!("there is no machine {:?}", target.vm)));
+        JobTarget::VmCommand(target) => match verbs::host_of_guest(state, &target.vm) {
+            Err(reason) => {
+                plan.impossible.push((fire, reason));
                 return;
             }
-            Some(vm) => vm.placed_on.and_then(|host| room.take_this(host)),
+            Ok(host) => host.and_then(|host| room.take_this(host)),
         },
         JobTarget::Noop | JobTarget::Record | JobTarget::Command(_) | JobTarget::Http(_) => {
             room.take(record.last_host.filter(|_| work.retry.other_host || was_declined(state, record)))

@@ -5,11 +5,11 @@ use novacron_common::{
     api::{FireState, VmDesired},
     ids::{FireKey, HostId, VmId},
     record::{AttemptEnd, AttemptOutcome, AttemptReport, Output, VmState},
-    spec::{JobSpec, JobTarget, VmVerb, VmVerbTarget},
+    spec::{JobSpec, JobTarget, VmCommandTarget, VmVerb, VmVerbTarget},
 };
 use novacron_core::{
     Applied, CommandBody, attempts,
-    command::{JobExecute, VerbBegin, VerbStep},
+    command::{AttemptPlace, HostCordon, JobExecute, VerbBegin, VerbStep},
     verbs,
 };
 
@@ -118,4 +118,57 @@ fn a_move_ends_with_its_migration() {
     world.ok(CommandBody::MigrationCancel { id });
     let ended = world.state.migration(id).unwrap().is_final();
     assert_eq!(outcome(&world, moved).is_some(), ended);
+}
+
+fn command_in(world: &mut World, vm: &str) -> FireKey {
+    let argv = vec!["true".into()];
+    let target = VmCommandTarget { vm: vm.into(), argv, env: Vec::new(), working_dir: None, stdin: None };
+    let target = JobTarget::VmCommand(target);
+    let name = format!("inside-{}", world.state.jobs().len());
+    let job = world.job(JobSpec { target, ..job_spec(&name, "@daily") });
+    match world.ok(CommandBody::JobExecute(JobExecute { id: job, at: world.now, node: None })) {
+        Applied::FireCommitted(fire) => fire,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_command_for_a_machine_goes_to_its_host_by_id_even_if_that_is_cordoned() {
+    let (mut world, _) = World::with_hosts(3);
+    let (vm, host) = world.running_vm("web");
+    world.ok(CommandBody::HostCordon(HostCordon { host, cordoned: true }));
+    let fire = command_in(&mut world, "web");
+    let place = AttemptPlace { fire, host };
+    assert_eq!(attempts::plan(&world.state, world.now, 9, 9).places, std::slice::from_ref(&place));
+    world.ok(CommandBody::AttemptPlace(place));
+    let lease = novacron_common::wire::Lease { duration_ms: 30_000 };
+    let (told, start) = attempts::start(&world.state, fire, lease).unwrap();
+    let JobTarget::VmCommand(target) = start.target else { panic!("{:?}", start.target) };
+    assert_eq!((told, target.vm), (host, vm.to_string()));
+}
+
+#[test]
+fn a_command_for_a_machine_that_cannot_run_it_fails_with_the_reason_and_one_that_comes_is_waited_for() {
+    let (mut world, _) = World::with_hosts(1);
+    let nobody = command_in(&mut world, "nobody");
+    let plan = attempts::plan(&world.state, world.now, 9, 9);
+    assert!(plan.impossible[0].1.contains("no machine"), "{plan:?}");
+    let step = VerbStep::Impossible(plan.impossible[0].1.clone());
+    world.ok(CommandBody::VerbBegin(Box::new(VerbBegin { fire: nobody, step })));
+    assert_eq!(world.state.fire(nobody).unwrap().state, FireState::Failed);
+
+    let (vm, host) = world.vm("web");
+    let fire = command_in(&mut world, "web");
+    let plan = attempts::plan(&world.state, world.now, 9, 9);
+    assert!(plan.is_empty() && plan.short, "it is being made: {plan:?}");
+    see(&mut world, host, vm, VmState::Running);
+    assert_eq!(attempts::plan(&world.state, world.now, 9, 9).places, [AttemptPlace { fire, host }]);
+    see(&mut world, host, vm, VmState::Failed);
+    let plan = attempts::plan(&world.state, world.now, 9, 9);
+    assert_eq!(plan.impossible[0].0, fire);
+    assert!(plan.impossible[0].1.contains("web has failed"), "{plan:?}");
+    see(&mut world, host, vm, VmState::Running);
+    world.down(host);
+    let plan = attempts::plan(&world.state, world.now, 9, 9);
+    assert!(plan.impossible[0].1.contains("not heard from"), "{plan:?}");
 }

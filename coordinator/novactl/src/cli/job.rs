@@ -14,6 +14,7 @@ Examples:
   novactl job create nightly --schedule '0 2 * * *' --timezone Europe/Berlin -- /usr/bin/backup --all
   novactl job create ping --schedule '@every 90s' --http GET https://example.org/health --retries 3 --backoff 5s
   novactl job create reboot --schedule '0 4 * * SUN' --vm web-1 --verb restart --concurrency forbid
+  novactl job create dump --schedule '@hourly' --in-vm db-1 -- /usr/local/bin/dump --all
   novactl job create -f job.json                  the body of POST /api/v1/jobs; `-` is standard input
 
 What the policies mean, with their defaults: coordinator/JOBS.md.";
@@ -231,6 +232,9 @@ pub struct TargetOptions {
     /// The answers that count as success, such as 204 or 200-299 [default: 200-299].
     #[arg(long, value_delimiter = ',', requires = "http")]
     pub expect: Vec<String>,
+    /// Run the command inside this machine, through its guest agent, in place of a machine of its own.
+    #[arg(long, value_name = "VM", requires = "command", conflicts_with = "memory")]
+    pub in_vm: Option<String>,
     /// A machine of the cluster, with `--verb`.
     #[arg(long, requires = "verb", conflicts_with_all = ["command", "record"])]
     pub vm: Option<String>,

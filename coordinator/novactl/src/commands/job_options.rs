@@ -8,7 +8,7 @@ use crate::{
 use novacron_common::{
     api::{
         BackoffBody, CommandTargetBody, HttpBody, JobTargetBody, JobUpdate, JobView, MisfireBody, Period,
-        RetryBody, RetryOnBody, StatusBody, VmVerbBody,
+        RetryBody, RetryOnBody, StatusBody, VmCommandBody, VmVerbBody,
     },
     spec::Dst,
 };
@@ -126,7 +126,15 @@ fn retry_on(reasons: &[RetryReason]) -> RetryOnBody {
 
 /// clap has seen to it that it is one target at most.
 fn target(given: TargetOptions) -> Result<Option<JobTargetBody>, CtlError> {
-    Ok(if !given.command.is_empty() {
+    Ok(if let Some(vm) = given.in_vm {
+        Some(JobTargetBody::VmCommand(VmCommandBody {
+            vm,
+            command: given.command,
+            env: unique("--env", given.env)?,
+            working_dir: given.working_dir,
+            stdin: given.stdin_file.as_deref().map(input::text).transpose()?,
+        }))
+    } else if !given.command.is_empty() {
         Some(JobTargetBody::Command(CommandTargetBody {
             command: given.command,
             env: unique("--env", given.env)?,

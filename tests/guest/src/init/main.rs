@@ -3,6 +3,7 @@
 //!
 //! Built for `x86_64-unknown-linux-gnu` with `+crt-static`, so that the initramfs holds this one file and the drivers.
 
+mod agent;
 mod boot;
 mod console;
 mod echo;
@@ -64,8 +65,15 @@ fn start(options: Options, console: Console) -> Guest {
 }
 
 fn spawn_workers(guest: &Arc<Guest>) {
-    let workers: [fn(&Guest); 6] =
-        [work::rewrite, work::verify, work::use_disk, echo::serve, power::wait_for_button, console::obey];
+    let workers: [fn(&Guest); 7] = [
+        work::rewrite,
+        work::verify,
+        work::use_disk,
+        echo::serve,
+        power::wait_for_button,
+        console::obey,
+        agent::run,
+    ];
     for worker in workers {
         let guest = Arc::clone(guest);
         thread::spawn(move || worker(&guest));
