@@ -30,6 +30,8 @@ pub struct TrioOptions {
     pub agents: usize,
     /// Where each coordinator serves plain HTTP besides, on its own loopback; `None`: nowhere.
     pub plain_port: Option<u16>,
+    /// How long the lease of an attempt lasts, seconds; `None`: as it ships.
+    pub lease_seconds: Option<u32>,
     /// `[log] level` of all programs.
     pub log: String,
 }
@@ -38,7 +40,14 @@ impl TrioOptions {
     /// Three coordinators and three agents.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), coordinators: 3, agents: 3, plain_port: None, log: "info".to_owned() }
+        Self {
+            name: name.to_owned(),
+            coordinators: 3,
+            agents: 3,
+            plain_port: None,
+            lease_seconds: None,
+            log: "info".to_owned(),
+        }
     }
 }
 
@@ -179,6 +188,19 @@ impl Reach {
         })
     }
 
+    /// What `novactl` in the outside node finds one coordinator by.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer.
+    pub fn novactl_env(&self, server: usize) -> Result<[(&'static str, String); 3]> {
+        let view: ClusterView = self.on_api(async |api| api.get(server, "/api/v1/cluster").await)?;
+        Ok([
+            ("NOVACTL_SERVER", self.servers[server].clone()),
+            ("NOVACTL_TOKEN", self.token.clone()),
+            ("NOVACTL_CA_FINGERPRINT", view.ca_fingerprint),
+        ])
+    }
+
     /// Asks again and again until the answer is yes.
     ///
     /// # Errors
@@ -265,10 +287,12 @@ fn coordinator(lab: &mut Lab, number: usize, options: &TrioOptions) -> Result<Se
     let node = lab.node(&format!("c{number}"))?;
     let address = node.address();
     let plain = options.plain_port.map(|port| format!("plain_loopback = \"127.0.0.1:{port}\"\n"));
+    let jobs = options.lease_seconds.map(|seconds| format!("[jobs]\nlease_seconds = {seconds}\n"));
     let text = format!(
         "[coordinator]\nname = \"c{number}\"\nquic_advertise = \"{address}:{COORDINATOR_PORT}\"\n\
-         [http]\nadvertise = \"{address}:{API_PORT}\"\n{}[log]\nlevel = \"{}\"\n",
+         [http]\nadvertise = \"{address}:{API_PORT}\"\n{}{}[log]\nlevel = \"{}\"\n",
         plain.unwrap_or_default(),
+        jobs.unwrap_or_default(),
         options.log
     );
     fs::write(node.dir().join("etc-novacron/coordinator.toml"), text).context("writing coordinator.toml")?;

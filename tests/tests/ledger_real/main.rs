@@ -1,10 +1,14 @@
 //! Three coordinators and three agents, real processes on one bridge, a schedule of a hundred jobs a second, and faults:
-//! no tick is silently missed, none runs twice at once, and what clients read and write is linearizable.
+//! no tick is silently missed, none runs twice at once, and what clients read and write is linearizable. Besides, one
+//! promise at a time: stale reads, a lease that is lost, a workflow under SIGKILL, the pages' examples.
 //!
 //! `NOVACRON_SEED` replays a plan of faults, `NOVACRON_SOAK=1` makes it long, `NOVACRON_FAULTS` says how long.
 
+mod examples;
+mod lease;
 mod stale;
 mod story;
+mod workflow;
 
 use anyhow::{Context as _, Result};
 use novacron_tests::ledger::chance;
