@@ -10,7 +10,7 @@ use super::{
     proposer::{self, Proposals},
     reads::{self, Freshness, Readers},
     serving::{Reads, Serving},
-    settings,
+    settings::{self, Compaction},
     store::{LogStore, StateMachine, StoreFault},
     types::{Committed, Member, NodeId, Raft},
 };
@@ -81,10 +81,20 @@ impl Ledger {
     /// # Errors
     /// [`OpenError`] if its records cannot be read.
     pub async fn open_on(store: Store, node: NodeId, endpoint: Option<Endpoint>) -> Result<Self, OpenError> {
+        Self::open_compacting(store, node, endpoint, Compaction::default()).await
+    }
+
+    /// As [`Ledger::open_on`], with other figures for cutting the log.
+    pub(super) async fn open_compacting(
+        store: Store,
+        node: NodeId,
+        endpoint: Option<Endpoint>,
+        compaction: Compaction,
+    ) -> Result<Self, OpenError> {
         let open = move || Ok::<_, StoreFault>((LogStore::open(store.clone())?, StateMachine::open(store)?));
         let (log, machine) = spawn_blocking(open).await.map_err(StoreFault::from)??;
         let network = Network::new(endpoint.clone());
-        let raft = Raft::new(node, settings::raft()?, network, log, machine.clone()).await?;
+        let raft = Raft::new(node, settings::raft(compaction)?, network, log, machine.clone()).await?;
         let (publish, leadership) = watch::channel(Leadership::Follower { leader: None });
         let ((here, here_waiting), (through, through_waiting)) = (reads::queue(), reads::queue());
         let inner = Arc::new(Inner {

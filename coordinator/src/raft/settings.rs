@@ -20,17 +20,29 @@ pub(super) const ELECTION_MAX: Duration = Duration::from_millis(ELECTION_MAX_MS)
 const SNAPSHOT_CHUNK_DEADLINE_MS: u64 = 30_000;
 /// Bytes of snapshot in one request, well below a frame.
 const SNAPSHOT_CHUNK_BYTES: u64 = 1 << 20;
-/// Entries between two snapshots. An entry is a group of commands.
-const SNAPSHOT_EVERY: u64 = 10_000;
-/// Entries kept behind a snapshot, so that a node that was away shortly need not take all of it.
-const KEEP_BEHIND_SNAPSHOT: u64 = 2_000;
-/// Purging costs a sync; do it in batches.
-const PURGE_BATCH: u64 = 500;
+/// When the log is cut.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Compaction {
+    /// Entries between two snapshots. An entry is a group of commands.
+    pub snapshot_every: u64,
+    /// Entries kept behind a snapshot, so that a node that was away shortly need not take all of it.
+    pub keep_behind: u64,
+    /// Purging costs a sync; it is done for at least so many entries.
+    pub purge_batch: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self { snapshot_every: 10_000, keep_behind: 2_000, purge_batch: 500 }
+    }
+}
+
 /// Most entries in one replication request; the log also limits its bytes.
 const REPLICATION_ENTRIES_MAX: u64 = 300;
 
 /// openraft's configuration.
-pub(super) fn raft() -> Result<Arc<Config>, ConfigError> {
+pub(super) fn raft(compaction: Compaction) -> Result<Arc<Config>, ConfigError> {
+    let Compaction { snapshot_every, keep_behind, purge_batch } = compaction;
     let config = Config {
         cluster_name: "novacron".into(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -38,10 +50,10 @@ pub(super) fn raft() -> Result<Arc<Config>, ConfigError> {
         election_timeout_max: ELECTION_MAX_MS,
         install_snapshot_timeout: SNAPSHOT_CHUNK_DEADLINE_MS,
         snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        replication_lag_threshold: SNAPSHOT_EVERY + KEEP_BEHIND_SNAPSHOT,
-        max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
-        purge_batch_size: PURGE_BATCH,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
+        replication_lag_threshold: snapshot_every + keep_behind,
+        max_in_snapshot_log_to_keep: keep_behind,
+        purge_batch_size: purge_batch,
         max_payload_entries: REPLICATION_ENTRIES_MAX,
         ..Config::default()
     };

@@ -1,12 +1,14 @@
 //! The ledger as one node, through its handle: concurrent proposals, restart, and SIGKILL at random moments.
 
-use super::{Leadership, Ledger, LedgerOptions, Member};
+use super::{Leadership, Ledger, LedgerOptions, Member, settings::Compaction, store::LogStore};
 use novacron_common::{
     api::TokenRole,
     ids::TokenId,
     spec::{Name, Sha256Digest},
 };
 use novacron_core::{Applied, CommandBody, command::TokenPut};
+use novacron_store::Store;
+use openraft::RaftLogReader;
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Write},
@@ -173,4 +175,49 @@ async fn write_until_killed(folder: &Path) {
         writer.await.unwrap();
     }
     std::future::pending::<()>().await;
+}
+
+/// How many entries the log of a stopped node holds on disk.
+async fn kept_in(folder: &Path) -> u64 {
+    let began = Instant::now();
+    let store = loop {
+        match Store::open(folder) {
+            Ok(store) => break store,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(5), "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    LogStore::open(store).unwrap().try_get_log_entries(..).await.unwrap().len() as u64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_on_disk_is_cut_by_itself_and_nothing_is_lost_with_it() {
+    const WRITES: u64 = 600;
+    let compaction = Compaction { snapshot_every: 50, keep_behind: 20, purge_batch: 5 };
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let ledger = Ledger::open_compacting(store, 1, None, compaction).await.unwrap();
+    ledger.found(Member::default()).await.unwrap();
+    let mut leadership = ledger.leadership();
+    leadership.wait_for(Leadership::is_leader).await.unwrap();
+    for i in 0..WRITES {
+        // One after the other, so that none shares an entry with another.
+        ledger.propose(put(TokenId::from_u128(u128::from(i)))).await.unwrap();
+    }
+    // A snapshot is taken and the log cut beside the writes: what was due at the last of them may still be under way.
+    let mut metrics = ledger.inner.raft.metrics();
+    let bound = compaction.snapshot_every + compaction.keep_behind + compaction.purge_batch;
+    let cut = metrics.wait_for(|m| {
+        let purged = m.purged.map_or(0, |id| id.index);
+        m.last_log_index.is_some_and(|last| last - purged <= bound)
+    });
+    tokio::time::timeout(Duration::from_secs(10), cut).await.expect("the log is cut").unwrap();
+    assert!(ledger.status().last_log >= WRITES);
+    ledger.shutdown().await;
+    drop(ledger);
+    let kept = kept_in(folder.path()).await;
+    assert!((1..=bound).contains(&kept), "{kept} of {WRITES} entries are on disk");
+    let ledger = open(folder.path()).await;
+    assert_eq!(ledger.read(|state| state.api_tokens().len() as u64), WRITES);
+    ledger.shutdown().await;
 }
