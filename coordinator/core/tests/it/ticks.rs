@@ -140,6 +140,13 @@ fn stored(world: &World) -> usize {
     world.state.rows().map(|(_, key, value)| key.len() + value.len()).sum()
 }
 
+/// The most memory that this process has ever held, KiB (`VmHWM` of proc(5)).
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 /// Ten million with NOVACRON_SOAK=1, fewer without: what is kept does not depend on how many there were.
 #[test]
 fn what_is_kept_of_a_job_stays_the_same_size_for_ever() {
@@ -158,6 +165,13 @@ fn what_is_kept_of_a_job_stays_the_same_size_for_ever() {
         world.state.take_changes();
         if n == fires / 2 {
             peak = stored(&world);
+        }
+        if n == fires / 10 || n == fires {
+            println!(
+                "after {n} fires: {} bytes stored, at most {} KiB in memory",
+                stored(&world),
+                peak_kib()
+            );
         }
     }
     assert!(stored(&world) <= peak + 64, "{} bytes at half time, {} at the end", peak, stored(&world));
