@@ -24,7 +24,7 @@ use crate::{
     peers::Peers,
     room::Room,
     text::describe,
-    vm::{Board, Hypervisors, Machines, MachinesError, MachinesParts},
+    vm::{Board, Hypervisors, Machines, MachinesError, MachinesParts, keep_bounded},
 };
 use novacron_common::{record::Accel, units::Incarnation};
 use novacron_transport::{
@@ -183,6 +183,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tokio::spawn(reports.clone().deliver_attempts(attempts));
     tokio::spawn(reports.send_migrations(changed));
     tokio::spawn(gossip::speak(owners.clone(), peers.clone(), facts));
+    tokio::spawn(keep_bounded(room.disks.clone()));
     tokio::spawn(serve_endpoint(endpoint.clone(), owners));
     let coordinators = peers.clone();
     let addresses = move || coordinators.coordinators().into_iter().map(|c| c.quic).collect();

@@ -4,10 +4,12 @@
 //! * `record` is what the ledger keeps of a machine;
 //! * `task` drives one machine towards what is wanted of it;
 //! * `damaged` stands in for the task of a machine whose record cannot be read;
-//! * `board` is what is seen of all of them.
+//! * `board` is what is seen of all of them;
+//! * `console_log` keeps what their guests print from filling the disk.
 
 mod admission;
 mod board;
+mod console_log;
 mod damaged;
 mod decide;
 mod files;
@@ -16,6 +18,7 @@ mod record;
 mod task;
 
 pub use board::Board;
+pub use console_log::keep_bounded;
 pub use damaged::{ForgetError, SHELF, forget};
 pub use files::{Files, FilesError};
 pub use machines::{Hypervisors, Machines, MachinesError, MachinesParts};
