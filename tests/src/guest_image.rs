@@ -6,6 +6,7 @@
 mod agent;
 mod cpio;
 mod kernel;
+mod vmlinux;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -101,6 +102,16 @@ impl GuestImage {
         fs::write(&half, bytes)?;
         fs::rename(&half, &path).with_context(|| format!("writing {}", path.display()))?;
         Ok(Self { initramfs: Checked::of(path)?, ..plain })
+    }
+
+    /// The same kernel unpacked (`vmlinux`), for a template that boots fast.
+    ///
+    /// # Errors
+    /// When it cannot be unpacked.
+    pub fn unpacked_kernel(&self) -> Result<Checked> {
+        let vmlinux = bins::lab_dir()?.join("vmlinux");
+        vmlinux::extract(&self.kernel.path, &vmlinux)?;
+        Checked::of(vmlinux)
     }
 
     /// An empty disk at `path`.

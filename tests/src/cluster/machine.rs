@@ -19,9 +19,9 @@ use crate::serial::Recorder;
 /// Where an agent keeps its machines, as its host sees it.
 const MACHINES: &str = "/var/lib/novacron/agent/vms";
 /// How long a guest may take from the request to its first tick: it boots a real kernel on an emulated processor.
-const BOOT_LIMIT: Duration = Duration::from_secs(90);
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How long the guest may take to answer on its console.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 /// How long the ledger may take to know what is so.
 const PLACE_LIMIT: Duration = Duration::from_secs(60);
 /// Leaves `novactl vm console` (Ctrl-]).
@@ -157,12 +157,25 @@ impl Cluster {
     /// When the guest cannot be built or the template is refused.
     pub fn make_template(&self, options: &TemplateOptions) -> Result<Value> {
         let image = GuestImage::build()?;
+        self.make_template_of(options, &image.kernel, &image.initramfs)
+    }
+
+    /// Makes a template of these files.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn make_template_of(
+        &self,
+        options: &TemplateOptions,
+        kernel: &Checked,
+        initramfs: &Checked,
+    ) -> Result<Value> {
         let body = json!({
             "name": options.name,
             "disk": options.disk.as_ref().map(|(disk, format)| file_of(disk, *format)),
             "boot": {
-                "kernel": file_of(&image.kernel, DiskFormat::Raw),
-                "initramfs": file_of(&image.initramfs, DiskFormat::Raw),
+                "kernel": file_of(kernel, DiskFormat::Raw),
+                "initramfs": file_of(initramfs, DiskFormat::Raw),
                 "cmdline": "console=ttyS0 quiet",
             },
         });
