@@ -24,7 +24,7 @@ pub struct Cli {
     #[command(flatten)]
     pub connection: Connection,
     /// How answers are printed.
-    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(long, short, global = true, help_heading = COMMON, value_enum, default_value_t = Format::Table)]
     pub output: Format,
     #[command(subcommand)]
     pub noun: Noun,
@@ -40,20 +40,23 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 token, 5 unreachable, 6 conflict, 7 invalid request.";
 
+/// The heading of what every command takes: its own options stand before, unmixed.
+const COMMON: &str = "Common options";
+
 /// Which cluster, and who asks.
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
     /// The API's address [default: https://127.0.0.1:8090, or the file's].
-    #[arg(long, global = true, env = "NOVACTL_SERVER")]
+    #[arg(long, global = true, help_heading = COMMON, env = "NOVACTL_SERVER")]
     pub server: Option<String>,
     /// SHA-256 of the cluster's CA certificate.
-    #[arg(long, global = true, env = "NOVACTL_CA_FINGERPRINT")]
+    #[arg(long, global = true, help_heading = COMMON, env = "NOVACTL_CA_FINGERPRINT")]
     pub ca_fingerprint: Option<String>,
     /// An API token.
-    #[arg(long, global = true, env = "NOVACTL_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = COMMON, env = "NOVACTL_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// The file with the above [default: ~/.config/novacron/novactl.toml].
-    #[arg(long, global = true, env = "NOVACTL_CONFIG")]
+    #[arg(long, global = true, help_heading = COMMON, env = "NOVACTL_CONFIG")]
     pub config: Option<PathBuf>,
 }
 
