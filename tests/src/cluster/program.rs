@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::lab::{Node, Process};
 
 /// How long a program may take to stop when asked to.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// A program and, while it runs, its process.
 pub struct Program {

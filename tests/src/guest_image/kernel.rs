@@ -61,10 +61,14 @@ impl Kernel {
 fn download(cache: &Path, unpacked: &Path) -> Result<()> {
     let packages = cache.join("packages");
     fs::create_dir_all(&packages)?;
-    let package = newest_package()?;
-    // Root's download is otherwise handed to a user who cannot enter this folder, and apt warns about it.
-    let mut fetch = Command::new("apt-get");
-    run(fetch.args(["-q", "-o", "APT::Sandbox::User=root", "download", &package]).current_dir(&packages))?;
+    let package = match fetch_newest(&packages) {
+        Ok(package) => package,
+        // The machine's lists may be missing, or so old that the version they name is gone.
+        Err(_) => {
+            run(Command::new("apt-get").args(["-q", "update"]))?;
+            fetch_newest(&packages)?
+        }
+    };
     let mut files = fs::read_dir(&packages)?.flatten().map(|entry| entry.path());
     let file =
         files.find(|path| path.to_string_lossy().contains(&package)).context("apt-get left no package")?;
@@ -74,20 +78,15 @@ fn download(cache: &Path, unpacked: &Path) -> Result<()> {
     fs::rename(half, unpacked).context("keeping the unpacked kernel")
 }
 
-fn newest_package() -> Result<String> {
-    if let Some(package) = depends_on()? {
-        return Ok(package);
-    }
-    run(Command::new("apt-get").args(["-q", "update"]))?;
-    depends_on()?.with_context(|| format!("apt knows no {META_PACKAGE}"))
-}
-
-fn depends_on() -> Result<Option<String>> {
-    let Ok(listing) = run(Command::new("apt-cache").args(["depends", META_PACKAGE])) else {
-        return Ok(None);
-    };
+/// Downloads the package that the machine's lists call the newest, and returns its name.
+fn fetch_newest(to: &Path) -> Result<String> {
+    let listing = run(Command::new("apt-cache").args(["depends", META_PACKAGE]))?;
     let depends = listing.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image"));
-    Ok(depends.map(|rest| format!("linux-image{rest}")))
+    let package = format!("linux-image{}", depends.with_context(|| format!("apt knows no {META_PACKAGE}"))?);
+    // Root's download is otherwise handed to a user who cannot enter this folder, and apt warns about it.
+    let mut fetch = Command::new("apt-get");
+    run(fetch.args(["-q", "-o", "APT::Sandbox::User=root", "download", &package]).current_dir(to))?;
+    Ok(package)
 }
 
 fn collect_modules(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {

@@ -11,7 +11,7 @@ use super::node::Node;
 use super::process::Process;
 
 /// How long libvirtd may take to answer. It probes QEMU's abilities on its first start.
-const LIBVIRTD_LIMIT: Duration = Duration::from_secs(30);
+const LIBVIRTD_LIMIT: Duration = Duration::from_secs(120);
 
 /// Whom QEMU runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

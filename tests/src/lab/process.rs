@@ -104,7 +104,7 @@ impl Process {
     /// # Errors
     /// When it had ended before, or does not end.
     pub fn kill9(&self) -> Result<()> {
-        const LIMIT: Duration = Duration::from_secs(10);
+        const LIMIT: Duration = Duration::from_secs(60);
         self.kill(Signal::SIGKILL)?;
         self.wait_for(LIMIT).map(|_| ()).with_context(|| format!("process {} survived SIGKILL", self.pid))
     }

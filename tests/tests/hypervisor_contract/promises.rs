@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 type Console = Pin<Box<dyn ConsoleStream>>;
 
 const NONE: Duration = Duration::ZERO;
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(90);
 /// How often a guest that may still be booting is spoken to.
 const REPEAT: Duration = Duration::from_millis(500);
 

@@ -12,7 +12,7 @@ use novacron_tests::lab::{Host, Lab};
 use novacron_tests::serial::Recorder;
 
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
-pub const BOOT_LIMIT: Duration = Duration::from_secs(90);
+pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
 pub fn make_bridge(host: &Host) -> Result<()> {
     for words in [

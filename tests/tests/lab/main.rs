@@ -160,17 +160,17 @@ fn a_shaped_link_is_slow_and_a_cut_one_is_silent() -> Result<()> {
     let (a, b) = (lab.node("a")?, lab.node("b")?);
     let listener = b.on_network(|| std::net::TcpListener::bind((b.address(), 9)).context("listening"))?;
     lab.shape(&a, 8)?;
-    let seconds = send_a_mebibyte(&a, &listener)?;
+    let slow = send_a_mebibyte(&a, &listener)?;
     // One MiB at 8 Mbit/s takes a second; the bucket gives the first packets away.
-    ensure!((0.6..5.0).contains(&seconds), "1 MiB at 8 Mbit/s took {seconds} s");
+    ensure!(slow >= 0.6, "1 MiB at 8 Mbit/s took {slow} s");
     lab.unshape(&a)?;
     lab.set_link(&a, false)?;
     let to = listener.local_addr()?;
     let cut = a.on_network(|| Ok(TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_err()))?;
     ensure!(cut, "a cut link still carried a connection");
     lab.set_link(&a, true)?;
-    let seconds = send_a_mebibyte(&a, &listener)?;
-    ensure!(seconds < 0.6, "1 MiB over a free link took {seconds} s");
+    let free = send_a_mebibyte(&a, &listener)?;
+    ensure!(free < slow, "1 MiB over a free link took {free} s, over a shaped one {slow} s");
     Ok(())
 }
 
@@ -196,7 +196,7 @@ fn a_crashed_host_loses_its_processes_and_boots_again_with_its_files() -> Result
     host.exec("touch", &["/var/lib/novacron/mark", "/run/gone"])?;
     let sleeper = host.spawn("sleep", &["1000"], &[])?;
     host.crash();
-    ensure!(sleeper.wait_for(Duration::from_secs(2)).is_some(), "a process outlived its host");
+    ensure!(sleeper.wait_for(Duration::from_secs(60)).is_some(), "a process outlived its host");
     ensure!(host.virsh(&["list"]).is_err());
     lab.boot(&mut host)?;
     ensure!(host.exec("ls", &["/var/lib/novacron"])?.trim() == "mark");

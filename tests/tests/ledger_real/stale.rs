@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 const CUT: Step = Step { fault: Fault::CutFollower(Way::Both), hold: Duration::ZERO, pick: 0 };
-const HEAL_LIMIT: Duration = Duration::from_secs(40);
+const HEAL_LIMIT: Duration = Duration::from_secs(120);
 const WRITTEN: u64 = 77;
 
 /// One register and what was done to it.

@@ -23,7 +23,7 @@ const NOOPS: usize = 55;
 const COMMANDS: usize = 5;
 const LOAD: Load = Load { registers: 6, clients: 5, pause: Duration::from_millis(60) };
 /// How long the cluster may take to be well again after a fault: a generous multiple of an election.
-const HEAL_LIMIT: Duration = Duration::from_secs(40);
+const HEAL_LIMIT: Duration = Duration::from_secs(120);
 /// How long attempts under way may take to be done after the schedule has ended.
 const SETTLE_LIMIT: Duration = Duration::from_secs(300);
 /// Faults between two harvests: the ledger keeps a thousand fires of a job.

