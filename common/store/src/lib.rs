@@ -2,7 +2,7 @@
 //!
 //! What sled 0.34 does not do by itself is done here, once:
 //! * its `flush` calls `sync_file_range`, which is no promise about a power cut (sync_file_range(2)), so
-//!   [`Store::sync`] adds an `fdatasync` of the same file;
+//!   [`Store::sync`] adds an `fdatasync` of the same file (`file`, which also says why that is quick);
 //! * what is longer than a quarter of a segment goes to files that it never syncs, so values longer than
 //!   [`VALUE_MAX`] are refused and segments are long enough for a leaf full of such values;
 //! * damage is noticed when a value is read: each carries a CRC-32.
@@ -12,6 +12,7 @@
 //! A [`Store`] can also stand on a simulated [`Disk`], for the simulation in `tests/sim`.
 
 mod error;
+mod file;
 mod simulated;
 mod tree;
 
@@ -19,6 +20,7 @@ pub use error::StoreError;
 pub use simulated::Disk;
 pub use tree::{Batch, Row, Tree};
 
+use file::DbFile;
 use std::{
     fs::{File, TryLockError},
     path::Path,
@@ -41,7 +43,7 @@ pub struct Store(Backend);
 
 #[derive(Debug, Clone)]
 enum Backend {
-    Sled { db: sled::Db, file: Arc<File> },
+    Sled { db: sled::Db, file: Arc<DbFile> },
     Simulated(simulated::Hold),
 }
 
@@ -75,8 +77,7 @@ impl Store {
             .segment_size(SEGMENT_BYTES)
             .open()
             .map_err(|cause| StoreError::Engine { doing: doing(), cause })?;
-        let file =
-            File::open(folder.join("db")).map_err(|cause| StoreError::File { doing: doing(), cause })?;
+        let file = DbFile::open(folder).map_err(|cause| StoreError::File { doing: doing(), cause })?;
         Ok(Self(Backend::Sled { db, file: Arc::new(file) }))
     }
 
@@ -126,7 +127,7 @@ impl Store {
         match &self.0 {
             Backend::Sled { db, file } => {
                 db.flush().map_err(|cause| StoreError::Engine { doing: "flush the store".into(), cause })?;
-                file.sync_data().map_err(|cause| StoreError::File { doing: "sync the store".into(), cause })
+                file.sync().map_err(|cause| StoreError::File { doing: "sync the store".into(), cause })
             }
             Backend::Simulated(hold) => hold.sync(),
         }
