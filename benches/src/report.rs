@@ -65,6 +65,19 @@ impl Row {
         Self::beside(name, unit, ours, ("-", ours), None)
     }
 
+    /// Whether the goal was reached, and by how much it was missed.
+    fn verdict(&self) -> String {
+        let bound = self.goal.trim_start_matches(['<', '>', '=']).parse::<f64>();
+        match (self.holds, bound) {
+            (true, _) => format!("reached ({:.2}, goal {})", self.ratio, self.goal),
+            (false, Ok(bound)) if bound > 0.0 => {
+                let off = (self.ratio / bound - 1.0).abs() * 100.0;
+                format!("MISSED by {off:.0} % ({:.2}, goal {})", self.ratio, self.goal)
+            }
+            (false, _) => format!("MISSED ({:.2}, goal {})", self.ratio, self.goal),
+        }
+    }
+
     /// A count that must be 0: the ratio is the count itself.
     pub fn none_of(name: &str, ours: f64) -> Self {
         let row = Self::beside(name, "", ours, ("goal", 0.0), None);
@@ -89,6 +102,9 @@ pub fn publish(bench: &str, rows: &[Row]) -> Result<()> {
             "{name:52} {ours:>9.2} {unit:3} {peer:>9.2} {unit:3}  {peer_name:14} {ratio:>7.2} {goal:>8}  {holds}"
         );
     }
+    for row in rows.iter().filter(|row| row.goal != "-") {
+        println!("{}: {}", row.name, row.verdict());
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let folder = target.join("bench");
     std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
@@ -97,4 +113,19 @@ pub fn publish(bench: &str, rows: &[Row]) -> Result<()> {
         .with_context(|| format!("could not write {}", path.display()))?;
     println!("written to {}", path.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_goal_says_by_how_much() {
+        let rate = Row::more_than("rate", "/s", 120.0, ("peer", 100.0), Some(1.5));
+        assert_eq!((rate.holds, rate.verdict().as_str()), (false, "MISSED by 20 % (1.20, goal >=1.5)"));
+        let p50 = Row::beside("p50", "ms", 3.0, ("peer", 2.0), Some(1.0));
+        assert_eq!(p50.verdict(), "MISSED by 50 % (1.50, goal <=1)");
+        assert_eq!(Row::none_of("lost", 2.0).verdict(), "MISSED (2.00, goal <=0)");
+        assert_eq!(Row::none_of("lost", 0.0).verdict(), "reached (0.00, goal <=0)");
+    }
 }

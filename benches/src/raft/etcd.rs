@@ -1,6 +1,6 @@
 //! Three etcd members as Debian packages them, with default settings (each write is synced before it is acknowledged).
 
-use super::order;
+use super::{from, order};
 use crate::load::{self, Report, Target};
 use anyhow::{Context, Result, ensure};
 use novacron_tests::{
@@ -100,7 +100,9 @@ impl Etcd {
     /// Drives it with the same client process as ours.
     pub fn run(&self, reach: &Reach, clients: usize, run: &str) -> Result<Report> {
         let url = |node: &Node| format!("{}://{}:{CLIENT_PORT}", self.tls.scheme(), node.address());
-        let mut order = order(Target::Etcd, self.nodes.iter().map(url).collect(), clients, run);
+        let leader = self.leader()?;
+        let servers = from(self.nodes.iter().map(url).collect(), leader);
+        let mut order = order(Target::Etcd, servers, clients, run);
         match self.tls {
             Tls::On => {
                 order.ca = Some(self.ca.iter().map(|byte| format!("{byte:02x}")).collect());
@@ -109,19 +111,20 @@ impl Etcd {
             // As ours: on the leader's own node, over its loopback.
             Tls::Off => {
                 order.servers = vec![format!("http://127.0.0.1:{CLIENT_PORT}")];
-                load::run(self.leader()?, &order)
+                load::run(&self.nodes[leader], &order)
             }
         }
     }
 
-    fn leader(&self) -> Result<&Node> {
-        for node in &self.nodes {
-            let endpoint = format!("--endpoints=http://127.0.0.1:{CLIENT_PORT}");
-            let said =
-                node.exec("/usr/bin/env", &["ETCDCTL_API=3", "etcdctl", &endpoint, "endpoint", "status"])?;
+    /// Which member leads.
+    fn leader(&self) -> Result<usize> {
+        let endpoint = format!("--endpoints={}://127.0.0.1:{CLIENT_PORT}", self.tls.scheme());
+        let ca = "--cacert=/etc/novacron/ca.pem";
+        for (number, node) in self.nodes.iter().enumerate() {
+            let words = ["ETCDCTL_API=3", "etcdctl", &endpoint, ca, "endpoint", "status"];
             // endpoint, id, version, size, is leader, …
-            if said.split(", ").nth(4) == Some("true") {
-                return Ok(node);
+            if node.exec("/usr/bin/env", &words)?.split(", ").nth(4) == Some("true") {
+                return Ok(number);
             }
         }
         anyhow::bail!("no member of etcd leads")
