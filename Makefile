@@ -46,7 +46,7 @@ demo: deps build-release ## two hosts, a cron job and a live migration there and
 test: deps build ## all tests: plain tier, and as root the real-hypervisor tier (FILTER='nextest expression')
 	$(call say,test: plain tier everywhere - hypervisor tier as root - in CI a skip is a failure)
 	@status=0
-	$(if $(FILTER),,$(MAKE) planted || status=$$?)
+	$(if $(FILTER),,make planted || status=$$?)
 	rm -f "$(OUT)/nextest/default/junit.xml"
 	cargo nextest run --locked --workspace $(if $(FILTER),-E '$(FILTER)',) || status=$$?
 	cargo test --locked --workspace --doc --quiet || status=$$?
