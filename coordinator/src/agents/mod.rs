@@ -69,10 +69,9 @@ impl Agents {
         }))
     }
 
-    /// Keeps the directory current, and ends the sessions when this coordinator stops leading. Runs until `stop`.
+    /// Keeps the directory current, until `stop`.
     pub async fn keep(self, place: Option<GossipPlace>, stop: CancellationToken) {
         let mut committed = self.0.ledger.committed();
-        let mut leadership = self.0.ledger.leadership();
         if let Some(place) = place {
             tokio::spawn(self.clone().gossip(place, stop.clone()));
         }
@@ -84,11 +83,6 @@ impl Agents {
                 biased;
                 () = stop.cancelled() => return,
                 alive = directory::changed(&mut committed) => if !alive { return },
-                Ok(()) = leadership.changed() => {
-                    if !leadership.borrow_and_update().is_leader() {
-                        self.0.sessions.close_all("this coordinator does not lead any more");
-                    }
-                }
             }
         }
     }

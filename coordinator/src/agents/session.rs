@@ -65,6 +65,12 @@ impl Agents {
                 tracing::debug!(%host, reason, "the session's link closed");
                 Ok(())
             }
+            // Also if that happened between the hello's commit and here: a session with a follower would keep the
+            // agent from the leader, for whom the host is silent, for as long as the link lives.
+            () = deposed(self.0.ledger.leadership()) => {
+                link.close("this coordinator does not lead any more");
+                Ok(())
+            }
         }
     }
 
@@ -87,6 +93,12 @@ impl Agents {
             }
         }
     }
+}
+
+/// Ready once this coordinator does not lead.
+async fn deposed(mut leadership: watch::Receiver<Leadership>) {
+    // Without a sender the ledger has stopped, and leads no more either.
+    let _ = leadership.wait_for(|now| !now.is_leader()).await;
 }
 
 /// Takes the session off the list however it ends: with the link, this task is simply dropped.

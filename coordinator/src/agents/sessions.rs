@@ -77,17 +77,6 @@ impl Sessions {
         }
     }
 
-    /// Ends every session: this coordinator leads no more.
-    pub fn close_all(&self, reason: &str) {
-        let open = std::mem::take(&mut self.lock().open);
-        for session in open.values() {
-            session.link.close(reason);
-        }
-        if !open.is_empty() {
-            self.changed();
-        }
-    }
-
     /// The link of a host's session.
     pub fn link(&self, host: HostId) -> Option<Link> {
         self.lock().open.get(&host).map(|open| open.link.clone())

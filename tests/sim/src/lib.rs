@@ -11,7 +11,7 @@
 //! * [`history`] is what clients saw, [`checks`] what must be true of it;
 //! * [`run`] puts them together: a seed in, a verdict out; [`seeds`] does so with many.
 //!
-//! `make test` runs 50 seeds, `make soak SEEDS=n` 40 times n. A seed that fails prints what to replay it with:
+//! `make test` runs 200 seeds, `make soak SEEDS=n` 40 times n. A seed that fails prints what to replay it with:
 //! `NOVACRON_SEED=17 cargo nextest run -p novacron-sim every_seed`.
 //!
 //! `make planted` (part of `make test`) builds our crates with the feature `planted` and lets the shipped code make
