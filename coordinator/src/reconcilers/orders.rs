@@ -16,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-/// Pause after a host could not be asked, before anything else is tried with it.
-const FAILED_PAUSE: Duration = Duration::from_millis(500);
+/// Pause after a host could not be asked or has put an order off, before anything else is tried with it.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What was sent in which session; a new session is told everything again.
 pub type Sent = Arc<Mutex<HashMap<(AttemptKey, Kind), SessionNumber>>>;
@@ -42,6 +42,16 @@ pub struct Errand {
     start: Option<Box<AttemptStart>>,
     kind: Kind,
     session: SessionNumber,
+}
+
+/// What became of an order.
+enum Told {
+    /// The host has it, or has said for good that it will not do it.
+    Done,
+    /// The host cannot do it yet: it is to be told again.
+    NotYet,
+    /// The host cannot be asked now.
+    Unreachable,
 }
 
 /// What hosts with a session have not been told in it.
@@ -86,14 +96,21 @@ fn wanted(world: &World, state: &State) -> Vec<(HostId, Errand)> {
 pub fn run(world: &World, lanes: &mut Lanes<HostId>, sent: &Sent, host: HostId, errands: Vec<Errand>) {
     let (world, sent) = (world.clone(), sent.clone());
     lanes.start(host, async move {
+        let mut put_off = false;
         for errand in errands {
             let key = (errand.attempt, errand.kind);
             let session = errand.session;
-            if tell(&world, host, errand).await.is_none() {
-                novacron_runtime::time::sleep(FAILED_PAUSE).await;
-                return;
+            match tell(&world, host, errand).await {
+                Told::Done => drop(lock(&sent).insert(key, session)),
+                Told::NotYet => put_off = true,
+                Told::Unreachable => {
+                    put_off = true;
+                    break;
+                }
             }
-            lock(&sent).insert(key, session);
+        }
+        if put_off {
+            novacron_runtime::time::sleep(PAUSE).await;
         }
     });
 }
@@ -102,8 +119,7 @@ fn lock(sent: &Sent) -> MutexGuard<'_, HashMap<(AttemptKey, Kind), SessionNumber
     sent.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `None` if the host cannot be asked now.
-async fn tell(world: &World, host: HostId, errand: Errand) -> Option<()> {
+async fn tell(world: &World, host: HostId, errand: Errand) -> Told {
     let (attempt, epoch, kind) = (errand.attempt, errand.epoch, errand.kind);
     let command = match errand.start {
         Some(start) => AgentCommand::StartAttempt(*start),
@@ -112,17 +128,25 @@ async fn tell(world: &World, host: HostId, errand: Errand) -> Option<()> {
     match world.agents.call(host, &command).await {
         Ok(AgentReply::Denied(denial)) => {
             tracing::warn!(%attempt, %host, %denial, ?kind, "the agent refused an attempt");
-            if let Some(told) = what_it_means(kind, attempt, epoch, &denial) {
-                world.ledger.propose(told).await.ok()?;
+            if is_put_off(kind, &denial) {
+                return Told::NotYet;
             }
-            Some(())
+            let Some(news) = what_it_means(kind, attempt, epoch, &denial) else { return Told::Done };
+            let committed = world.ledger.propose(news).await;
+            if committed.is_ok() { Told::Done } else { Told::Unreachable }
         }
-        Ok(_) => Some(()),
+        Ok(_) => Told::Done,
         Err(error) => {
             tracing::debug!(%attempt, %host, %error, "could not send an attempt");
-            None
+            Told::Unreachable
         }
     }
+}
+
+/// Whether the host will take the same order later: an earlier attempt of the fire, which was declared over while the
+/// host was out of sight, still lives there, and ends by itself when its lease does.
+fn is_put_off(kind: Kind, denial: &Denial) -> bool {
+    kind == Kind::Start && denial.code == DenialCode::Conflict
 }
 
 /// What is known of an attempt whose host refused an order.
@@ -145,8 +169,8 @@ fn what_it_means(kind: Kind, attempt: AttemptKey, epoch: Epoch, denial: &Denial)
     }
 }
 
-/// Whether the host will never run it. A stale epoch or a conflict means that the host knows more than we: its
-/// own report says how it ended.
+/// Whether the host will never run it. A stale epoch means that the host knows more than we: its own report says how
+/// it ended.
 fn is_final(denial: &Denial) -> bool {
     match denial.code {
         DenialCode::NoRoom
