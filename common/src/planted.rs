@@ -18,8 +18,6 @@ pub enum Mistake {
     RowsForgotten,
     /// The state on disk says that it is one entry further than it is.
     AppliedTooFar,
-    /// Entries that are not committed are taken for it after a restart.
-    CommittedTooFar,
     /// The state machine reads its own clock.
     ClockInApply,
     /// A read does not ask a quorum whether it is current.
@@ -32,6 +30,9 @@ pub enum Mistake {
     UnknownToldAsRefused,
     /// Ticks that were passed over are not counted.
     MissedSilently,
+    /// A new leader begins before it has applied what the one before it committed, and nobody looks whether a tick
+    /// was dealt with.
+    FiredAgainByNextLeader,
     /// The next tick is looked for a second too late.
     TickSkipped,
     /// The end of an earlier attempt ends the present one.
@@ -67,13 +68,13 @@ impl Mistake {
         Self::SnapshotSkipsRows,
         Self::RowsForgotten,
         Self::AppliedTooFar,
-        Self::CommittedTooFar,
         Self::ClockInApply,
         Self::ReadWithoutIndex,
         Self::ReadIndexWithoutQuorum,
         Self::ReadBeforeApplied,
         Self::UnknownToldAsRefused,
         Self::MissedSilently,
+        Self::FiredAgainByNextLeader,
         Self::TickSkipped,
         Self::StaleReportAccepted,
         Self::RetriedWhileAlive,

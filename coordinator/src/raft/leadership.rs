@@ -7,7 +7,10 @@ use super::{
     settings,
     types::{Member, NodeId, Raft},
 };
-use novacron_common::wire::CoordinatorAddress;
+use novacron_common::{
+    planted::{self, Mistake},
+    wire::CoordinatorAddress,
+};
 use openraft::{RaftMetrics, ServerState};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -82,7 +85,7 @@ async fn lead(raft: &Raft, publish: &watch::Sender<Leadership>, term: u64) {
     }
     // Not yet, and no longer for a former term.
     set(publish, Leadership::Follower { leader: None });
-    if barrier(raft, term).await {
+    if planted::is(Mistake::FiredAgainByNextLeader) || barrier(raft, term).await {
         tracing::info!(term, "this coordinator leads");
         set(publish, leads);
     }

@@ -51,9 +51,9 @@ const REPORT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an attempt takes, milliseconds.
 const WORK_MS: (u64, u64) = (5, 3000);
 /// Some take so long that their lease runs out first, should it not be renewed.
-const LONG_WORK_MS: (u64, u64) = (10_000, 18_000);
+const LONG_WORK_MS: (u64, u64) = (12_000, 28_000);
 /// Of these, per cent.
-const LONG: u64 = 15;
+const LONG: u64 = 30;
 /// How late a supervisor may be that kills its attempt for want of a lease, milliseconds: see
 /// `JobsConfig::lease_over`.
 const KILLED_AFTER_MS: u64 = 1500;

@@ -33,6 +33,7 @@ enum Fault {
     PauseAgent,
     CrashAll,
     LeaderAlone,
+    HostAlone,
 }
 
 /// How often each is chosen.
@@ -55,9 +56,16 @@ const MIX: &[(Fault, u64)] = &[
     (Fault::PauseAgent, 2),
     (Fault::CrashAll, 2),
     (Fault::LeaderAlone, 2),
+    (Fault::HostAlone, 1),
 ];
 /// How long a new leader is waited for.
 const ELECTION: Duration = Duration::from_secs(3);
+/// How long a host is out of sight: QUIC's idle time-out, the grace of hosts, and a while with what is tried elsewhere.
+const OUT_OF_SIGHT: Duration = Duration::from_secs(16);
+/// How long a new leader may need until it takes proposals.
+const SETTLED: Duration = Duration::from_millis(600);
+/// How long a leader that is cut off takes proposals: its lease.
+const ALONE: Duration = Duration::from_millis(400);
 
 /// Runs the cluster for `duration` while things go wrong, then makes everything right.
 pub fn storm(cluster: &mut Cluster, rng: &mut Rng, duration: Duration) {
@@ -102,12 +110,8 @@ fn strike(cluster: &mut Cluster, rng: &mut Rng) {
         Fault::PowerCut => host(cluster, rng).lose_power(),
         Fault::StartAgents => cluster.start_hosts(),
         Fault::CutHost => {
-            let agent = cluster.machines().len() + rng.below(cluster.hosts.len() as u64) as Machine;
-            let (there, back) = (rng.percent(70), rng.percent(70));
-            for coordinator in cluster.machines() {
-                there.then(|| cluster.net.cut(agent, coordinator));
-                back.then(|| cluster.net.cut(coordinator, agent));
-            }
+            let agent = host(cluster, rng).machine();
+            cut_host(cluster, agent, (rng.percent(70), rng.percent(70)));
         }
         Fault::PauseAgent => {
             let host = host(cluster, rng);
@@ -119,7 +123,8 @@ fn strike(cluster: &mut Cluster, rng: &mut Rng) {
             cluster.machines().for_each(|machine| cluster.crash(machine));
             cluster.machines().for_each(|machine| cluster.start(machine));
         }
-        Fault::LeaderAlone => leader_alone(cluster),
+        Fault::LeaderAlone => leader_alone(cluster, rng),
+        Fault::HostAlone => host_alone(cluster, rng),
     }
 }
 
@@ -128,9 +133,9 @@ fn resume(cluster: &Cluster) {
     cluster.hosts.iter().for_each(crate::agent::Host::resume);
 }
 
-/// The leader fails. As soon as another one is elected, it is cut off, and its voters begin anew: whoever voted for
-/// it must still know.
-fn leader_alone(cluster: &mut Cluster) {
+/// The leader fails. As soon as another one is elected, or soon after, it is cut off, and its voters begin anew: whoever
+/// voted for it must still know. Then it begins anew itself, with entries that nobody else has.
+fn leader_alone(cluster: &mut Cluster, rng: &mut Rng) {
     let Some(old) = cluster.leader() else { return };
     cluster.net.mend();
     resume(cluster);
@@ -142,11 +147,35 @@ fn leader_alone(cluster: &mut Cluster) {
         waited += ELECTION / 500;
     }
     let Some(new) = cluster.leader() else { return };
+    if rng.percent(50) {
+        cluster.executor.run_for(SETTLED);
+    }
     for other in others(cluster, new) {
         cluster.net.cut(new, other);
         cluster.net.cut(other, new);
         cluster.crash(other);
         cluster.start(other);
+    }
+    cluster.executor.run_for(ALONE);
+    cluster.crash(new);
+    cluster.start(new);
+}
+
+/// A host is out of sight until the leases of its attempts are over, while the coordinators are well: what it runs may
+/// be tried elsewhere then.
+fn host_alone(cluster: &mut Cluster, rng: &mut Rng) {
+    cluster.net.mend();
+    resume(cluster);
+    cluster.machines().for_each(|machine| cluster.start(machine));
+    cluster.start_hosts();
+    cut_host(cluster, host(cluster, rng).machine(), (true, true));
+    cluster.executor.run_for(OUT_OF_SIGHT);
+}
+
+fn cut_host(cluster: &Cluster, agent: Machine, (there, back): (bool, bool)) {
+    for coordinator in cluster.machines() {
+        there.then(|| cluster.net.cut(agent, coordinator));
+        back.then(|| cluster.net.cut(coordinator, agent));
     }
 }
 

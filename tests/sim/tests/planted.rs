@@ -7,14 +7,25 @@ use novacron_sim::{run::run_with, seeds};
 /// Seeds within which a mistake must show.
 const SEEDS: u64 = 50;
 
-/// The first seed that fails, and what its checkers say first.
+/// The first seed that fails, and what its checkers say of it: that the cluster did not heal is said before the rest,
+/// and says least.
 fn caught(mistake: Mistake) -> Option<(u64, String)> {
-    (1..=SEEDS).find_map(|seed| Some((seed, run_with(seed, Some(mistake)).faults.into_iter().next()?)))
+    (1..=SEEDS)
+        .find_map(|seed| Some((seed, run_with(seed, Some(mistake)).faults.into_iter().take(2).next_back()?)))
+}
+
+/// All, or the one that `NOVACRON_MISTAKE` names.
+fn chosen() -> Vec<Mistake> {
+    let only = std::env::var("NOVACRON_MISTAKE").ok();
+    let chosen = |mistake: &Mistake| only.as_ref().is_none_or(|only| *only == format!("{mistake:?}"));
+    let chosen: Vec<_> = Mistake::ALL.into_iter().filter(chosen).collect();
+    assert!(!chosen.is_empty(), "NOVACRON_MISTAKE is none of {:?}", Mistake::ALL);
+    chosen
 }
 
 #[test]
 fn every_planted_mistake_is_caught() {
-    let missed: Vec<Mistake> = seeds::parallel(&Mistake::ALL, |mistake| match caught(*mistake) {
+    let missed: Vec<Mistake> = seeds::parallel(&chosen(), |mistake| match caught(*mistake) {
         Some((seed, fault)) => {
             println!("{mistake:?}: seed {seed}: {fault}");
             None
