@@ -12,6 +12,8 @@ use novacron_tests::lab::{Host, Lab};
 use novacron_tests::serial::Recorder;
 
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
+/// Where QEMU reads its files, as the host sees it.
+const IMAGES: &str = "/var/lib/libvirt/images";
 pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
 pub fn make_bridge(host: &Host) -> Result<()> {
@@ -26,7 +28,7 @@ pub fn make_bridge(host: &Host) -> Result<()> {
 }
 
 /// A guest on emulated hardware, defined by hand: the lab must not depend on the product that it tests.
-pub fn domain_xml(image: &GuestImage, disk: Option<&str>) -> String {
+pub fn domain_xml(disk: Option<&str>) -> String {
     let settings = "nova.mb=16 nova.rate=2 nova.tick=50";
     let cmdline =
         format!("console=ttyS0 quiet {settings} nova.disk={} nova.addr={GUEST}/24", u8::from(disk.is_some()));
@@ -38,14 +40,29 @@ pub fn domain_xml(image: &GuestImage, disk: Option<&str>) -> String {
     });
     format!(
         "<domain type='qemu'><name>lab</name><memory unit='MiB'>160</memory><vcpu>1</vcpu>\
-         <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd>\
-         <cmdline>{cmdline}</cmdline></os><features><acpi/></features><on_reboot>destroy</on_reboot><devices>\
+         <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{IMAGES}/vmlinuz</kernel>\
+         <initrd>{IMAGES}/initramfs</initrd><cmdline>{cmdline}</cmdline></os><features><acpi/></features><on_reboot>destroy</on_reboot><devices>\
          {disk}<interface type='bridge'><source bridge='novabr0'/><model type='virtio'/></interface>\
          <serial type='pty'><log file='/var/log/libvirt/lab-serial.log' append='on'/></serial>\
          <memballoon model='none'/></devices></domain>",
-        kernel = image.kernel.path.display(),
-        initrd = image.initramfs.path.display(),
     )
+}
+
+/// Puts the kernel and its initramfs where QEMU reads them on this host. They were made below the clone, and a clone in
+/// root's home is closed to `libvirt-qemu`.
+pub fn give_kernel(host: &Host) -> Result<()> {
+    let image = GuestImage::build()?;
+    let folder = images(host)?;
+    fs::copy(&image.kernel.path, folder.join("vmlinuz"))?;
+    fs::copy(&image.initramfs.path, folder.join("initramfs"))?;
+    Ok(())
+}
+
+/// The host's [`IMAGES`], on the machine.
+fn images(host: &Host) -> Result<PathBuf> {
+    let folder = host.dir().join("lib-libvirt/images");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 /// Where a host keeps the guest's console, on the machine.
@@ -55,10 +72,9 @@ pub fn console_of(host: &Host) -> PathBuf {
 
 /// Defines and starts the guest on `host`, with a disk, and follows its console.
 pub fn boot_guest(host: &Host) -> Result<Recorder> {
-    let folder = host.dir().join("lib-libvirt/images");
-    fs::create_dir_all(&folder)?;
-    GuestImage::empty_disk(&folder.join("lab.qcow2"), DiskFormat::Qcow2, 32)?;
-    let xml = domain_xml(&GuestImage::build()?, Some("/var/lib/libvirt/images/lab.qcow2"));
+    give_kernel(host)?;
+    GuestImage::empty_disk(&images(host)?.join("lab.qcow2"), DiskFormat::Qcow2, 32)?;
+    let xml = domain_xml(Some(&format!("{IMAGES}/lab.qcow2")));
     start_guest(host, &xml, Recorder::start(vec![console_of(host)]))
 }
 

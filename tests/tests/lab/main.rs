@@ -10,12 +10,14 @@ use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use novacron_tests::guest_image::GuestImage;
 use novacron_tests::lab::{Host, HostOptions, Lab, QemuUser, Watch, addr};
 use novacron_tests::require;
 use novacron_tests::serial::{Recorder, longest_silence_ms};
 
-use guest::{BOOT_LIMIT, GUEST, ask, boot_guest, connect, console_of, domain_xml, make_bridge, start_guest};
+use guest::{
+    BOOT_LIMIT, GUEST, ask, boot_guest, connect, console_of, domain_xml, give_kernel, make_bridge,
+    start_guest,
+};
 use traces::Traces;
 
 fn is_off(host: &Host) -> bool {
@@ -102,7 +104,9 @@ fn a_guest_moved_by_libvirt_alone_is_continuous_and_its_memory_is_seen_on_the_wi
     make_bridge(&h1)?;
     make_bridge(&h2)?;
     let recorder = Recorder::start(vec![console_of(&h1), console_of(&h2)]);
-    let recorder = start_guest(&h1, &domain_xml(&GuestImage::build()?, None), recorder)?;
+    give_kernel(&h1)?;
+    give_kernel(&h2)?;
+    let recorder = start_guest(&h1, &domain_xml(None), recorder)?;
     recorder.wait_for_ticks(20, BOOT_LIMIT)?;
     let mut stream = BufReader::new(connect(&lab)?);
     ensure!(ask(&mut stream, "before")? == "1 before");
