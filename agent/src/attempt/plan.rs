@@ -199,7 +199,9 @@ fn with_ours(given: &[(String, String)], ours: Vec<(String, String)>) -> Vec<(St
     let is_ours = |name: &str| ours.iter().any(|(known, _)| known == name);
     let theirs = given.iter().filter(|(name, _)| !is_ours(name)).cloned();
     let path = (!given.iter().any(|(name, _)| name == "PATH")).then(|| ("PATH".to_owned(), PATH.to_owned()));
-    path.into_iter().chain(theirs).collect::<Vec<_>>().into_iter().chain(ours).collect()
+    let mut env: Vec<_> = path.into_iter().chain(theirs).collect();
+    env.extend(ours);
+    env
 }
 
 /// What an attempt is told about itself: by the agent, and, where that says nothing, by the coordinator.

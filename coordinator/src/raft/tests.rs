@@ -1,6 +1,6 @@
 //! The ledger as one node, through its handle: concurrent proposals, restart, and SIGKILL at random moments.
 
-use super::{Leadership, Ledger, LedgerOptions, Member, settings::Compaction, store::LogStore};
+use super::{Leadership, Ledger, Member, settings::Compaction, store::LogStore};
 use novacron_common::{
     api::TokenRole,
     ids::TokenId,
@@ -25,7 +25,7 @@ const KILLS: u64 = 10;
 const WRITES_EACH_LIFE: usize = 800;
 
 async fn open(folder: &Path) -> Ledger {
-    let ledger = open_when_free(folder).await;
+    let ledger = Ledger::open_on(store_when_free(folder).await, 1, None).await.unwrap();
     // Founding twice is refused, which is what a restart does here.
     let _ = ledger.found(Member::default()).await;
     let mut leadership = ledger.leadership();
@@ -37,12 +37,11 @@ async fn open(folder: &Path) -> Ledger {
 }
 
 /// openraft's tasks let go of the files a moment after a shutdown.
-async fn open_when_free(folder: &Path) -> Ledger {
+async fn store_when_free(folder: &Path) -> Store {
     let began = Instant::now();
     loop {
-        let options = LedgerOptions { node: 1, folder: folder.to_owned(), endpoint: None };
-        match Ledger::open(options).await {
-            Ok(ledger) => return ledger,
+        match Store::open(folder) {
+            Ok(store) => return store,
             Err(error) => assert!(began.elapsed() < Duration::from_secs(60), "{error:?}"),
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -186,14 +185,7 @@ async fn write_until_killed(folder: &Path) {
 
 /// How many entries the log of a stopped node holds on disk.
 async fn kept_in(folder: &Path) -> u64 {
-    let began = Instant::now();
-    let store = loop {
-        match Store::open(folder) {
-            Ok(store) => break store,
-            Err(error) => assert!(began.elapsed() < Duration::from_secs(5), "{error:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let store = store_when_free(folder).await;
     LogStore::open(store).unwrap().try_get_log_entries(..).await.unwrap().len() as u64
 }
 

@@ -50,8 +50,8 @@ enum Told {
     Done,
     /// The host cannot do it yet: it is to be told again.
     NotYet,
-    /// The host cannot be asked now.
-    Unreachable,
+    /// The host cannot be asked now, or what it said cannot be committed.
+    Interrupted,
 }
 
 /// What hosts with a session have not been told in it.
@@ -103,7 +103,7 @@ pub fn run(world: &World, lanes: &mut Lanes<HostId>, sent: &Sent, host: HostId, 
             match tell(&world, host, errand).await {
                 Told::Done => drop(lock(&sent).insert(key, session)),
                 Told::NotYet => put_off = true,
-                Told::Unreachable => {
+                Told::Interrupted => {
                     put_off = true;
                     break;
                 }
@@ -133,12 +133,12 @@ async fn tell(world: &World, host: HostId, errand: Errand) -> Told {
             }
             let Some(news) = what_it_means(kind, attempt, epoch, &denial) else { return Told::Done };
             let committed = world.ledger.propose(news).await;
-            if committed.is_ok() { Told::Done } else { Told::Unreachable }
+            if committed.is_ok() { Told::Done } else { Told::Interrupted }
         }
         Ok(_) => Told::Done,
         Err(error) => {
             tracing::debug!(%attempt, %host, %error, "could not send an attempt");
-            Told::Unreachable
+            Told::Interrupted
         }
     }
 }
