@@ -15,7 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("novacron-store", &[]),
     ("novacron-transport", &["novacron-common", "novacron-runtime"]),
     ("novacron-core", &["novacron-common"]),
-    ("novacron-agent", &["novacron-common", "novacron-store", "novacron-transport"]),
+    ("novacron-codec", &[]),
+    ("novacron-agent", &["novacron-codec", "novacron-common", "novacron-store", "novacron-transport"]),
     (
         "novacron-coordinator",
         &["novacron-common", "novacron-core", "novacron-runtime", "novacron-store", "novacron-transport"],
@@ -33,6 +34,7 @@ const ANY_OF_OURS: &[&str] = &[
     "novacron-store",
     "novacron-transport",
     "novacron-core",
+    "novacron-codec",
     "novacron-agent",
     "novacron-coordinator",
     "novacron-guest",
@@ -42,6 +44,7 @@ const ANY_OF_OURS: &[&str] = &[
 /// What a crate must not reach, even through others: the compiler-checked wall that each of them is for.
 const NEVER_REACHES: &[(&str, &[&str])] = &[
     ("novacron-common", &["tokio", "quinn", "sled"]),
+    ("novacron-codec", &["tokio", "quinn", "sled", "rand"]),
     ("novacron-core", &["tokio", "openraft", "axum", "rand", "quinn", "sled"]),
 ];
 
@@ -68,6 +71,7 @@ const PRODUCT: &[&str] = &[
     "novacron-store",
     "novacron-transport",
     "novacron-core",
+    "novacron-codec",
     "novacron-agent",
     "novacron-coordinator",
     "novactl",

@@ -1,0 +1,268 @@
+//! QEMU's bytes in, frames out.
+
+use crate::batch::{Batch, PIECE_MAX};
+use crate::cache::{Found, Held};
+use crate::choice::{Choice, Means, Measured, Outcome, Policy};
+use crate::pack::Packer;
+use crate::parse::{Channel, Parser, Piece, Place};
+use crate::proof::{Printer, Prover, Secret, Tag};
+use crate::stats::Stats;
+use crate::wire::frame::{self, BatchHead, Kind, Open, Packing};
+use crate::wire::op::Op;
+use crate::{CACHE_DEFAULT, PAGE, Page, slots_in};
+
+/// What an encoder is made with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Shared with the decoder.
+    pub secret: Secret,
+    /// Which lane of the migration this is; no two have the same.
+    pub lane: u32,
+    /// What the kept pages may take of memory, in bytes.
+    pub cache: usize,
+    /// Who chooses the means.
+    pub policy: Policy,
+}
+
+impl Settings {
+    /// The usual ones.
+    #[must_use]
+    pub fn new(secret: Secret, lane: u32) -> Self {
+        Self { secret, lane, cache: CACHE_DEFAULT, policy: Policy::Adaptive }
+    }
+}
+
+/// The encoder of one lane.
+pub struct Encoder {
+    settings: Settings,
+    generation: u32,
+    opened: bool,
+    parser: Parser,
+    /// The beginning of a piece whose rest has not arrived.
+    arrived: Vec<u8>,
+    batch: Batch,
+    outcome: Outcome,
+    held: Held,
+    edits: Vec<u8>,
+    prover: Prover,
+    packer: Packer,
+    choice: Choice,
+    stats: Stats,
+}
+
+impl Encoder {
+    /// For a channel from its first byte.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            generation: 0,
+            opened: false,
+            parser: Parser::default(),
+            arrived: Vec::new(),
+            batch: Batch::default(),
+            outcome: Outcome::default(),
+            held: held(&settings, 0),
+            edits: Vec::new(),
+            prover: Prover::new(&settings.secret, settings.lane, 0),
+            packer: Packer::new(),
+            choice: Choice::default(),
+            stats: Stats::default(),
+            settings,
+        }
+    }
+
+    /// Takes in what QEMU wrote, and appends the frames that are full to `out`: at most as many bytes as were taken in
+    /// since the last frame, and 2 % more.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        arrived.extend(bytes);
+        let mut at = 0;
+        while let Some(piece) = self.parser.next(&arrived[at..]) {
+            let end = at + piece.length();
+            self.take_in(piece, &arrived[at..end], out);
+            at = end;
+        }
+        arrived.drain(..at);
+        self.arrived = arrived;
+    }
+
+    /// Sends what is waiting for more: to be called when QEMU pauses. What stays is a piece that is not whole yet, at
+    /// most a page and its header; QEMU never pauses in the middle of one.
+    pub fn flush(&mut self, out: &mut Vec<u8>) {
+        self.close_batch(out);
+    }
+
+    /// Sends everything, and that it was everything.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        let arrived = std::mem::take(&mut self.arrived);
+        self.take_in(Piece::Bytes(arrived.len()), &arrived, out);
+        self.close_batch(out);
+        self.open(out);
+        let length = self.stats.plain.to_le_bytes();
+        let tag = self.prover.next(&length);
+        let before = out.len();
+        frame::put(out, Kind::End, |out| {
+            out.extend(tag);
+            out.extend(length);
+        });
+        self.stats.wire += (out.len() - before) as u64;
+    }
+
+    /// Forgets every page: whoever decodes from here on holds none. What waits is sent before.
+    pub fn new_generation(&mut self, out: &mut Vec<u8>) {
+        self.close_batch(out);
+        self.generation += 1;
+        self.opened = false;
+        self.held = held(&self.settings, self.generation);
+        self.prover = Prover::new(&self.settings.secret, self.settings.lane, self.generation);
+    }
+
+    /// Takes in what the pump measured, for the choice of the means.
+    pub fn measured(&mut self, measured: Measured) {
+        self.choice.measured(measured);
+    }
+
+    /// What was sent so far.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// What the channel has turned out to be.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.parser.channel()
+    }
+
+    /// The means in use.
+    #[must_use]
+    pub fn means(&self) -> Means {
+        match self.settings.policy {
+            Policy::Fixed(means) => means,
+            Policy::Adaptive => self.choice.means(),
+        }
+    }
+
+    fn take_in(&mut self, piece: Piece, bytes: &[u8], out: &mut Vec<u8>) {
+        match (piece, self.means()) {
+            (Piece::Bytes(_), _) => self.bytes(bytes, out),
+            (Piece::ZeroRecord { .. }, Means::Off) => {
+                self.stats.zero.count(1, bytes.len());
+                self.batch.bytes(bytes);
+            }
+            (Piece::ZeroRecord { page }, _) => {
+                self.stats.zero.count(1, 0);
+                self.batch.zero_record(page, bytes);
+            }
+            (Piece::PageRecord { page, place }, means) => self.page(means, Some(page), place, bytes),
+            (Piece::Content { place }, means) => self.page(means, None, place, bytes),
+        }
+        if self.batch.is_full() {
+            self.close_batch(out);
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.stats.other_bytes += bytes.len() as u64;
+        for part in bytes.chunks(PIECE_MAX) {
+            self.batch.bytes(part);
+            if self.batch.is_full() {
+                self.close_batch(out);
+            }
+        }
+    }
+
+    /// A page, with the header of its record if that has a number.
+    fn page(&mut self, means: Means, page: Option<u64>, place: Option<Place>, record: &[u8]) {
+        let again = place.is_some_and(|place| self.held.again(place));
+        self.outcome.pages += 1;
+        self.outcome.again += u32::from(again);
+        self.stats.sent_again += u64::from(again);
+        if means == Means::Off {
+            self.stats.raw_page();
+            return self.batch.bytes(record);
+        }
+        let content: &Page = record[record.len() - PAGE..].try_into().expect("a page ends its record");
+        let op = self.op(page.is_some(), place, again, content);
+        self.batch.page(page, record, op, &self.edits);
+    }
+
+    fn op(&mut self, headed: bool, place: Option<Place>, again: bool, content: &Page) -> Op {
+        self.edits.clear();
+        if *content == [0; PAGE] {
+            self.stats.zero.count(1, 0);
+            return Op::Blank { headed, count: 1 };
+        }
+        match self.held.send(place, again, content, &mut self.edits) {
+            Found::Reference(base) => {
+                self.stats.reference.count(1, 0);
+                Op::Reference { headed, base }
+            }
+            Found::Delta(base) => {
+                self.stats.delta.count(1, self.edits.len());
+                Op::Delta { headed, base, edits: self.edits.len() as u64 }
+            }
+            Found::Keep(slot) => {
+                self.stats.raw_page();
+                Op::Keep { headed, slot }
+            }
+            Found::Literal => {
+                self.stats.raw_page();
+                Op::Pages { headed, count: 1 }
+            }
+        }
+    }
+
+    fn close_batch(&mut self, out: &mut Vec<u8>) {
+        if self.batch.plain().is_empty() {
+            return;
+        }
+        self.open(out);
+        let before = out.len();
+        let (plain, full) = (self.batch.plain().len(), self.means() == Means::Full);
+        let tag = self.prover.next(self.batch.plain());
+        if self.batch.is_bare() && !full {
+            self.outcome.blob = plain;
+            frame::put(out, Kind::Plain, |out| {
+                out.extend(tag);
+                out.extend(self.batch.plain());
+            });
+        } else {
+            self.put_batch(tag, full, out);
+        }
+        (self.outcome.plain, self.outcome.wire) = (plain, out.len() - before);
+        self.stats.plain += plain as u64;
+        self.stats.wire += (out.len() - before) as u64;
+        self.batch.clear();
+        self.choice.sent(std::mem::take(&mut self.outcome));
+    }
+
+    fn put_batch(&mut self, tag: Tag, full: bool, out: &mut Vec<u8>) {
+        let ops = self.packer.fill(&mut self.batch);
+        let packing = if full { self.packer.pack() } else { Packing::Stored };
+        let (blob, body) = (self.packer.blob(), self.packer.body(packing));
+        let head = BatchHead { tag, packing, blob, ops, plain: self.batch.plain().len() };
+        frame::put(out, Kind::Batch, |out| {
+            head.put(out);
+            out.extend(body);
+        });
+        self.outcome.blob = blob;
+        if packing == Packing::Zstd {
+            self.stats.compressed_from += blob as u64;
+            self.stats.compressed_to += body.len() as u64;
+        }
+    }
+
+    /// Opens the generation, once.
+    fn open(&mut self, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.opened, true) {
+            let before = out.len();
+            Open { generation: self.generation, slots: self.held.count() }.put(out);
+            self.stats.wire += (out.len() - before) as u64;
+        }
+    }
+}
+
+fn held(settings: &Settings, generation: u32) -> Held {
+    Held::new(slots_in(settings.cache), Printer::new(&settings.secret, settings.lane, generation))
+}

@@ -1,0 +1,7 @@
+//! The codec from outside: what comes back is what went in, as few bytes, whatever arrives in whatever pieces.
+
+mod hostile;
+mod kinds;
+mod lane;
+mod round_trip;
+mod streams;
