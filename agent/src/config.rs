@@ -17,6 +17,10 @@ use std::{
     time::Duration,
 };
 
+/// libvirt's keep-alive between the two libvirtd of a migration, as shipped: 6 × 5 s (`keepalive_interval` and
+/// `keepalive_count` in qemu.conf).
+const LIBVIRT_KEEP_ALIVE_SECONDS: u64 = 30;
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -172,11 +176,12 @@ impl Default for RawJobs {
 #[serde(deny_unknown_fields, default)]
 struct RawMigration {
     run_dir: PathBuf,
+    link_grace_seconds: u64,
 }
 
 impl Default for RawMigration {
     fn default() -> Self {
-        Self { run_dir: "/run/novacron".into() }
+        Self { run_dir: "/run/novacron".into(), link_grace_seconds: 15 }
     }
 }
 
@@ -224,6 +229,8 @@ pub struct Config {
     pub jobs_url_allow: Vec<String>,
     /// Folder for the sockets of migrations.
     pub run_dir: PathBuf,
+    /// How long a migration whose link was lost waits for it.
+    pub link_grace: Duration,
     /// `tracing` filter.
     pub log_level: String,
     /// Whether the log is JSON.
@@ -312,6 +319,16 @@ impl Config {
                 "is longer than 40 bytes: UNIX socket paths below it must stay under 108",
             );
         }
+        let grace = raw.migration.link_grace_seconds;
+        if !(1..LIBVIRT_KEEP_ALIVE_SECONDS).contains(&grace) {
+            faults.add(
+                "migration.link_grace_seconds",
+                format!(
+                    "must be 1 to {}: after {LIBVIRT_KEEP_ALIVE_SECONDS} s of silence libvirt ends a migration itself",
+                    LIBVIRT_KEEP_ALIVE_SECONDS - 1
+                ),
+            );
+        }
         let hypervisor = raw.hypervisor.enabled.then_some(HypervisorConfig {
             uri: raw.hypervisor.libvirt_uri,
             socket: raw.hypervisor.libvirt_socket,
@@ -339,6 +356,7 @@ impl Config {
             attempts_max: raw.jobs.attempts_max,
             jobs_url_allow: raw.jobs.url_allow,
             run_dir: raw.migration.run_dir,
+            link_grace: Duration::from_secs(raw.migration.link_grace_seconds),
             log_level: raw.log.level,
             log_json: raw.log.json,
         });
@@ -374,9 +392,20 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_link_is_waited_for_shorter_than_libvirt_waits() {
+        let with = |grace: &str| format!("[agent]\nquic_advertise = '10.0.0.1:8092'\n[migration]\n{grace}");
+        assert_eq!(check(&with("")).unwrap().link_grace, Duration::from_secs(15));
+        assert_eq!(check(&with("link_grace_seconds = 29")).unwrap().link_grace, Duration::from_secs(29));
+        for refused in ["link_grace_seconds = 30", "link_grace_seconds = 0"] {
+            let faults = check(&with(refused)).unwrap_err();
+            assert!(faults.to_string().contains("link_grace_seconds"), "{faults}");
+        }
+    }
+
+    #[test]
     fn every_fault_is_named() {
         let text = "[agent]\nname = 'a b'\nmetrics_listen = '0.0.0.0:9'\n[images]\nfolders = ['x']\nurl_allow = ['<>']\n\
-                    [jobs]\nurl_allow = ['a b']\nattempts_max = 0";
+                    [jobs]\nurl_allow = ['a b']\nattempts_max = 0\n[migration]\nlink_grace_seconds = 30";
         let fields: Vec<_> = check(text).unwrap_err().0.into_iter().map(|f| f.field).collect();
         let expected = [
             "agent.name",
@@ -386,6 +415,7 @@ mod tests {
             "images.url_allow",
             "jobs.url_allow",
             "jobs.attempts_max",
+            "migration.link_grace_seconds",
         ];
         assert_eq!(fields, expected);
     }

@@ -140,6 +140,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         sockets: open_sockets(&config)?,
         libvirt_socket: config.hypervisor.as_ref().map(|h| h.socket.clone()).unwrap_or_default(),
         bridge: config.bridge.clone(),
+        link_grace: config.link_grace,
         now: clock::now,
         changes,
     })

@@ -4,9 +4,12 @@
 //! further than the agents; what comes in there crosses to the other agent as lanes of one QUIC link.
 //!
 //! * [`Migrations`] owns all of it: one task a migration ([`source`], [`target`]), written down in a [`journal`];
-//! * [`lane`] carries bytes, [`filter`] judges what reaches the target's libvirtd;
+//! * [`lane`] leads bytes from socket to socket, [`link`] carries them and outlives cuts, [`filter`] judges what reaches the target's libvirtd;
 //! * [`outcome`] and [`progress`] are pure: how it ended, how far it is;
 //! * [`ports`] is what all this needs of the rest of the agent; `adapters` ties it to the real thing.
+//!
+//! A link that is cut is no failure: lanes go on from the last byte that arrived once the source has dialled again. If it
+//! stays away longer than `migration.link_grace_seconds`, the migration ends fully back.
 //!
 //! A migration ends fully there or fully back. The source says *gone* only when it has seen that its machine is gone;
 //! the target holds what arrived until the hand-over is committed. No time-out on either side lets a guest run.
@@ -15,6 +18,7 @@ mod adapters;
 pub mod filter;
 pub mod journal;
 pub mod lane;
+pub mod link;
 mod migrations;
 pub mod outcome;
 mod parts;

@@ -13,7 +13,7 @@ use novacron_common::{
     units::UnixMillis,
 };
 use novacron_transport::Endpoint;
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 /// What migrations are made with.
@@ -36,6 +36,8 @@ pub struct MigrationsParts {
     pub libvirt_socket: PathBuf,
     /// The bridge for machines that name none.
     pub bridge: String,
+    /// How long a link that was lost is waited for, before the migration ends fully back.
+    pub link_grace: Duration,
     /// The host's clock.
     pub now: fn() -> UnixMillis,
     /// Told of each change. When it is full a change is left out: who wants to be sure asks.
@@ -107,6 +109,12 @@ fn told(state: &SideState) -> String {
         SideState::Outbound(state) => match state {
             OutboundState::Unknown => "outbound: unknown".to_owned(),
             OutboundState::Connecting => "outbound: connecting".to_owned(),
+            OutboundState::Copying(progress) if progress.link_lost => {
+                "outbound: link lost, waiting".to_owned()
+            }
+            OutboundState::Copying(progress) if progress.cuts > 0 => {
+                format!("outbound: copying, resumed after {} cuts", progress.cuts)
+            }
             OutboundState::Copying(_) => "outbound: copying".to_owned(),
             OutboundState::Gone(report) => {
                 format!("outbound: gone after {} bytes", report.counts.total())

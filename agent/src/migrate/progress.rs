@@ -50,6 +50,7 @@ impl Meter {
             remaining_ms: (u128::from(self.last.remaining) * 1000)
                 .checked_div(u128::from(rate))
                 .and_then(|ms| u64::try_from(ms).ok()),
+            ..MigrationProgress::default()
         }
     }
 

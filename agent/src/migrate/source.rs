@@ -15,7 +15,8 @@ pub(super) use copy::Ending;
 
 use super::{
     journal::{OutboundMark, Record},
-    lane::source::{Opener, SourceLanes},
+    lane::source::SourceLanes,
+    link::keeper::Keeper,
     outcome::{Sight, Verdict, judge},
     parts::{MigrationsParts, Post},
     ports::{Failure, Mover},
@@ -64,7 +65,7 @@ pub(super) enum SourcePhase {
 /// How the machine travels.
 pub(super) enum Way {
     Live(SourceLanes, Option<&'static str>),
-    Cold(Opener, Option<PathBuf>),
+    Cold(Keeper, Option<PathBuf>),
 }
 
 /// One migration away from this host.
@@ -126,25 +127,26 @@ impl Departure {
     async fn make_way(&self) -> Result<Way, Failure> {
         let target = self.target.ok_or("the target's address is not known")?;
         let files = self.parts.files.prepare(self.vm(), &self.spec).await?;
-        let opener = Opener::dial(self.parts.endpoint.clone(), target, self.ticket.clone()).await?;
+        let (endpoint, grace) = (self.parts.endpoint.clone(), self.parts.link_grace);
+        let keeper = Keeper::dial(endpoint, target, self.ticket.clone(), grace).await?;
         if !self.ticket.live {
-            return Ok(Way::Cold(opener, files.disk));
+            return Ok(Way::Cold(keeper, files.disk));
         }
         let sockets = self.parts.sockets.make(self.ticket.migration)?;
-        Ok(Way::Live(SourceLanes::serve(sockets, opener)?, files.disk.map(|_| DISK_TARGET)))
+        Ok(Way::Live(SourceLanes::serve(sockets, keeper)?, files.disk.map(|_| DISK_TARGET)))
     }
 
     async fn copy(&mut self, way: Way) -> SourcePhase {
         let began = Instant::now();
         let mut ending = match &way {
             Way::Live(lanes, disk) => self.copy_live(lanes, *disk).await,
-            Way::Cold(opener, disk) => self.copy_cold(opener, disk.as_deref()).await,
+            Way::Cold(keeper, disk) => self.copy_cold(keeper, disk.as_deref()).await,
         };
         ending.begun = true;
         ending.report.copy_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match way {
-            Way::Live(lanes, _) => lanes.close().await,
-            Way::Cold(opener, _) => opener.close().await,
+            Way::Live(lanes, _) => lanes.close(),
+            Way::Cold(keeper, _) => keeper.close(),
         }
         SourcePhase::Observe(ending)
     }

@@ -167,12 +167,7 @@ impl Arrival {
                         self.show(InboundState::Receiving);
                     }
                     LaneEvent::Finished => return TargetPhase::Settle(Some(stage), "the copy is not complete".into()),
-                    LaneEvent::Over { refused: Some(refused) } => {
-                        return TargetPhase::Settle(Some(stage), format!("the control lane was refused: {refused}"));
-                    }
-                    LaneEvent::Over { refused: None } => {
-                        return TargetPhase::Settle(Some(stage), "the source ended the copy".into());
-                    }
+                    LaneEvent::Over { reason } => return TargetPhase::Settle(Some(stage), reason),
                     LaneEvent::Landed(landed) => return self.landed(stage, landed).await,
                 },
                 order = self.orders.recv() => if let Some(reason) = refuse_resume(order) {
@@ -360,7 +355,7 @@ async fn make_stage(
     } else {
         (Onward::Cold(cold::Landing::new(&files, spec)), None)
     };
-    let door = Arc::new(Door::new(ticket.clone(), onward, events_in));
+    let door = Arc::new(Door::new(ticket.clone(), onward, parts.link_grace, events_in));
     Ok(Stage { door, events, files, _sockets: sockets })
 }
 

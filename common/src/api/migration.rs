@@ -105,6 +105,9 @@ pub struct MigrationView {
     /// QEMU's own figure for the pause, milliseconds (it leaves out the hand-over).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qemu_downtime_ms: Option<u64>,
+    /// How often the link between the two hosts was lost and came back.
+    #[serde(default)]
+    pub cuts_survived: u32,
     /// Why the target was chosen, if the placement chose it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<String>,

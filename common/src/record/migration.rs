@@ -104,6 +104,10 @@ pub struct MigrationProgress {
     pub dirty_pages_per_second: u64,
     /// Estimated time to the end, milliseconds.
     pub remaining_ms: Option<u64>,
+    /// The link between the two agents is lost just now, and waited for.
+    pub link_lost: bool,
+    /// How often it was lost and came back.
+    pub cuts: u32,
 }
 
 /// Bytes by lane.
@@ -135,4 +139,6 @@ pub struct MigrationReport {
     pub qemu_downtime_ms: Option<u64>,
     /// Passes over RAM.
     pub iterations: u64,
+    /// How often the link between the two agents was lost and came back.
+    pub cuts: u32,
 }

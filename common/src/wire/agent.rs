@@ -253,35 +253,6 @@ pub enum DenialCode {
     Failed,
 }
 
-/// What flows on a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum LaneKind {
-    /// libvirt's RPC between the two libvirtd, filtered on the target.
-    Control,
-    /// QEMU's main migration channel, or a multifd or post-copy one: in order of connection.
-    Memory,
-    /// The disks' NBD connections.
-    Disk,
-}
-
-/// First frame of a lane, from the source agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LaneOpen {
-    /// The right to it.
-    pub ticket: Ticket,
-    /// What flows.
-    pub kind: LaneKind,
-}
-
-/// First frame back. After `Open` the lane is plain bytes both ways.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LaneVerdict {
-    /// Go on.
-    Open,
-    /// Not with this ticket.
-    Refused(Denial),
-}
-
 /// First frame of an `Image` stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRequest {

@@ -63,7 +63,7 @@ stream_kinds! {
     Forward = 7,
     /// Gossip between agents (and coordinators, who listen).
     Gossip = 8,
-    /// A lane of a migration: an opening frame, then plain bytes.
+    /// A lane of a migration: an opening frame, then lane frames.
     Lane = 9,
     /// An image file, from an agent that has it.
     Image = 10,

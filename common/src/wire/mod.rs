@@ -2,7 +2,8 @@
 //!
 //! A QUIC connection between two processes carries many streams. The first bytes of every stream are a
 //! [`StreamHeader`]: what the stream is for, and the version its opener speaks. Behind it come frames
-//! ([`codec`]), except on lanes and consoles, which turn into plain bytes after their opening frame.
+//! ([`codec`]), except on consoles, which turn into plain bytes after their opening frame, and on lanes,
+//! which have frames of their own.
 
 mod agent;
 pub mod backup;
@@ -10,11 +11,11 @@ pub mod codec;
 mod gossip;
 mod header;
 mod join;
+mod lane;
 
 pub use agent::{
     AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Directory,
-    ImageRequest, ImageResponse, LaneKind, LaneOpen, LaneVerdict, Lease, LeasesGranted, LogChunk, PeerHost,
-    SessionOpened,
+    ImageRequest, ImageResponse, Lease, LeasesGranted, LogChunk, PeerHost, SessionOpened,
 };
 pub use gossip::GossipFrame;
 pub use header::{
@@ -22,4 +23,7 @@ pub use header::{
 };
 pub use join::{
     BadJoinToken, CoordinatorAddress, Enrolled, JoinDenied, JoinPurpose, JoinRequest, JoinToken, RenewRequest,
+};
+pub use lane::{
+    BadLaneFrame, LANE_DATA_MAX, LANE_FRAME_BYTES, LaneFrame, LaneId, LaneKind, LaneOpen, LaneVerdict,
 };

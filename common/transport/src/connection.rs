@@ -2,6 +2,7 @@
 //! differ.
 
 use crate::simulated::{SimulatedLine, SimulatedRecv, SimulatedSend};
+use bytes::Bytes;
 use std::{
     io,
     net::SocketAddr,
@@ -87,6 +88,15 @@ impl Connection {
         }
     }
 
+    /// Whether it ended because one side wanted it so; false while it lives, too.
+    pub fn is_closed_on_purpose(&self) -> bool {
+        match self {
+            Self::Quic(quic) => quic.close_reason().is_some_and(|reason| is_on_purpose(&reason)),
+            // A simulated line says of neither end why.
+            Self::Simulated(line) => line.close_reason().is_some(),
+        }
+    }
+
     pub fn remote_address(&self) -> SocketAddr {
         match self {
             Self::Quic(quic) => quic.remote_address(),
@@ -115,6 +125,19 @@ impl Sender {
         match self {
             Self::Quic(quic) => quic.write_all(bytes).await.map_err(|e| e.to_string()),
             Self::Simulated(send) => AsyncWriteExt::write_all(send, bytes).await.map_err(|e| e.to_string()),
+        }
+    }
+
+    /// Writes all of it without copying where the connection can keep the chunks themselves.
+    pub async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> io::Result<()> {
+        match self {
+            Self::Quic(quic) => Ok(quic.write_all_chunks(chunks).await?),
+            Self::Simulated(send) => {
+                for chunk in chunks {
+                    AsyncWriteExt::write_all(send, chunk).await?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -181,6 +204,22 @@ impl Short {
             Self::Broken(reason) => reason,
         }
     }
+}
+
+fn is_on_purpose(reason: &quinn::ConnectionError) -> bool {
+    use quinn::ConnectionError::{ApplicationClosed, LocallyClosed};
+    matches!(reason, ApplicationClosed(_) | LocallyClosed)
+}
+
+/// Whether a stream broke because its connection did, and nobody wanted that: it may be had again.
+pub(crate) fn is_cut(error: &io::Error) -> bool {
+    let Some(cause) = error.get_ref() else { return false };
+    let lost = match (cause.downcast_ref::<quinn::ReadError>(), cause.downcast_ref::<quinn::WriteError>()) {
+        (Some(quinn::ReadError::ConnectionLost(reason)), _) => reason,
+        (_, Some(quinn::WriteError::ConnectionLost(reason))) => reason,
+        _ => return false,
+    };
+    !is_on_purpose(lost)
 }
 
 impl AsyncWrite for Sender {

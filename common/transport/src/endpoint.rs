@@ -4,7 +4,8 @@ use crate::{
     IdentityCell, Link, LinkError, Role, RoleKind,
     connection::Connection,
     link::{Gate, LinkFacts},
-    restart, settings,
+    restart,
+    settings::{self, Patience},
     simulated::{Met, SimulatedNet},
     tls,
 };
@@ -56,7 +57,7 @@ impl Endpoint {
         let server = QuicServerConfig::try_from(server)
             .map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
-        server.transport_config(settings::transport());
+        server.transport_config(settings::transport(Patience::Usual));
         let quic = bind_quic(address, restart::config(&identity.get()), Some(server))?;
         let (sender, receiver) = tokio::sync::mpsc::channel(HANDSHAKES_MAX);
         let accepted = Arc::new(tokio::sync::Mutex::new(receiver));
@@ -110,11 +111,15 @@ impl Endpoint {
     /// # Errors
     /// [`LinkError`] if nobody or somebody else answers.
     pub async fn connect(&self, address: SocketAddr, expected: &Role) -> Result<Link, LinkError> {
-        let link = self.dial(address).await?;
-        match link.peer() {
-            Some(peer) if peer == expected => Ok(link),
-            found => Err(wrong_peer(&link, found, expected.to_string())),
-        }
+        exactly(expected, self.dial(address, Patience::Usual).await?)
+    }
+
+    /// As [`Endpoint::connect`], but for a link whose loss must be noticed soon: silence ends it within 2.5 s.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn connect_brisk(&self, address: SocketAddr, expected: &Role) -> Result<Link, LinkError> {
+        exactly(expected, self.dial(address, Patience::Brisk).await?)
     }
 
     /// A new link to anybody of that kind.
@@ -122,7 +127,7 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::connect`].
     pub async fn connect_any(&self, address: SocketAddr, kind: RoleKind) -> Result<Link, LinkError> {
-        let link = self.dial(address).await?;
+        let link = self.dial(address, Patience::Usual).await?;
         match link.peer() {
             Some(peer) if peer.kind() == kind => Ok(link),
             found => Err(wrong_peer(&link, found, format!("{kind:?}").to_lowercase())),
@@ -152,7 +157,7 @@ impl Endpoint {
         if let Some(link) = self.pooled(&key).await {
             return Ok(link);
         }
-        let link = self.dial(address).await?;
+        let link = self.dial(address, Patience::Usual).await?;
         if link.peer().is_none() {
             return Err(wrong_peer(&link, None, "a member".into()));
         }
@@ -203,7 +208,7 @@ impl Endpoint {
             SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
         };
         let quic = bind_quic(local, quinn::EndpointConfig::default(), None)?;
-        let config = quic_client(tls::enrolling_client(ca).map_err(LinkError::Tls)?)?;
+        let config = quic_client(tls::enrolling_client(ca).map_err(LinkError::Tls)?, Patience::Usual)?;
         let connection = handshake(&quic, config, address).await?;
         let everybody: Arc<Gate> = Arc::new(|_: &Role| true);
         // It never accepts streams (its kind is Agent, which nobody may open Join to).
@@ -212,10 +217,10 @@ impl Endpoint {
         Ok(Link::new(Connection::Quic(connection), facts))
     }
 
-    async fn dial(&self, address: SocketAddr) -> Result<Link, LinkError> {
+    async fn dial(&self, address: SocketAddr, patience: Patience) -> Result<Link, LinkError> {
         match &self.socket {
             Socket::Quic { quic, .. } => {
-                let config = quic_client(tls::client(&self.identity).map_err(LinkError::Tls)?)?;
+                let config = quic_client(tls::client(&self.identity).map_err(LinkError::Tls)?, patience)?;
                 self.admit(handshake(quic, config, address).await?)
             }
             Socket::Simulated(net) => {
@@ -320,11 +325,11 @@ fn widen_buffers(socket: &UdpSocket) {
     }
 }
 
-fn quic_client(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, LinkError> {
+fn quic_client(tls: rustls::ClientConfig, patience: Patience) -> Result<quinn::ClientConfig, LinkError> {
     let crypto =
         QuicClientConfig::try_from(tls).map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(settings::transport());
+    config.transport_config(settings::transport(patience));
     Ok(config)
 }
 
@@ -346,6 +351,13 @@ fn peer_facts(
 ) -> Option<tls::Facts> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     tls::facts(chain.first()?, cluster).ok()
+}
+
+fn exactly(expected: &Role, link: Link) -> Result<Link, LinkError> {
+    match link.peer() {
+        Some(peer) if peer == expected => Ok(link),
+        found => Err(wrong_peer(&link, found, expected.to_string())),
+    }
 }
 
 fn wrong_peer(link: &Link, found: Option<&Role>, expected: String) -> LinkError {

@@ -30,8 +30,9 @@ pub use gossip::{Gossip, GossipPeer, GossipSettings};
 pub use identity::{Identity, IdentityCell, IdentityError};
 pub use link::Link;
 pub use role::{Role, RoleKind, permitted};
+pub use settings::{LINK_WINDOW, STREAM_WINDOW};
 pub use simulated::{Halves, Met, SimulatedLine, SimulatedNet, SimulatedRecv, SimulatedSend};
-pub use stream::{RecvHalf, SendHalf, Stream};
+pub use stream::{RecvHalf, SendHalf, Stream, was_cut};
 pub use tls::crypto_provider;
 
 #[cfg(test)]

@@ -116,6 +116,16 @@ impl Link {
         self.connection.closed().await
     }
 
+    /// Whether the link is over.
+    pub fn is_closed(&self) -> bool {
+        self.connection.is_closed()
+    }
+
+    /// Whether it is over because one side closed it. A link that is over and was not closed was cut.
+    pub fn is_closed_on_purpose(&self) -> bool {
+        self.connection.is_closed_on_purpose()
+    }
+
     fn admit(&self, kind: StreamKind) -> Result<StreamKind, LinkError> {
         self.check()?;
         if permitted(kind, self.peer().map(Role::kind), self.shared.own) {

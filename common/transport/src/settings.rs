@@ -7,20 +7,37 @@ use std::{sync::Arc, time::Duration};
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Often enough that two may be lost.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// What one stream may have in flight: 1 Gbit/s at 64 ms.
-const STREAM_WINDOW: u32 = 8 << 20;
-/// What all streams of a link may have in flight, and so the most a slow reader makes us hold.
-const LINK_WINDOW: u32 = 32 << 20;
+/// The same for a link that a migration waits for. The smaller of both sides' limits holds (RFC 9000, section 10.1), so
+/// it is enough that the dialler has it. Silence may be older than a limit by one keep-alive: 2.5 s in all.
+const BRISK_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+const BRISK_KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// Bytes that one stream may have in flight: 1 Gbit/s at 64 ms.
+pub const STREAM_WINDOW: u32 = 8 << 20;
+/// Bytes that all streams of a link may have in flight, and so the most a slow reader makes us hold.
+pub const LINK_WINDOW: u32 = 48 << 20;
 /// Streams that a peer may have open at once.
 const STREAMS_MAX: u32 = 1024;
 /// Kernel buffers of the UDP socket, so that a burst is not lost while another task runs.
 pub(crate) const SOCKET_BUFFER: usize = 4 << 20;
 
-pub(crate) fn transport() -> Arc<TransportConfig> {
+/// How soon a link that has gone silent is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Within [`IDLE_TIMEOUT`].
+    Usual,
+    /// Within 2.5 s.
+    Brisk,
+}
+
+pub(crate) fn transport(patience: Patience) -> Arc<TransportConfig> {
+    let (idle, keep_alive) = match patience {
+        Patience::Usual => (IDLE_TIMEOUT, KEEP_ALIVE),
+        Patience::Brisk => (BRISK_IDLE_TIMEOUT, BRISK_KEEP_ALIVE),
+    };
     let mut config = TransportConfig::default();
     config
-        .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok())
-        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(IdleTimeout::try_from(idle).ok())
+        .keep_alive_interval(Some(keep_alive))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(LINK_WINDOW))
         .send_window(u64::from(LINK_WINDOW))

@@ -2,8 +2,9 @@
 
 use crate::{
     LinkError,
-    connection::{Receiver, Sender, Short},
+    connection::{Receiver, Sender, Short, is_cut},
 };
+use bytes::Bytes;
 use novacron_common::wire::{
     HEADER_BYTES, StreamHeader,
     codec::{self, LENGTH_BYTES},
@@ -101,6 +102,14 @@ impl SendHalf {
         self.inner.write_all(&frame).await.map_err(broken("writing a frame"))
     }
 
+    /// Sends chunks of plain bytes, which are kept until the peer has them, not copied.
+    ///
+    /// # Errors
+    /// If the stream or its link is over; [`was_cut`] tells which.
+    pub async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> io::Result<()> {
+        self.inner.write_chunks(chunks).await
+    }
+
     /// Says that nothing more will be sent.
     pub fn finish(&mut self) {
         self.finished = true;
@@ -116,6 +125,12 @@ impl SendHalf {
     pub fn set_priority(&self, priority: i32) {
         self.inner.set_priority(priority);
     }
+}
+
+/// Whether reading or writing a stream failed because its whole link was lost, and not because either side ended the
+/// stream or the link: then the same may be tried on another link.
+pub fn was_cut(error: &io::Error) -> bool {
+    is_cut(error)
 }
 
 impl Drop for SendHalf {

@@ -5,4 +5,5 @@ mod after;
 mod control_relay;
 mod cut;
 mod killed;
+mod link;
 mod survived;

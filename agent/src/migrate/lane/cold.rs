@@ -7,11 +7,15 @@
 use crate::{
     hypervisor::MachineFiles,
     image::qcow2::{self, Qcow2Fault},
+    migrate::link::lane::{LaneReader, LaneWriter},
 };
 use aws_lc_rs::digest::{Context, SHA256};
-use novacron_common::{spec::VmSpec, units::ByteCount};
-use novacron_transport::{LinkError, Stream};
-use serde::{Deserialize, Serialize};
+use novacron_common::{
+    spec::VmSpec,
+    units::ByteCount,
+    wire::codec::{self, CodecError, LENGTH_BYTES},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -42,12 +46,12 @@ pub struct Taken(pub [u8; 32]);
 /// A disk that did not cross.
 #[derive(Debug, thiserror::Error)]
 pub enum ColdError {
+    /// What comes over the lane is not what belongs there.
+    #[error("the disk lane carries something else")]
+    Frame(#[from] CodecError),
     /// The lane.
     #[error("the disk lane broke")]
-    Lane(#[from] LinkError),
-    /// The lane, in the middle of the bytes.
-    #[error("the disk lane broke in the middle")]
-    Cut(#[source] io::Error),
+    Lane(#[source] io::Error),
     /// The file.
     #[error("could not {doing} {}", path.display())]
     File {
@@ -102,34 +106,43 @@ pub struct Cargo<'a> {
 ///
 /// # Errors
 /// [`ColdError`].
-pub async fn send(mut stream: Stream, cargo: Cargo<'_>) -> Result<(), ColdError> {
+pub async fn send((mut from, mut to): (LaneReader, LaneWriter), cargo: Cargo<'_>) -> Result<(), ColdError> {
     let Cargo { disk, ran, counter } = cargo;
     let Some(path) = disk else {
-        stream.send(&Offer { length: None, ran }).await?;
-        return expect(&mut stream, Context::new(&SHA256)).await;
+        put(&mut to, &Offer { length: None, ran }).await?;
+        return expect(&mut from, Context::new(&SHA256)).await;
     };
     let failed = |cause| ColdError::File { doing: "read", path: path.to_owned(), cause };
     let mut file = File::open(path).await.map_err(failed)?;
     let length = file.metadata().await.map_err(failed)?.len();
-    stream.send(&Offer { length: Some(length), ran }).await?;
-    let (mut to, from) = stream.split();
+    put(&mut to, &Offer { length: Some(length), ran }).await?;
     let (mut digest, mut buffer, mut left) = (Context::new(&SHA256), vec![0; CHUNK], length);
     while left > 0 {
         let want = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
         file.read_exact(&mut buffer[..want]).await.map_err(failed)?;
         digest.update(&buffer[..want]);
-        to.write_all(&buffer[..want]).await.map_err(ColdError::Cut)?;
+        to.write_all(&buffer[..want]).await.map_err(ColdError::Lane)?;
         counter.fetch_add(want as u64, Ordering::Relaxed);
         left -= want as u64;
     }
-    to.finish();
-    let (mut from, digest) = (from, digest.finish());
-    let Taken(written) = from.recv().await?;
-    if written == digest.as_ref() { Ok(()) } else { Err(ColdError::Digest) }
+    to.shutdown().await.map_err(ColdError::Lane)?;
+    expect(&mut from, digest).await
 }
 
-async fn expect(stream: &mut Stream, digest: Context) -> Result<(), ColdError> {
-    let Taken(written) = stream.recv().await?;
+async fn put<T: Serialize>(to: &mut LaneWriter, value: &T) -> Result<(), ColdError> {
+    to.write_all(&codec::encode_frame(value)?).await.map_err(ColdError::Lane)
+}
+
+async fn get<T: DeserializeOwned>(from: &mut LaneReader) -> Result<T, ColdError> {
+    let mut prefix = [0; LENGTH_BYTES];
+    from.read_exact(&mut prefix).await.map_err(ColdError::Lane)?;
+    let mut frame = vec![0; codec::frame_length(prefix)?];
+    from.read_exact(&mut frame).await.map_err(ColdError::Lane)?;
+    Ok(codec::decode(&frame)?)
+}
+
+async fn expect(from: &mut LaneReader, digest: Context) -> Result<(), ColdError> {
+    let Taken(written) = get(from).await?;
     if written == digest.finish().as_ref() { Ok(()) } else { Err(ColdError::Digest) }
 }
 
@@ -137,10 +150,12 @@ async fn expect(stream: &mut Stream, digest: Context) -> Result<(), ColdError> {
 ///
 /// # Errors
 /// [`ColdError`].
-pub async fn receive(mut stream: Stream, landing: &Landing) -> Result<bool, ColdError> {
-    let Offer { length, ran } = stream.recv().await?;
+pub async fn receive(
+    (mut from, mut to): (LaneReader, LaneWriter),
+    landing: &Landing,
+) -> Result<bool, ColdError> {
+    let Offer { length, ran } = get(&mut from).await?;
     let mut digest = Context::new(&SHA256);
-    let (mut to, mut from) = stream.split();
     match (length, &landing.disk) {
         (None, None) => {}
         (Some(length), Some(path)) if length <= landing.length_max => {
@@ -151,14 +166,14 @@ pub async fn receive(mut stream: Stream, landing: &Landing) -> Result<bool, Cold
     }
     let mut taken = [0; 32];
     taken.copy_from_slice(digest.finish().as_ref());
-    to.send(&Taken(taken)).await?;
-    to.finish();
-    to.acknowledged().await;
+    put(&mut to, &Taken(taken)).await?;
+    to.shutdown().await.map_err(ColdError::Lane)?;
+    to.delivered().await;
     Ok(ran)
 }
 
 async fn write(
-    from: &mut novacron_transport::RecvHalf,
+    from: &mut LaneReader,
     path: &Path,
     length: u64,
     digest: &mut Context,
@@ -169,7 +184,7 @@ async fn write(
     let (mut buffer, mut left) = (vec![0; CHUNK], length);
     while left > 0 {
         let want = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-        from.read_exact(&mut buffer[..want]).await.map_err(ColdError::Cut)?;
+        from.read_exact(&mut buffer[..want]).await.map_err(ColdError::Lane)?;
         digest.update(&buffer[..want]);
         file.write_all(&buffer[..want]).await.map_err(failed)?;
         left -= want as u64;

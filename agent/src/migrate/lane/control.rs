@@ -1,7 +1,9 @@
 //! The control lane on the target: towards libvirtd message by message through the filter, back as it comes.
 
-use crate::migrate::filter::{BadFrame, Expectation, Gate, Passed, Refused, gate, parse_frame};
-use novacron_transport::{RecvHalf, Stream};
+use crate::migrate::{
+    filter::{BadFrame, Expectation, Gate, Passed, Refused, gate, parse_frame},
+    link::lane::{LaneReader, LaneWriter},
+};
 use std::{
     io,
     sync::{Mutex, PoisonError},
@@ -43,13 +45,11 @@ pub trait Observer {
 /// # Errors
 /// [`ControlError`].
 pub async fn guard<O: Observer + Sync>(
-    stream: Stream,
+    (from_source, mut to_source): (LaneReader, LaneWriter),
     libvirt: UnixStream,
     expectation: Expectation,
     observer: &O,
 ) -> Result<(), ControlError> {
-    let (mut to_source, from_source) = stream.split();
-    to_source.set_priority(1);
     let (from_libvirt, to_libvirt) = libvirt.into_split();
     let watch = Watch { observer, finish: Mutex::new(None) };
     let inwards = watch.inwards(from_source, to_libvirt, Gate::new(expectation));
@@ -66,7 +66,7 @@ struct Watch<'a, O> {
 impl<O: Observer + Sync> Watch<'_, O> {
     async fn inwards(
         &self,
-        mut from: RecvHalf,
+        mut from: LaneReader,
         mut to: OwnedWriteHalf,
         mut gate: Gate,
     ) -> Result<(), ControlError> {
@@ -96,11 +96,7 @@ impl<O: Observer + Sync> Watch<'_, O> {
         }
     }
 
-    async fn outwards(
-        &self,
-        mut from: OwnedReadHalf,
-        to: &mut novacron_transport::SendHalf,
-    ) -> Result<(), ControlError> {
+    async fn outwards(&self, mut from: OwnedReadHalf, to: &mut LaneWriter) -> Result<(), ControlError> {
         let mut pending = Vec::new();
         loop {
             pending.reserve(CHUNK);

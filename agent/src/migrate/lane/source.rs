@@ -5,100 +5,25 @@ use super::{
     relay::{self, Way},
     sockets::{SocketError, Sockets},
 };
-use crate::text::describe;
-use novacron_common::{
-    record::Ticket,
-    wire::{Denial, LaneKind, LaneOpen, LaneVerdict, StreamKind},
+use crate::{
+    migrate::link::keeper::{Keeper, LinkCondition},
+    text::describe,
 };
-use novacron_transport::{Endpoint, Link, LinkError, Role, Stream};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use novacron_common::wire::LaneKind;
+use std::sync::Arc;
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{Mutex, Semaphore, watch},
+    sync::{Semaphore, watch},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Connections of one migration at once: control, main channel, multifd channels, disks.
 const LANES_MAX: usize = 64;
-/// How long the target may take to open a lane.
-const OPEN_DEADLINE: Duration = Duration::from_secs(5);
-
-/// A lane could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum LaneError {
-    /// The sockets.
-    #[error("could not serve the migration's sockets")]
-    Sockets(#[from] SocketError),
-    /// The link to the target.
-    #[error("could not reach the target's agent")]
-    Link(#[from] LinkError),
-    /// The target does not honour the ticket.
-    #[error("the target refused")]
-    Refused(#[source] Denial),
-    /// The target does not answer.
-    #[error("the target did not open a lane in time")]
-    TooSlow,
-}
-
-/// Opens lanes to one target with one ticket.
-pub struct Opener {
-    endpoint: Endpoint,
-    target: SocketAddr,
-    ticket: Ticket,
-    link: Mutex<Link>,
-}
-
-impl Opener {
-    /// Dials the target; nobody but the host in the ticket will do.
-    ///
-    /// # Errors
-    /// [`LaneError`].
-    pub async fn dial(endpoint: Endpoint, target: SocketAddr, ticket: Ticket) -> Result<Self, LaneError> {
-        let link = endpoint.connect(target, &Role::Agent { host: ticket.target }).await?;
-        Ok(Self { endpoint, target, ticket, link: Mutex::new(link) })
-    }
-
-    /// A new lane.
-    ///
-    /// # Errors
-    /// [`LaneError`].
-    pub async fn open(&self, kind: LaneKind) -> Result<Stream, LaneError> {
-        let opening = async {
-            let mut stream = self.usable().await?.open(StreamKind::Lane).await?;
-            stream.send(&LaneOpen { ticket: self.ticket.clone(), kind }).await?;
-            match stream.recv().await? {
-                LaneVerdict::Open => Ok(stream),
-                LaneVerdict::Refused(denial) => Err(LaneError::Refused(denial)),
-            }
-        };
-        tokio::time::timeout(OPEN_DEADLINE, opening).await.unwrap_or(Err(LaneError::TooSlow))
-    }
-
-    /// The link, dialled again if certificates were renewed since. Lanes on the old one go on.
-    async fn usable(&self) -> Result<Link, LaneError> {
-        let mut link = self.link.lock().await;
-        if !link.is_usable() {
-            *link = self.endpoint.connect(self.target, &Role::Agent { host: self.ticket.target }).await?;
-        }
-        Ok(link.clone())
-    }
-
-    /// Waits until the present link is over, and says why.
-    pub async fn closed(&self) -> String {
-        let link = self.link.lock().await.clone();
-        link.closed().await
-    }
-
-    /// Ends every lane.
-    pub async fn close(&self) {
-        self.link.lock().await.close("the migration is over here");
-    }
-}
 
 /// The sockets of one departure, served until this is dropped.
 pub struct SourceLanes {
     sockets: Sockets,
-    opener: Arc<Opener>,
+    keeper: Arc<Keeper>,
     counters: Arc<Counters>,
     trouble: watch::Receiver<Option<String>>,
     _stop: DropGuard,
@@ -107,7 +32,7 @@ pub struct SourceLanes {
 /// What each connection's task needs.
 #[derive(Clone)]
 struct Service {
-    opener: Arc<Opener>,
+    keeper: Arc<Keeper>,
     counters: Arc<Counters>,
     slots: Arc<Semaphore>,
     trouble: watch::Sender<Option<String>>,
@@ -118,19 +43,19 @@ impl SourceLanes {
     /// Listens on all sockets.
     ///
     /// # Errors
-    /// [`LaneError`].
-    pub fn serve(sockets: Sockets, opener: Opener) -> Result<Self, LaneError> {
+    /// [`SocketError`].
+    pub fn serve(sockets: Sockets, keeper: Keeper) -> Result<Self, SocketError> {
         let (trouble, seen) = watch::channel(None);
         let stop = CancellationToken::new();
         let service = Service {
-            opener: Arc::new(opener),
+            keeper: Arc::new(keeper),
             counters: Arc::default(),
             slots: Arc::new(Semaphore::new(LANES_MAX)),
             trouble,
             stop: stop.clone(),
         };
         let lanes = Self {
-            opener: service.opener.clone(),
+            keeper: service.keeper.clone(),
             counters: service.counters.clone(),
             trouble: seen,
             _stop: stop.drop_guard(),
@@ -158,14 +83,24 @@ impl SourceLanes {
         self.trouble.borrow().clone()
     }
 
-    /// Waits until the link to the target is over.
-    pub async fn closed(&self) -> String {
-        self.opener.closed().await
+    /// How the link to the target fares.
+    pub fn condition(&self) -> LinkCondition {
+        self.keeper.condition()
+    }
+
+    /// Waits until [`SourceLanes::condition`] is not `before` any more.
+    pub async fn changed(&self, before: LinkCondition) {
+        self.keeper.changed(before).await;
+    }
+
+    /// Waits until the link to the target is over for good; says why, as a sentence.
+    pub async fn over(&self) -> String {
+        self.keeper.over().await
     }
 
     /// Ends every lane.
-    pub async fn close(&self) {
-        self.opener.close().await;
+    pub fn close(&self) {
+        self.keeper.close();
     }
 }
 
@@ -193,8 +128,13 @@ async fn listen(listener: UnixListener, kind: LaneKind, guard: super::sockets::P
 }
 
 async fn carry(connection: UnixStream, kind: LaneKind, service: &Service) {
-    let outcome = match service.opener.open(kind).await {
-        Ok(stream) => relay_lane(connection, stream, kind, service).await.map_err(|e| e.to_string()),
+    let outcome = match service.keeper.open(kind).await {
+        Ok((reader, writer)) => {
+            let (from, to) = connection.into_split();
+            let (mut out, mut back) = (Way { from, to: writer }, Way { from: reader, to });
+            let relayed = relay::both(&mut out, &mut back, service.counters.of(kind)).await;
+            relayed.map_err(|error| error.to_string())
+        }
         Err(error) => Err(describe(&error)),
     };
     if let Err(reason) = outcome {
@@ -205,20 +145,6 @@ async fn carry(connection: UnixStream, kind: LaneKind, service: &Service) {
             first
         });
     }
-}
-
-async fn relay_lane(
-    connection: UnixStream,
-    stream: Stream,
-    kind: LaneKind,
-    service: &Service,
-) -> std::io::Result<()> {
-    let (from, to) = connection.into_split();
-    let (send, recv) = stream.split();
-    // Control first: a keep-alive that waits behind gigabytes of memory would end the migration.
-    send.set_priority(i32::from(kind == LaneKind::Control));
-    let counter = service.counters.of(kind);
-    relay::both(&mut Way { from, to: send }, &mut Way { from: recv, to }, counter).await
 }
 
 pub(super) fn name(kind: LaneKind) -> &'static str {

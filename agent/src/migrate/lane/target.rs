@@ -1,19 +1,31 @@
-//! The target's end: checks each lane's ticket, and connects it onwards to libvirtd or QEMU.
+//! The target's end: checks each lane's ticket, and connects it onwards to libvirtd or QEMU. A lane whose link was cut
+//! is kept, with its connection onwards, until the source takes it up again or the grace is over.
 
 use super::{
     cold, control,
     relay::{self, Way},
     source::name,
 };
-use crate::{migrate::filter::Expectation, text::describe};
+use crate::{
+    migrate::{
+        filter::Expectation,
+        link::{
+            carrier::{CarryError, carry},
+            lane::{Lane, LaneReader, LaneWriter},
+            window,
+        },
+    },
+    text::describe,
+};
 use novacron_common::{
     ids::HostId,
     record::Ticket,
     units::UnixMillis,
-    wire::{Denial, DenialCode, LaneKind, LaneOpen, LaneVerdict},
+    wire::{Denial, DenialCode, LaneId, LaneKind, LaneOpen, LaneVerdict},
 };
 use novacron_transport::Stream;
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,10 +34,8 @@ use std::{
 use tokio::{net::UnixStream, sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Memory channels: the main one and multifd's.
-const MEMORY_MAX: u32 = 17;
-/// Disk connections, those that are made again after a break included.
-const DISK_MAX: u32 = 16;
+/// The source may notice a cut so much later than the target, and has its whole grace from then on.
+const NOTICED_LATER: Duration = Duration::from_secs(3);
 /// How long QEMU may take until it listens.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(5);
 const LISTEN_POLL: Duration = Duration::from_millis(10);
@@ -37,10 +47,10 @@ pub enum LaneEvent {
     Begun,
     /// libvirt here said that it finished well: look.
     Finished,
-    /// The control lane is over, or refused a message.
+    /// The control lane is over.
     Over {
-        /// What was refused, if that is why.
-        refused: Option<String>,
+        /// Why, for people.
+        reason: String,
     },
     /// A stopped machine's disk is here (and whether the machine ran before), or is not.
     Landed(Result<bool, String>),
@@ -66,10 +76,25 @@ pub enum Onward {
 
 #[derive(Debug, Default)]
 struct Seen {
-    control: bool,
     prepared: bool,
-    memory: u32,
-    disk: u32,
+    /// Every lane that there has been.
+    lanes: BTreeMap<LaneId, Arc<Lane>>,
+}
+
+/// What becomes of an opening.
+enum Entry {
+    /// A new lane, with this side's halves.
+    New(Arc<Lane>, Halves),
+    /// One whose link was cut; the target has everything up to this offset.
+    Again(Arc<Lane>, u64),
+    /// One that has ended well.
+    Over,
+}
+
+type Halves = (LaneReader, LaneWriter);
+
+fn invalid<T>(text: impl Into<String>) -> Result<T, Denial> {
+    Err(Denial { code: DenialCode::Invalid, text: text.into() })
 }
 
 /// Lets the lanes of one migration in.
@@ -77,15 +102,19 @@ struct Seen {
 pub struct Door {
     ticket: Ticket,
     onward: Onward,
+    /// How long a lane whose link was cut is kept.
+    patience: Duration,
     events: mpsc::Sender<LaneEvent>,
     stop: CancellationToken,
     seen: Mutex<Seen>,
 }
 
 impl Door {
-    /// A door that honours `ticket`, and tells of what happens in `events`.
-    pub fn new(ticket: Ticket, onward: Onward, events: mpsc::Sender<LaneEvent>) -> Self {
-        Self { ticket, onward, events, stop: CancellationToken::new(), seen: Mutex::default() }
+    /// A door that honours `ticket`, keeps lanes for the source's `grace` when the link is cut, and tells of what happens
+    /// in `events`.
+    pub fn new(ticket: Ticket, onward: Onward, grace: Duration, events: mpsc::Sender<LaneEvent>) -> Self {
+        let (patience, stop) = (grace + NOTICED_LATER, CancellationToken::new());
+        Self { ticket, onward, patience, events, stop, seen: Mutex::default() }
     }
 
     /// Cuts every lane, and lets no more in.
@@ -97,12 +126,11 @@ impl Door {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this lane may be opened, and if so, counts it.
+    /// Whether this lane may be opened or taken up, and if so, notes it.
     ///
     /// # Errors
     /// The denial that the source is sent.
-    fn admit(&self, open: &LaneOpen, peer: HostId, now: UnixMillis) -> Result<(), Denial> {
-        let invalid = |text: &str| Err(Denial { code: DenialCode::Invalid, text: text.to_owned() });
+    fn admit(&self, open: &LaneOpen, peer: HostId, now: UnixMillis) -> Result<Entry, Denial> {
         if !is_same(&self.ticket, &open.ticket) || peer != self.ticket.source {
             return invalid("the ticket is not the one that was agreed upon");
         }
@@ -110,78 +138,133 @@ impl Door {
             return invalid("the migration is over here");
         }
         let mut seen = self.seen();
-        let began = seen.control || seen.disk > 0;
+        if let Some(lane) = seen.lanes.get(&open.lane) {
+            return take_up(lane.clone(), open);
+        }
         // What began in time may go on.
-        if !began && now > self.ticket.expires_at {
+        if seen.lanes.is_empty() && now > self.ticket.expires_at {
             return invalid("the ticket has expired");
         }
-        match (open.kind, &self.onward) {
-            (LaneKind::Control, Onward::Live { .. }) if !seen.control => seen.control = true,
-            (LaneKind::Memory, Onward::Live { .. }) if seen.prepared && seen.memory < MEMORY_MAX => {
-                seen.memory += 1
+        let LaneId { kind, number } = open.lane;
+        let expected = match (kind, &self.onward) {
+            (LaneKind::Control, Onward::Live { .. }) => true,
+            (LaneKind::Memory | LaneKind::Disk, Onward::Live { .. }) => seen.prepared,
+            (LaneKind::Disk, Onward::Cold(_)) => number == 0,
+            (_, Onward::Cold(_)) => false,
+        };
+        let Some(window) = window::of(open.lane).filter(|_| expected) else {
+            return invalid(format!("no {} lane is expected now", name(kind)));
+        };
+        if open.turn == 0 || open.received != 0 {
+            return invalid(format!("there is no {} lane that could be taken up", name(kind)));
+        }
+        let (lane, reader, writer) = Lane::new(open.lane, window);
+        seen.lanes.insert(open.lane, lane.clone());
+        lane.take_turn(open.turn, 0)
+            .map_err(|lie| Denial { code: DenialCode::Invalid, text: lie.to_string() })?;
+        Ok(Entry::New(lane, (reader, writer)))
+    }
+
+    /// Answers a lane's opening, and carries it until it is over, or taken up on another link.
+    pub async fn let_in(
+        self: &Arc<Self>,
+        open: &LaneOpen,
+        peer: HostId,
+        now: UnixMillis,
+        mut stream: Stream,
+    ) {
+        let (lane, received) = match self.admit(open, peer, now) {
+            Err(denial) => return refuse(stream, denial).await,
+            Ok(Entry::Over) => {
+                if stream.send(&LaneVerdict::Over).await.is_ok() {
+                    stream.finish();
+                }
+                return;
             }
-            (LaneKind::Disk, Onward::Live { .. }) if seen.prepared && seen.disk < DISK_MAX => seen.disk += 1,
-            (LaneKind::Disk, Onward::Cold(_)) if seen.disk == 0 => seen.disk += 1,
-            (LaneKind::Control, Onward::Live { .. }) => return invalid("the ticket is spent"),
-            (kind, _) => return invalid(&format!("no {} lane is expected now", name(kind))),
-        }
-        Ok(())
-    }
-
-    /// Answers a lane's opening, and serves it until it ends.
-    pub async fn let_in(&self, open: &LaneOpen, peer: HostId, now: UnixMillis, mut stream: Stream) {
-        if let Err(denial) = self.admit(open, peer, now) {
-            return refuse(stream, denial).await;
-        }
-        match stream.send(&LaneVerdict::Open).await {
-            Ok(()) => self.serve(open.kind, stream).await,
-            // It counted; the source will not come again.
-            Err(_) if open.kind == LaneKind::Control => self.tell(LaneEvent::Over { refused: None }).await,
-            Err(_) => {}
-        }
-    }
-
-    async fn serve(&self, kind: LaneKind, stream: Stream) {
+            Ok(Entry::New(lane, halves)) => {
+                tokio::spawn(self.clone().serve(open.lane.kind, halves));
+                (lane, 0)
+            }
+            Ok(Entry::Again(lane, received)) => (lane, received),
+        };
         tokio::select! {
-            () = self.carry(kind, stream) => {}
+            () = self.carry(&lane, open.turn, received, stream) => {}
+            () = self.stop.cancelled() => lane.break_off("the migration is over here"),
+        }
+    }
+
+    async fn carry(&self, lane: &Lane, turn: u32, received: u64, mut stream: Stream) {
+        let answered = stream.send(&LaneVerdict::Open { received }).await;
+        let carried = match answered {
+            Ok(()) => carry(lane, turn, stream).await,
+            // The source did not hear it, and comes again if it still wants to.
+            Err(error) => Err(CarryError::Cut(io::Error::other(error))),
+        };
+        match carried {
+            Ok(()) | Err(CarryError::Overtaken) => {}
+            Err(CarryError::Cut(error)) => self.await_the_source(lane, turn, &error).await,
+            Err(error) => lane.break_off(describe(&error)),
+        }
+    }
+
+    async fn await_the_source(&self, lane: &Lane, turn: u32, error: &io::Error) {
+        if !lane.is_complete() {
+            tracing::info!(migration = %self.ticket.migration, lane = ?lane.id(), reason = describe(error), "a lane's link is lost");
+        }
+        let mut standing = lane.watch();
+        let taken_up = standing.wait_for(|standing| standing.over || standing.turn > turn);
+        if tokio::time::timeout(self.patience, taken_up).await.is_err() {
+            let patience = self.patience.as_secs_f32();
+            lane.break_off(format!(
+                "the link to the source was lost and did not come back within {patience} s"
+            ));
+        }
+    }
+
+    async fn serve(self: Arc<Self>, kind: LaneKind, halves: Halves) {
+        tokio::select! {
+            () = self.lead_on(kind, halves) => {}
             () = self.stop.cancelled() => {}
         }
     }
 
-    async fn carry(&self, kind: LaneKind, stream: Stream) {
+    async fn lead_on(&self, kind: LaneKind, halves: Halves) {
         match (&self.onward, kind) {
             (Onward::Live { libvirt, expectation, .. }, LaneKind::Control) => {
                 self.tell(LaneEvent::Begun).await;
-                let refused = self.control(stream, libvirt, expectation).await;
-                self.tell(LaneEvent::Over { refused }).await;
+                let reason = self.control(halves, libvirt, expectation).await;
+                self.tell(LaneEvent::Over { reason }).await;
             }
-            (Onward::Live { memory, .. }, LaneKind::Memory) => onwards(stream, memory, kind).await,
-            (Onward::Live { disk, .. }, LaneKind::Disk) => onwards(stream, disk, kind).await,
+            (Onward::Live { memory, .. }, LaneKind::Memory) => onwards(halves, memory, kind).await,
+            (Onward::Live { disk, .. }, LaneKind::Disk) => onwards(halves, disk, kind).await,
             (Onward::Cold(landing), _) => {
                 self.tell(LaneEvent::Begun).await;
-                let landed = cold::receive(stream, landing).await.map_err(|error| describe(&error));
+                let landed = cold::receive(halves, landing).await.map_err(|error| describe(&error));
                 self.tell(LaneEvent::Landed(landed)).await;
             }
         }
     }
 
-    async fn control(&self, stream: Stream, libvirt: &Path, expectation: &Expectation) -> Option<String> {
+    /// Relays the control lane to its end, and says why it ended.
+    async fn control(&self, halves: Halves, libvirt: &Path, expectation: &Expectation) -> String {
         let connected = UnixStream::connect(libvirt).await;
         let outcome = match connected {
-            Ok(connection) => control::guard(stream, connection, expectation.clone(), self).await,
+            Ok(connection) => control::guard(halves, connection, expectation.clone(), self).await,
             Err(error) => Err(control::ControlError::Io(error)),
         };
+        let (migration, source) = (self.ticket.migration, self.ticket.source);
         match outcome {
             Err(control::ControlError::Refused(refused)) => {
                 let reason = describe(&refused);
-                tracing::warn!(migration = %self.ticket.migration, source = %self.ticket.source, reason, "control lane refused");
-                Some(reason)
+                tracing::warn!(%migration, %source, reason, "control lane refused");
+                format!("the control lane was refused: {reason}")
             }
             Err(error) => {
-                tracing::info!(migration = %self.ticket.migration, reason = describe(&error), "control lane broke");
-                None
+                let reason = describe(&error);
+                tracing::info!(%migration, reason, "control lane broke");
+                format!("the source ended the copy: {reason}")
             }
-            Ok(()) => None,
+            Ok(()) => "the source ended the copy".to_owned(),
         }
     }
 
@@ -201,6 +284,22 @@ impl control::Observer for Door {
     }
 }
 
+/// Goes on with a lane that is known: newest wins, and only forwards.
+fn take_up(lane: Arc<Lane>, open: &LaneOpen) -> Result<Entry, Denial> {
+    let kind = name(open.lane.kind);
+    if lane.is_complete() {
+        return Ok(Entry::Over);
+    }
+    if let Some(reason) = lane.broken() {
+        return invalid(format!("the {kind} lane is broken: {reason}"));
+    }
+    match lane.take_turn(open.turn, open.received) {
+        Ok(Some(received)) => Ok(Entry::Again(lane, received)),
+        Ok(None) => invalid(format!("the ticket is spent: the {kind} lane is open already")),
+        Err(lie) => invalid(format!("the {kind} lane is refused: {lie}")),
+    }
+}
+
 /// Sends a lane away.
 pub async fn refuse(mut stream: Stream, denial: Denial) {
     tracing::warn!(%denial, "lane refused");
@@ -216,12 +315,11 @@ fn is_same(ours: &Ticket, theirs: &Ticket) -> bool {
     secret && rest
 }
 
-async fn onwards(stream: Stream, path: &Path, kind: LaneKind) {
+async fn onwards((reader, writer): Halves, path: &Path, kind: LaneKind) {
     let relayed = async {
         let (from, to) = connect(path).await?.into_split();
-        let (send, recv) = stream.split();
         let uncounted = super::Counters::default();
-        relay::both(&mut Way { from: recv, to }, &mut Way { from, to: send }, uncounted.of(kind)).await
+        relay::both(&mut Way { from: reader, to }, &mut Way { from, to: writer }, uncounted.of(kind)).await
     };
     if let Err(error) = relayed.await {
         tracing::info!(?kind, %error, "a lane broke");

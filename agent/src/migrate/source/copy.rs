@@ -5,10 +5,8 @@ use super::{Departure, called_off};
 use crate::{
     hypervisor::HvError,
     migrate::{
-        lane::{
-            Counters, cold,
-            source::{Opener, SourceLanes},
-        },
+        lane::{Counters, cold, source::SourceLanes},
+        link::keeper::{Keeper, LinkCondition},
         ports::{Copied, Standing},
         progress::Meter,
     },
@@ -24,7 +22,7 @@ use std::{
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 /// How often progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -64,22 +62,20 @@ impl Departure {
                 reason = called_off(&mut cancel), if goes_on => {
                     self.abort(&mut copy, Why::Cancelled(reason)).await;
                 }
-                reason = lanes.closed(), if goes_on => {
-                    self.abort(&mut copy, Why::Failed(format!("the link to the target broke: {reason}"))).await;
-                }
+                reason = lanes.over(), if goes_on => self.abort(&mut copy, Why::Failed(reason)).await,
                 () = sleep_until(cut_at.into()), if !goes_on => {
-                    if copy.cut(lanes).await { break Err("the hypervisor did not end the copy in time".into()) }
+                    if copy.cut(lanes) { break Err("the hypervisor did not end the copy in time".into()) }
                 }
                 // The last word must not wait for statistics: that would be blackout.
-                _ = tick.tick() => tokio::select! {
+                () = time_to_look(&mut tick, lanes, copy.condition) => tokio::select! {
                     outcome = &mut send => break outcome.map_err(|error| describe(&error)),
-                    () = self.progress(&mut copy, lanes.counters()) => {}
+                    () = self.progress(&mut copy, lanes) => {}
                 },
             }
         };
         let explain =
             |said: String| lanes.trouble().map_or(said.clone(), |trouble| format!("{trouble} ({said})"));
-        copy.ending(outcome.map_err(explain), lanes.counters())
+        copy.ending(outcome.map_err(explain), lanes)
     }
 
     async fn abort(&self, copy: &mut Copy, why: Why) {
@@ -92,34 +88,37 @@ impl Departure {
         }
     }
 
-    async fn progress(&self, copy: &mut Copy, counters: &Counters) {
+    async fn progress(&self, copy: &mut Copy, lanes: &SourceLanes) {
+        copy.condition = lanes.condition();
         let copied = self.mover.copied(self.vm()).await.ok().flatten();
         let now = Instant::now();
-        let progress = copy.meter.read(now, counters.read(), copied);
+        let mut progress = copy.meter.read(now, lanes.counters().read(), copied);
+        (progress.link_lost, progress.cuts) = (copy.condition.lost, copy.condition.cuts);
         if copy.why.is_none() && copy.meter.is_stalled(now) {
             return self.abort(copy, Why::Failed("no byte has moved for too long".into())).await;
         }
         self.show(OutboundState::Copying(progress));
     }
 
-    pub(super) async fn copy_cold(&mut self, opener: &Opener, disk: Option<&Path>) -> Ending {
+    pub(super) async fn copy_cold(&mut self, keeper: &Keeper, disk: Option<&Path>) -> Ending {
         let counters = Counters::default();
         let mut cancel = self.cancel.clone();
         let outcome = {
             let work = async {
                 let ran = self.halt().await.map_err(|e| describe(&e))?;
-                let stream = opener.open(LaneKind::Disk).await.map_err(|e| describe(&e))?;
+                let halves = keeper.open(LaneKind::Disk).await.map_err(|e| describe(&e))?;
                 let cargo = cold::Cargo { disk, ran, counter: counters.of(LaneKind::Disk) };
-                cold::send(stream, cargo).await.map_err(|e| describe(&e))
+                cold::send(halves, cargo).await.map_err(|e| describe(&e))
             };
-            let shown = self.show_cold(disk, &counters);
+            let shown = self.show_cold(disk, &counters, keeper);
             tokio::select! {
                 outcome = work => outcome,
                 reason = called_off(&mut cancel) => return Ending::cancelled(reason),
                 never = shown => match never {},
             }
         };
-        let report = MigrationReport { counts: counters.read(), ..MigrationReport::default() };
+        let cuts = keeper.condition().cuts;
+        let report = MigrationReport { counts: counters.read(), cuts, ..MigrationReport::default() };
         let sent = outcome.is_ok();
         Ending { begun: true, sent, reason: outcome.err().unwrap_or_default(), cancelled: false, report }
     }
@@ -131,15 +130,18 @@ impl Departure {
         Ok(ran)
     }
 
-    async fn show_cold(&self, disk: Option<&Path>, counters: &Counters) -> Infallible {
+    async fn show_cold(&self, disk: Option<&Path>, counters: &Counters, keeper: &Keeper) -> Infallible {
         let length = disk.and_then(|d| std::fs::metadata(d).ok()).map_or(0, |m| m.len());
         let mut meter = Meter::default();
         loop {
             let processed = counters.of(LaneKind::Disk).load(Ordering::Relaxed);
             let remaining = length.saturating_sub(processed);
             let copied = Copied { processed, remaining, iteration: 1, ..Default::default() };
-            self.show(OutboundState::Copying(meter.read(Instant::now(), counters.read(), Some(copied))));
-            sleep(PROGRESS_EVERY).await;
+            let mut progress = meter.read(Instant::now(), counters.read(), Some(copied));
+            let condition = keeper.condition();
+            (progress.link_lost, progress.cuts) = (condition.lost, condition.cuts);
+            self.show(OutboundState::Copying(progress));
+            let _ = timeout(PROGRESS_EVERY, keeper.changed(condition)).await;
         }
     }
 }
@@ -159,6 +161,14 @@ impl Ending {
     }
 }
 
+/// After an interval, or at once when the link was lost or is back.
+async fn time_to_look(tick: &mut Interval, lanes: &SourceLanes, seen: LinkCondition) {
+    tokio::select! {
+        _ = tick.tick() => {}
+        () = lanes.changed(seen) => {}
+    }
+}
+
 enum Why {
     Cancelled(String),
     Failed(String),
@@ -172,30 +182,39 @@ struct Copy {
     /// Then: when its connections are cut.
     cut_at: Instant,
     cut: bool,
+    /// How the link fared when it was last shown.
+    condition: LinkCondition,
 }
 
 impl Copy {
     fn new() -> Self {
-        Self { meter: Meter::default(), why: None, cut_at: Instant::now(), cut: false }
+        Self {
+            meter: Meter::default(),
+            why: None,
+            cut_at: Instant::now(),
+            cut: false,
+            condition: LinkCondition::default(),
+        }
     }
 
     /// Cuts the connections of a copy that does not end; says whether that was done before, to no avail.
-    async fn cut(&mut self, lanes: &SourceLanes) -> bool {
+    fn cut(&mut self, lanes: &SourceLanes) -> bool {
         if !std::mem::replace(&mut self.cut, true) {
-            lanes.close().await;
+            lanes.close();
             self.cut_at = Instant::now() + CUT_DEADLINE;
             return false;
         }
         true
     }
 
-    fn ending(self, outcome: Result<(), String>, counters: &Counters) -> Ending {
+    fn ending(self, outcome: Result<(), String>, lanes: &SourceLanes) -> Ending {
         let last = self.meter.last();
         let report = MigrationReport {
-            counts: counters.read(),
+            counts: lanes.counters().read(),
             copy_ms: 0,
             qemu_downtime_ms: last.downtime_ms,
             iterations: last.iteration,
+            cuts: lanes.condition().cuts,
         };
         let sent = outcome.is_ok();
         let (reason, cancelled) = match (self.why, outcome) {

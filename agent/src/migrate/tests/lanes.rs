@@ -1,19 +1,26 @@
 //! Lanes over real QUIC: who may open one, and how bytes, ends and breaks cross.
 
-use super::world::{A, B, Net, spec, ticket};
+use super::world::{A, B, GRACE, Net, spec, ticket};
 use crate::{
     hypervisor::MachineFiles,
-    migrate::lane::{
-        cold,
-        relay::{self, Way},
-        target::{Door, LaneEvent, Onward},
+    migrate::{
+        lane::{
+            cold,
+            relay::{self, Way},
+            target::{Door, LaneEvent, Onward},
+        },
+        link::{
+            carrier::carry,
+            lane::{Lane, LaneReader, LaneWriter},
+            window,
+        },
     },
 };
 use novacron_common::{
     ids::HostId,
     record::Ticket,
     units::UnixMillis,
-    wire::{LaneKind, LaneOpen, LaneVerdict, StreamKind},
+    wire::{LaneId, LaneKind, LaneOpen, LaneVerdict, StreamKind},
 };
 use novacron_transport::{Link, Role, Stream};
 use std::{
@@ -50,7 +57,7 @@ pub fn qcow2(length: usize) -> Vec<u8> {
 }
 
 /// Two linked endpoints: the agent of A has dialled the agent of B.
-async fn linked(net: &Net) -> (Link, Link) {
+pub async fn linked(net: &Net) -> (Link, Link) {
     let (a, b) = (net.endpoint(A), net.endpoint(B));
     let address = b.local_addr().unwrap();
     let (dialled, accepted) = tokio::join!(a.connect(address, &Role::Agent { host: B }), b.accept());
@@ -67,16 +74,30 @@ async fn streams(net: &Net) -> (Link, Link, Stream, Stream) {
     (here, there, out, came)
 }
 
-/// Relays `stream` to one end of a socket pair; returns the other.
+/// A lane over `stream`, in its first turn and without another.
+pub fn lane_over(stream: Stream, id: LaneId) -> (LaneReader, LaneWriter) {
+    let (lane, reader, writer) = Lane::new(id, window::of(id).unwrap());
+    lane.take_turn(1, 0).unwrap();
+    tokio::spawn(async move {
+        if let Err(error) = carry(&lane, 1, stream).await {
+            lane.break_off(error.to_string());
+        }
+    });
+    (reader, writer)
+}
+
+const MAIN: LaneId = LaneId { kind: LaneKind::Memory, number: 0 };
+
+/// Relays a lane over `stream` to one end of a socket pair; returns the other.
 fn attach(
     stream: Stream,
     counter: Arc<AtomicU64>,
 ) -> (UnixStream, tokio::task::JoinHandle<std::io::Result<()>>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    let (reader, writer) = lane_over(stream, MAIN);
     let task = tokio::spawn(async move {
         let (from, to) = theirs.into_split();
-        let (send, recv) = stream.split();
-        relay::both(&mut Way { from, to: send }, &mut Way { from: recv, to }, &counter).await
+        relay::both(&mut Way { from, to: writer }, &mut Way { from: reader, to }, &counter).await
     });
     (ours, task)
 }
@@ -146,7 +167,7 @@ async fn a_socket_that_breaks_on_one_side_breaks_on_the_other() {
     timeout(SOON, writing).await.expect("the writer must be told");
 }
 
-fn landing(disk: &Path) -> cold::Landing {
+pub fn landing(disk: &Path) -> cold::Landing {
     let files = MachineFiles {
         folder: disk.parent().unwrap().into(),
         disk: Some(disk.into()),
@@ -162,7 +183,8 @@ fn landing(disk: &Path) -> cold::Landing {
 async fn knock(ours: &Ticket, open: LaneOpen, peer: HostId, times: usize) -> Vec<LaneVerdict> {
     let folder = tempfile::tempdir().unwrap();
     let (events, _seen) = mpsc::channel(16);
-    let door = Arc::new(Door::new(ours.clone(), Onward::Cold(landing(&folder.path().join("d"))), events));
+    let onward = Onward::Cold(landing(&folder.path().join("d")));
+    let door = Arc::new(Door::new(ours.clone(), onward, GRACE, events));
     let (here, there) = linked(&Net::new()).await;
     let mut verdicts = Vec::new();
     for _ in 0..times {
@@ -188,14 +210,15 @@ impl<F: Future<Output = Result<LaneVerdict, novacron_transport::LinkError>>> Awa
 }
 
 fn open(ticket: &Ticket) -> LaneOpen {
-    LaneOpen { ticket: ticket.clone(), kind: LaneKind::Disk }
+    let lane = LaneId { kind: LaneKind::Disk, number: 0 };
+    LaneOpen { ticket: ticket.clone(), lane, turn: 1, received: 0 }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_right_ticket_from_the_right_host_in_time_opens_a_lane_and_only_once() {
     let ours = ticket(false);
     let verdicts = knock(&ours, open(&ours), A, 2).await;
-    assert_eq!(verdicts[0], LaneVerdict::Open);
+    assert_eq!(verdicts[0], LaneVerdict::Open { received: 0 });
     assert!(matches!(verdicts[1], LaneVerdict::Refused(_)), "a ticket is spent by its first use");
 
     let mut secret = ours.secret;
@@ -214,7 +237,7 @@ async fn only_the_right_ticket_from_the_right_host_in_time_opens_a_lane_and_only
     let expired = Ticket { expires_at: UnixMillis(1), ..ours.clone() };
     assert!(matches!(knock(&expired, open(&expired), A, 1).await[0], LaneVerdict::Refused(_)));
     for kind in [LaneKind::Control, LaneKind::Memory] {
-        let other = LaneOpen { kind, ..open(&ours) };
+        let other = LaneOpen { lane: LaneId { kind, number: 0 }, ..open(&ours) };
         assert!(matches!(knock(&ours, other, A, 1).await[0], LaneVerdict::Refused(_)), "{kind:?}");
     }
 }
@@ -229,6 +252,8 @@ async fn send_disk(bytes: &[u8]) -> (Result<(), String>, LaneEvent) {
     let landing = landing(&to);
     let counter = AtomicU64::new(0);
     let cargo = cold::Cargo { disk: Some(&from), ran: true, counter: &counter };
+    let disk = LaneId { kind: LaneKind::Disk, number: 0 };
+    let (out, came) = (lane_over(out, disk), lane_over(came, disk));
     let (sent, received) = tokio::join!(cold::send(out, cargo), cold::receive(came, &landing));
     let landed = received.map_err(|e| crate::text::describe(&e));
     if landed.is_ok() {

@@ -37,6 +37,10 @@ pub struct Faults {
     pub foreign_device: AtomicBool,
     /// Bytes of memory after which the source's QEMU stops sending until it is aborted; 0: never.
     pub hang_after: AtomicU64,
+    /// Bytes of memory after which the source's QEMU waits until it is told to go on; 0: never.
+    pub pause_after: AtomicU64,
+    /// Told so.
+    pub go_on: Notify,
     /// The target's libvirtd finishes, but its reply never reaches the source.
     pub lose_finish_reply: AtomicBool,
     /// The target's libvirtd closes the connection instead of answering Prepare.
@@ -110,6 +114,7 @@ impl PlayedHypervisor {
         let mut memory = UnixStream::connect(route.migrate_uri.strip_prefix("unix://").unwrap()).await?;
         let (chunk, mut sent) = (vec![0x5a; 1 << 20], 0);
         let hang_after = self.faults.hang_after.load(SeqCst);
+        let pause_after = self.faults.pause_after.load(SeqCst);
         while sent < MEMORY {
             if hang_after > 0 && sent >= hang_after {
                 let mut closed = [0];
@@ -118,6 +123,9 @@ impl PlayedHypervisor {
                     _ = memory.read(&mut closed) => {} // somebody cut it off
                 }
                 return Err(io::Error::other("aborted"));
+            }
+            if pause_after > 0 && sent == pause_after {
+                self.faults.go_on.notified().await;
             }
             memory.write_all(&chunk).await?;
             sent += chunk.len() as u64;

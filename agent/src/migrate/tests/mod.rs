@@ -1,7 +1,9 @@
 //! Two agents with real QUIC, real sockets, the real filter and both state machines; only the hypervisor is played
 //! (`libvirt`). Whatever goes wrong, a machine runs in one place at most, and a migration ends there or back.
 
+mod cuts;
 mod lanes;
 mod libvirt;
 mod moves;
+mod wire;
 mod world;

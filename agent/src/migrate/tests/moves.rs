@@ -2,6 +2,7 @@
 
 use super::{
     libvirt::MEMORY,
+    wire::Wire,
     world::{A, Agent, MemoryJournal, Owner, PATIENCE, VM, World, spec, ticket},
 };
 use crate::migrate::{
@@ -173,6 +174,70 @@ async fn a_target_that_vanishes_is_noticed() {
     world.b.endpoint.disconnect(&novacron_transport::Role::Agent { host: A });
     let back = a.until(ticket.migration, BACK).await;
     assert!(reason(&back).contains("link"), "{back:?}");
+    check_back(&world, &ticket, (&a, &b)).await;
+}
+
+/// A departure through a wire that can be cut, half of whose memory has moved.
+async fn halfway(world: &World, ticket: &Ticket) -> (Wire, Agent, Agent) {
+    world.faults.pause_after.store(MEMORY / 2, SeqCst);
+    let wire = Wire::to(world.b.address()).await;
+    let (a, b) = (world.a.agent(), world.b.agent());
+    b.migrations.prepare_inbound(ticket.clone(), spec()).await.unwrap();
+    b.until(ticket.migration, READY).await;
+    a.migrations.start_outbound(ticket.clone(), spec(), wire.address).await.unwrap();
+    a.until(ticket.migration, MOVED).await;
+    (wire, a, b)
+}
+
+fn link_is(lost: bool, cuts: u32) -> impl Fn(&SideState) -> bool {
+    move |state| {
+        let SideState::Outbound(OutboundState::Copying(progress)) = state else { return false };
+        (progress.link_lost, progress.cuts) == (lost, cuts)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_in_the_middle_is_told_and_the_machine_moves_on() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let (wire, a, b) = halfway(&world, &ticket).await;
+    wire.cut();
+    a.until(ticket.migration, link_is(true, 0)).await;
+    wire.mend();
+    a.until(ticket.migration, link_is(false, 1)).await;
+    world.faults.go_on.notify_one();
+    b.until(ticket.migration, ARRIVED).await;
+    let gone = a.until(ticket.migration, GONE).await;
+    let SideState::Outbound(OutboundState::Gone(report)) = gone else { unreachable!() };
+    assert_eq!((report.cuts, report.counts.memory_bytes), (1, MEMORY + 8));
+    hand_over(&ticket, (&a, &b)).await;
+    assert_eq!((world.a.hypervisor.get(), world.b.hypervisor.get()), (Standing::Absent, Standing::Running));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_for_good_ends_fully_back_after_the_grace() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let (wire, a, b) = halfway(&world, &ticket).await;
+    wire.cut();
+    world.faults.go_on.notify_one();
+    let back = a.until(ticket.migration, BACK).await;
+    assert!(reason(&back).contains("did not come back within 3 s"), "{back:?}");
+    // By itself: nobody has to tell the target.
+    let discarded = b.until(ticket.migration, DISCARDED).await;
+    assert!(reason(&discarded).contains("did not come back"), "{discarded:?}");
+    check_back(&world, &ticket, (&a, &b)).await;
+    assert_eq!(world.a.hypervisor.get(), Standing::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_is_cancelled_while_the_link_is_away_ends_back() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let (wire, a, b) = halfway(&world, &ticket).await;
+    wire.cut();
+    a.until(ticket.migration, link_is(true, 0)).await;
+    a.migrations.cancel_outbound(ticket.migration, "enough".into()).await.unwrap();
+    world.faults.go_on.notify_one();
+    let back = a.until(ticket.migration, BACK).await;
+    assert!(matches!(&back, SideState::Outbound(OutboundState::Back { cancelled: true, .. })));
     check_back(&world, &ticket, (&a, &b)).await;
 }
 

@@ -36,6 +36,8 @@ pub const B: HostId = HostId::from_u128(0xb);
 /// The machine of the recorded domain document.
 pub const VM: VmId = VmId::from_u128(0x11);
 pub const DOCUMENT: &str = include_str!("../filter/fixtures/expected.xml");
+/// Short, so that what waits it out ends soon.
+pub const GRACE: Duration = Duration::from_secs(3);
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A CA and the endpoints under it.
@@ -181,6 +183,7 @@ impl Host {
             sockets: SocketRoom::for_uid(&self.folder, uid).unwrap(),
             libvirt_socket: self.folder.join("libvirt"),
             bridge: "novabr0".into(),
+            link_grace: GRACE,
             now: crate::clock::now,
             changes,
         });

@@ -32,6 +32,7 @@ pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
         remaining_bytes: now(progress.remaining_bytes),
         remaining_ms: progress.remaining_ms.filter(|_| copying),
         qemu_downtime_ms: record.report.as_ref().and_then(|r| r.qemu_downtime_ms),
+        cuts_survived: record.report.as_ref().map_or(progress.cuts, |r| r.cuts),
         placement: record.placement.as_ref().map(ToString::to_string),
     }
 }
@@ -99,6 +100,12 @@ fn standard_message(record: &MigrationRecord) -> String {
         MigrationState::Pending if record.awaits_stop => "the guest is asked to stop",
         MigrationState::Pending => "waiting to begin",
         MigrationState::Preparing => "the target gets ready",
+        MigrationState::Copying if record.progress.link_lost => {
+            "the link between the two hosts is lost: the copy waits for it, and goes on where it was"
+        }
+        MigrationState::Copying if record.progress.cuts > 0 => {
+            "disk and memory are copied; the link was lost, and the copy has resumed"
+        }
         MigrationState::Copying => "disk and memory are copied",
         MigrationState::HandingOver => "the hand-over is committed",
         MigrationState::Finishing => "the guest is resumed on the target",

@@ -55,6 +55,7 @@ pub fn show(context: &Context, view: &MigrationView) -> Result<(), CtlError> {
         ("disk", ByteCount(view.disk_bytes).to_string()),
         ("iteration", view.iteration.to_string()),
         ("downtime", view.qemu_downtime_ms.map(|ms| format!("{ms} ms (by QEMU)")).unwrap_or_default()),
+        ("cuts survived", view.cuts_survived.to_string()),
         ("placement", view.placement.clone().unwrap_or_default()),
     ];
     output::one(view, context.format, &more)

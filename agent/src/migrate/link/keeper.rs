@@ -1,0 +1,362 @@
+//! The source's link to the target's agent: dialled at the start, dialled again when it is cut, given up after a grace.
+//!
+//! ```text
+//!  Up ──cut──▶ Lost ──dialled again──▶ Up
+//!   │            └──grace is over, or somebody else answers──▶ Over
+//!   └──closed by either side──▶ Over
+//! ```
+//!
+//! Every lane has a task that carries it over the link of the day; when that breaks, the task waits for the next one
+//! and takes the lane up again there.
+
+use super::{
+    Lie,
+    carrier::{CarryError, carry},
+    lane::{Lane, LaneReader, LaneWriter},
+    window,
+};
+use crate::text::describe;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use novacron_common::{
+    record::Ticket,
+    wire::{Denial, LaneId, LaneKind, LaneOpen, LaneVerdict, StreamKind},
+};
+use novacron_transport::{Endpoint, Link, LinkError, Role, Stream};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long the target may take to open a lane or to take it up.
+const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+/// While the link is lost, somebody is called this often; earlier calls go on until QUIC gives them up. A cut costs
+/// little more than itself then, and a slow handshake is not cut short.
+const REDIAL_EVERY: Duration = Duration::from_millis(700);
+const DIALLING_MAX: usize = 8;
+
+/// A lane could not be had, or not be had again.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// The link to the target.
+    #[error("could not reach the target's agent")]
+    Link(#[from] LinkError),
+    /// The target does not honour the ticket.
+    #[error("the target refused")]
+    Refused(#[source] Denial),
+    /// The target does not answer.
+    #[error("the target did not open a lane in time")]
+    TooSlow,
+    /// The target claims what cannot be.
+    #[error("the target takes the lane up in the wrong place")]
+    Lie(#[from] Lie),
+    /// There is no link any more.
+    #[error("{0}")]
+    Over(String),
+    /// More connections than a migration can have.
+    #[error("a migration has no more {0:?} lanes")]
+    TooMany(LaneKind),
+}
+
+/// What becomes of the link.
+#[derive(Clone)]
+enum LinkState {
+    Up(Link),
+    Lost,
+    /// Why, as a sentence.
+    Over(String),
+}
+
+/// How the link fares, for people.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkCondition {
+    /// It is lost just now, and waited for.
+    pub lost: bool,
+    /// How often it was lost and came back.
+    pub cuts: u32,
+}
+
+/// Opens lanes to one target with one ticket, and keeps them going. The link is closed when the last clone is dropped.
+pub struct Keeper(Arc<Shared>);
+
+struct Shared {
+    endpoint: Endpoint,
+    target: SocketAddr,
+    ticket: Ticket,
+    grace: Duration,
+    state: watch::Sender<LinkState>,
+    cuts: AtomicU32,
+    numbers: [AtomicU8; 3],
+    renewing: Mutex<()>,
+    stop: CancellationToken,
+}
+
+impl Keeper {
+    /// Dials the target; nobody but the host in the ticket will do. A cut is waited out for `grace`.
+    ///
+    /// # Errors
+    /// [`LaneError`].
+    pub async fn dial(
+        endpoint: Endpoint,
+        target: SocketAddr,
+        ticket: Ticket,
+        grace: Duration,
+    ) -> Result<Self, LaneError> {
+        let link = endpoint.connect_brisk(target, &Role::Agent { host: ticket.target }).await?;
+        let shared = Arc::new(Shared {
+            endpoint,
+            target,
+            ticket,
+            grace,
+            state: watch::Sender::new(LinkState::Up(link)),
+            cuts: AtomicU32::new(0),
+            numbers: Default::default(),
+            renewing: Mutex::new(()),
+            stop: CancellationToken::new(),
+        });
+        tokio::spawn(shared.clone().keep_link());
+        Ok(Self(shared))
+    }
+
+    /// A new lane; returns once the target has opened it. It outlives cuts from then on.
+    ///
+    /// # Errors
+    /// [`LaneError`].
+    pub async fn open(&self, kind: LaneKind) -> Result<(LaneReader, LaneWriter), LaneError> {
+        let number = self.0.numbers[kind as usize]
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |number| number.checked_add(1))
+            .map_err(|_| LaneError::TooMany(kind))?;
+        let id = LaneId { kind, number };
+        let (lane, reader, writer) = Lane::new(id, window::of(id).ok_or(LaneError::TooMany(kind))?);
+        if let Some((turn, stream)) = self.0.attach(&lane).await? {
+            tokio::spawn(self.0.clone().keep_lane(lane, turn, stream));
+        }
+        Ok((reader, writer))
+    }
+
+    /// How the link fares.
+    pub fn condition(&self) -> LinkCondition {
+        let lost = matches!(*self.0.state.borrow(), LinkState::Lost);
+        LinkCondition { lost, cuts: self.0.cuts.load(Ordering::Relaxed) }
+    }
+
+    /// Waits until [`Keeper::condition`] is not `before` any more.
+    pub async fn changed(&self, before: LinkCondition) {
+        let mut state = self.0.state.subscribe();
+        while self.condition() == before && state.changed().await.is_ok() {}
+    }
+
+    /// Waits until there is no link any more and none will come; says why.
+    pub async fn over(&self) -> String {
+        let mut state = self.0.state.subscribe();
+        let over = state.wait_for(|state| matches!(state, LinkState::Over(_))).await;
+        match over.as_deref() {
+            Ok(LinkState::Over(reason)) => reason.clone(),
+            _ => "nobody keeps the link any more".to_owned(),
+        }
+    }
+
+    /// Ends every lane.
+    pub fn close(&self) {
+        self.0.end("the migration is over here".to_owned());
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    /// The first reason stays.
+    fn end(&self, reason: String) {
+        self.state.send_if_modified(|state| {
+            match state {
+                LinkState::Over(_) => return false,
+                LinkState::Up(link) => link.close("the migration is over here"),
+                LinkState::Lost => {}
+            }
+            *state = LinkState::Over(reason);
+            true
+        });
+        self.stop.cancel();
+    }
+
+    /// Replaces the link unless all is over; says whether.
+    fn set(&self, new: LinkState) -> bool {
+        self.state.send_if_modified(|state| {
+            let goes_on = !matches!(state, LinkState::Over(_));
+            if goes_on {
+                *state = new;
+            }
+            goes_on
+        })
+    }
+
+    async fn keep_link(self: Arc<Self>) {
+        let mut seen = self.state.subscribe();
+        loop {
+            let LinkState::Up(link) = seen.borrow_and_update().clone() else { return };
+            let reason = tokio::select! {
+                reason = link.closed() => reason,
+                _ = seen.changed() => continue,
+            };
+            if link.is_closed_on_purpose() {
+                return self.end(format!("the link to the target was closed: {reason}"));
+            }
+            if !self.set(LinkState::Lost) {
+                return;
+            }
+            tracing::warn!(migration = %self.ticket.migration, reason, grace = ?self.grace, "the link to the target is lost");
+            let found = tokio::select! {
+                found = timeout(self.grace, self.redial()) => found,
+                () = self.stop.cancelled() => return,
+            };
+            match found {
+                Ok(Ok(link)) => self.found(link),
+                Ok(Err(error)) => {
+                    return self
+                        .end(format!("the link to the target was lost for good: {}", describe(&error)));
+                }
+                Err(_) => {
+                    let grace = self.grace.as_secs_f32();
+                    return self.end(format!(
+                        "the link to the target was lost ({reason}) and did not come back within {grace} s"
+                    ));
+                }
+            }
+        }
+    }
+
+    fn found(&self, link: Link) {
+        let cuts = self.cuts.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::info!(migration = %self.ticket.migration, cuts, "the link to the target is back");
+        if !self.set(LinkState::Up(link.clone())) {
+            link.close("the migration is over here");
+        }
+    }
+
+    /// Calls the target until it answers. Fails only if somebody else does, or it is no member any more.
+    async fn redial(&self) -> Result<Link, LinkError> {
+        let (mut calls, mut again) = (FuturesUnordered::new(), interval(REDIAL_EVERY));
+        loop {
+            tokio::select! {
+                _ = again.tick(), if calls.len() < DIALLING_MAX => calls.push(self.call()),
+                Some(outcome) = calls.next() => match outcome {
+                    Ok(link) => return Ok(link),
+                    Err(error @ (LinkError::WrongPeer { .. } | LinkError::NotAMember(_))) => return Err(error),
+                    Err(error) => tracing::debug!(reason = describe(&error), "the target does not answer"),
+                },
+            }
+        }
+    }
+
+    async fn call(&self) -> Result<Link, LinkError> {
+        self.endpoint.connect_brisk(self.target, &Role::Agent { host: self.ticket.target }).await
+    }
+
+    /// The link, once it is up; dialled again if certificates were renewed since. Lanes on the old one go on.
+    async fn usable(&self) -> Result<Link, LaneError> {
+        loop {
+            let link = self.up().await?;
+            if link.is_usable() {
+                return Ok(link);
+            }
+            let _one_at_a_time = self.renewing.lock().await;
+            let is_current = matches!(&*self.state.borrow(), LinkState::Up(link) if !link.is_usable() && !link.is_closed());
+            if !is_current {
+                continue;
+            }
+            match self.call().await {
+                Ok(new) => _ = self.set(LinkState::Up(new)),
+                // Then its keeper calls.
+                Err(_) if link.is_closed() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn up(&self) -> Result<Link, LaneError> {
+        let mut state = self.state.subscribe();
+        // A link that has just closed is still called up until its keeper has noticed.
+        let settled = |state: &LinkState| match state {
+            LinkState::Up(link) => !link.is_closed(),
+            LinkState::Lost => false,
+            LinkState::Over(_) => true,
+        };
+        match state.wait_for(settled).await.as_deref() {
+            Ok(LinkState::Up(link)) => Ok(link.clone()),
+            Ok(LinkState::Over(reason)) => Err(LaneError::Over(reason.clone())),
+            Ok(LinkState::Lost) | Err(_) => Err(LaneError::Over("nobody keeps the link any more".into())),
+        }
+    }
+
+    /// Opens the lane on the present link, or takes it up there; `None` if the target has all of it already.
+    async fn attach(&self, lane: &Lane) -> Result<Option<(u32, Stream)>, LaneError> {
+        loop {
+            let link = self.usable().await?;
+            let outcome = timeout(OPEN_DEADLINE, self.present(&link, lane)).await;
+            match outcome.unwrap_or(Err(LaneError::TooSlow)) {
+                Err(LaneError::Link(_) | LaneError::TooSlow)
+                    if link.is_closed() && !link.is_closed_on_purpose() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn present(&self, link: &Link, lane: &Lane) -> Result<Option<(u32, Stream)>, LaneError> {
+        let mut stream = link.open(StreamKind::Lane).await?;
+        let (turn, received) = lane.next_turn();
+        stream.send(&LaneOpen { ticket: self.ticket.clone(), lane: lane.id(), turn, received }).await?;
+        match stream.recv().await? {
+            LaneVerdict::Open { received } => {
+                lane.resume(turn, received)?;
+                Ok(Some((turn, stream)))
+            }
+            LaneVerdict::Over => {
+                stream.finish();
+                lane.conclude()?;
+                Ok(None)
+            }
+            LaneVerdict::Refused(denial) => Err(LaneError::Refused(denial)),
+        }
+    }
+
+    async fn keep_lane(self: Arc<Self>, lane: Arc<Lane>, turn: u32, stream: Stream) {
+        tokio::select! {
+            () = self.carry_on(&lane, turn, stream) => {}
+            () = self.stop.cancelled() => {}
+        }
+        // Unless both directions ended well, nobody carries it any more.
+        let reason = match &*self.state.borrow() {
+            LinkState::Over(reason) => reason.clone(),
+            LinkState::Up(_) | LinkState::Lost => "the lane is not carried any more".to_owned(),
+        };
+        lane.break_off(reason);
+    }
+
+    async fn carry_on(&self, lane: &Lane, mut turn: u32, mut stream: Stream) {
+        loop {
+            match carry(lane, turn, stream).await {
+                Ok(()) => return,
+                Err(CarryError::Cut(_)) => {}
+                Err(error) => return lane.break_off(describe(&error)),
+            }
+            // A lane that was broken off in the meantime is taken up, too: so the target hears of it.
+            match self.attach(lane).await {
+                Ok(Some(next)) => (turn, stream) = next,
+                Ok(None) => return,
+                Err(error) => return lane.break_off(describe(&error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What one side of a lane sends: the replay buffer and how far it was sent. Pure.
+
+use super::{Lie, window::FRAME_COST};
+use bytes::{Buf, Bytes};
+use std::collections::VecDeque;
+
+/// A frame to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outbound {
+    /// Bytes of the sequence.
+    Data {
+        /// Where they belong.
+        offset: u64,
+        /// Not empty.
+        bytes: Bytes,
+    },
+    /// The sequence ends.
+    End {
+        /// Behind its last byte.
+        offset: u64,
+    },
+}
+
+/// A sequence as its sender has it: `acked ≤ sent ≤ end`, and everything behind `acked` is kept.
+#[derive(Debug)]
+pub struct Outgoing {
+    window: usize,
+    /// The bytes from `acked` on.
+    chunks: VecDeque<Bytes>,
+    /// What `chunks` cost.
+    held: usize,
+    acked: u64,
+    /// Behind the last byte, and behind the end if that was said.
+    end: u64,
+    ended: bool,
+    /// What was handed to the present carrier: all of `chunks[..next]`, and `skip` bytes of `chunks[next]`.
+    sent: u64,
+    next: usize,
+    skip: usize,
+}
+
+impl Outgoing {
+    /// An empty sequence that may keep as much as costs `window`.
+    pub fn new(window: usize) -> Self {
+        Self {
+            window,
+            chunks: VecDeque::new(),
+            held: 0,
+            acked: 0,
+            end: 0,
+            ended: false,
+            sent: 0,
+            next: 0,
+            skip: 0,
+        }
+    }
+
+    /// How many bytes may be pushed at once, now. 0: wait for an acknowledgement.
+    pub fn room(&self) -> usize {
+        self.window.saturating_sub(self.held + FRAME_COST)
+    }
+
+    /// How many of `wanted` bytes are worth a frame, now: all, or at least an eighth of the window. 0: wait. (RFC 9293,
+    /// section 3.8.6.2.1, avoids silly windows the same way.)
+    pub fn room_for(&self, wanted: usize) -> usize {
+        let room = self.room();
+        if room >= wanted.min(self.window / 8) { room.min(wanted) } else { 0 }
+    }
+
+    /// Adds bytes, at most [`Outgoing::room`] of them.
+    pub fn push(&mut self, bytes: Bytes) {
+        debug_assert!(!self.ended && bytes.len() <= self.room());
+        if bytes.is_empty() {
+            return;
+        }
+        self.held += bytes.len() + FRAME_COST;
+        self.end += bytes.len() as u64;
+        self.chunks.push_back(bytes);
+    }
+
+    /// Says that nothing follows. Saying it again changes nothing.
+    pub fn finish(&mut self) {
+        if !self.ended {
+            self.ended = true;
+            self.end += 1;
+        }
+    }
+
+    /// Whether the end was said.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether everything, the end included, was acknowledged.
+    pub fn is_done(&self) -> bool {
+        self.ended && self.acked == self.end
+    }
+
+    /// The next frame for the carrier.
+    pub fn next_frame(&mut self) -> Option<Outbound> {
+        let offset = self.sent;
+        if let Some(chunk) = self.chunks.get(self.next) {
+            let bytes = chunk.slice(self.skip..);
+            self.sent += bytes.len() as u64;
+            (self.next, self.skip) = (self.next + 1, 0);
+            return Some(Outbound::Data { offset, bytes });
+        }
+        let owed = self.ended && self.sent < self.end;
+        owed.then(|| {
+            self.sent = self.end;
+            Outbound::End { offset }
+        })
+    }
+
+    /// The receiver has passed on everything up to `offset`. That it said so of less before changes nothing.
+    ///
+    /// # Errors
+    /// [`Lie`] if that was not sent.
+    pub fn acknowledge(&mut self, offset: u64) -> Result<(), Lie> {
+        let offset = offset.max(self.acked);
+        self.check(offset)?;
+        let mut more = self.bytes_between(self.acked, offset);
+        self.acked = offset;
+        while more > 0 {
+            let Some(front) = self.chunks.front_mut() else { break };
+            if more < front.len() {
+                front.advance(more);
+                self.held -= more;
+                // What was acknowledged was sent, so of the chunk being sent next it is a part of `skip`.
+                self.skip = if self.next == 0 { self.skip - more } else { self.skip };
+                break;
+            }
+            more -= front.len();
+            self.held -= front.len() + FRAME_COST;
+            self.chunks.pop_front();
+            match self.next.checked_sub(1) {
+                Some(next) => self.next = next,
+                None => self.skip = 0,
+            }
+        }
+        Ok(())
+    }
+
+    /// A new carrier: the receiver has everything up to `received`, and hears the rest.
+    ///
+    /// # Errors
+    /// [`Lie`] if that was never sent, or less than it acknowledged.
+    pub fn resume(&mut self, received: u64) -> Result<(), Lie> {
+        self.check(received)?;
+        let mut behind = self.bytes_between(self.acked, received);
+        (self.sent, self.next, self.skip) = (received, 0, 0);
+        while let Some(chunk) = self.chunks.get(self.next).filter(|chunk| behind >= chunk.len()) {
+            behind -= chunk.len();
+            self.next += 1;
+        }
+        self.skip = behind;
+        Ok(())
+    }
+
+    fn check(&self, claimed: u64) -> Result<(), Lie> {
+        if (self.acked..=self.sent).contains(&claimed) {
+            return Ok(());
+        }
+        Err(Lie::Acknowledged { claimed, from: self.acked, to: self.sent })
+    }
+
+    /// Bytes from `from` to `to`, without the end's place.
+    fn bytes_between(&self, from: u64, to: u64) -> usize {
+        let behind_bytes = self.end - u64::from(self.ended);
+        usize::try_from(to.min(behind_bytes) - from.min(behind_bytes)).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(offset: u64, bytes: &'static [u8]) -> Option<Outbound> {
+        Some(Outbound::Data { offset, bytes: Bytes::from_static(bytes) })
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_sent_again_from_where_the_peer_is() {
+        let mut out = Outgoing::new(1 << 20);
+        out.push(Bytes::from_static(b"abcd"));
+        out.push(Bytes::from_static(b"efgh"));
+        assert_eq!(
+            [out.next_frame(), out.next_frame(), out.next_frame()],
+            [data(0, b"abcd"), data(4, b"efgh"), None]
+        );
+        out.acknowledge(2).unwrap();
+        out.resume(5).unwrap();
+        assert_eq!([out.next_frame(), out.next_frame()], [data(5, b"fgh"), None]);
+        out.resume(2).unwrap();
+        out.finish();
+        let frames = std::iter::from_fn(|| out.next_frame()).collect::<Vec<_>>();
+        assert_eq!(
+            frames,
+            [data(2, b"cd"), data(4, b"efgh"), Some(Outbound::End { offset: 8 })].map(Option::unwrap)
+        );
+        out.acknowledge(8).unwrap();
+        assert!(!out.is_done(), "the end is not acknowledged yet");
+        out.acknowledge(9).unwrap();
+        assert!(out.is_done() && out.held == 0);
+    }
+
+    #[test]
+    fn a_full_buffer_takes_no_more_until_it_is_acknowledged() {
+        let mut out = Outgoing::new(3 * FRAME_COST);
+        assert_eq!(out.room(), 2 * FRAME_COST);
+        out.push(Bytes::from(vec![0; 2 * FRAME_COST]));
+        assert_eq!(out.room(), 0);
+        out.next_frame().unwrap();
+        out.acknowledge(FRAME_COST as u64).unwrap();
+        assert_eq!(out.room(), 0, "half of it still costs a frame");
+        out.acknowledge(2 * FRAME_COST as u64).unwrap();
+        assert_eq!(out.room(), 2 * FRAME_COST);
+    }
+
+    #[test]
+    fn offsets_that_were_not_sent_or_are_taken_back_are_lies() {
+        let mut out = Outgoing::new(1 << 20);
+        out.push(Bytes::from_static(b"abcd"));
+        assert!(out.acknowledge(1).is_err(), "nothing was sent yet");
+        out.next_frame().unwrap();
+        out.acknowledge(3).unwrap();
+        for lie in [5, u64::MAX] {
+            assert!(out.acknowledge(lie).is_err() && out.resume(lie).is_err(), "{lie}");
+        }
+        out.acknowledge(2).unwrap();
+        assert!(out.resume(2).is_err(), "what was acknowledged is not kept");
+        out.finish();
+        assert!(out.acknowledge(5).is_err(), "the end was not sent yet");
+        assert_eq!(out.next_frame(), Some(Outbound::End { offset: 4 }));
+        out.acknowledge(5).unwrap();
+    }
+}
