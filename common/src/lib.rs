@@ -8,6 +8,7 @@
 //! * [`api`]: the HTTP bodies, one source for server, `novactl` and the OpenAPI document;
 //! * [`wire`]: what processes say to each other over QUIC (see `wire/PROTOCOL.md`);
 //! * [`record`]: what the agents observe and report, and what the ledger keeps of it;
+//! * [`splitmix`]: numbers that look like chance and come again with the same seed;
 //! * [`config`]: reading a configuration file so that a mistake names its remedy.
 
 pub mod api;
@@ -16,5 +17,6 @@ pub mod ids;
 pub mod planted;
 pub mod record;
 pub mod spec;
+pub mod splitmix;
 pub mod units;
 pub mod wire;

@@ -1,15 +1,10 @@
 //! A hash that is the same on every replica and in every release: where `core` needs something that looks like
 //! chance (jitter), it comes from here.
 
-use novacron_common::ids::{AttemptKey, FireCause, FireKey};
-
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-const fn mix(word: u64) -> u64 {
-    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
-}
+use novacron_common::{
+    ids::{AttemptKey, FireCause, FireKey},
+    splitmix::mix,
+};
 
 /// Of a fire.
 pub fn of_fire(salt: u64, fire: FireKey) -> u64 {

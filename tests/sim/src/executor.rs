@@ -2,7 +2,8 @@
 //! due only when no task can go on, so that what a task sees never depends on the order in which its futures are
 //! asked. Which of several ready tasks goes first is the seed's choice.
 
-use crate::{os, rng::Rng, trace::Trace};
+use crate::{os, trace::Trace};
+use novacron_common::splitmix::SplitMix64;
 use novacron_runtime::{Job, TaskId, TimerId, Work, World};
 use novacron_store::Disk;
 use std::{
@@ -42,7 +43,7 @@ struct State {
     timers: BTreeMap<u64, u64>,
     machines: Vec<Place>,
     current: Option<Machine>,
-    rng: Rng,
+    rng: SplitMix64,
     trace: Trace,
 }
 
@@ -118,7 +119,7 @@ impl Executor {
             timers: BTreeMap::new(),
             machines: (0..machines).map(|_| place()).collect(),
             current: None,
-            rng: Rng::new(seed),
+            rng: SplitMix64::new(seed),
             trace: Trace::default(),
         };
         Arc::new(Self { state: Mutex::new(state), ready: Arc::default(), began: Instant::now() })
@@ -149,7 +150,7 @@ impl Executor {
     }
 
     /// Draws from the world's randomness.
-    pub fn draw<R>(&self, draw: impl FnOnce(&mut Rng) -> R) -> R {
+    pub fn draw<R>(&self, draw: impl FnOnce(&mut SplitMix64) -> R) -> R {
         draw(&mut self.state().rng)
     }
 

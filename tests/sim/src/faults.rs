@@ -5,8 +5,8 @@ use crate::{
     executor::{Machine, SYNC},
     net::{CALM, Weather},
     os::SECOND,
-    rng::Rng,
 };
+use novacron_common::splitmix::SplitMix64;
 use std::time::Duration;
 
 /// Milliseconds, in nanoseconds.
@@ -68,7 +68,7 @@ const SETTLED: Duration = Duration::from_millis(600);
 const ALONE: Duration = Duration::from_millis(400);
 
 /// Runs the cluster for `duration` while things go wrong, then makes everything right.
-pub fn storm(cluster: &mut Cluster, rng: &mut Rng, duration: Duration) {
+pub fn storm(cluster: &mut Cluster, rng: &mut SplitMix64, duration: Duration) {
     let until = cluster.executor.elapsed() + u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     while cluster.executor.elapsed() < until {
         let pause = rng.between(50 * MILLI, 2 * SECOND);
@@ -78,7 +78,7 @@ pub fn storm(cluster: &mut Cluster, rng: &mut Rng, duration: Duration) {
     make_right(cluster);
 }
 
-fn strike(cluster: &mut Cluster, rng: &mut Rng) {
+fn strike(cluster: &mut Cluster, rng: &mut SplitMix64) {
     let machine = rng.below(cluster.machines().len() as u64) as Machine;
     let fault = choose(rng);
     cluster.executor.note(&[0xfa17, fault as u64, machine as u64]);
@@ -135,7 +135,7 @@ fn resume(cluster: &Cluster) {
 
 /// The leader fails. As soon as another one is elected, or soon after, it is cut off, and its voters begin anew: whoever
 /// voted for it must still know. Then it begins anew itself, with entries that nobody else has.
-fn leader_alone(cluster: &mut Cluster, rng: &mut Rng) {
+fn leader_alone(cluster: &mut Cluster, rng: &mut SplitMix64) {
     let Some(old) = cluster.leader() else { return };
     cluster.net.mend();
     resume(cluster);
@@ -163,7 +163,7 @@ fn leader_alone(cluster: &mut Cluster, rng: &mut Rng) {
 
 /// A host is out of sight until the leases of its attempts are over, while the coordinators are well: what it runs may
 /// be tried elsewhere then.
-fn host_alone(cluster: &mut Cluster, rng: &mut Rng) {
+fn host_alone(cluster: &mut Cluster, rng: &mut SplitMix64) {
     cluster.net.mend();
     resume(cluster);
     cluster.machines().for_each(|machine| cluster.start(machine));
@@ -179,11 +179,11 @@ fn cut_host(cluster: &Cluster, agent: Machine, (there, back): (bool, bool)) {
     }
 }
 
-fn host<'a>(cluster: &'a Cluster, rng: &mut Rng) -> &'a crate::agent::Host {
+fn host<'a>(cluster: &'a Cluster, rng: &mut SplitMix64) -> &'a crate::agent::Host {
     &cluster.hosts[rng.below(cluster.hosts.len() as u64) as usize]
 }
 
-fn choose(rng: &mut Rng) -> Fault {
+fn choose(rng: &mut SplitMix64) -> Fault {
     let total = MIX.iter().map(|(_, weight)| weight).sum();
     let mut left = rng.below(total);
     for (fault, weight) in MIX {
@@ -195,7 +195,7 @@ fn choose(rng: &mut Rng) -> Fault {
     Fault::Mend
 }
 
-fn weather(rng: &mut Rng) -> Weather {
+fn weather(rng: &mut SplitMix64) -> Weather {
     let worst = rng.between(1, 120) * MILLI;
     Weather { delay: (100_000, worst), loss: rng.below(25), doubled: rng.below(10) }
 }

@@ -28,7 +28,6 @@ pub mod identities;
 pub mod jobs;
 pub mod net;
 pub mod os;
-pub mod rng;
 pub mod run;
 pub mod seeds;
 pub mod trace;

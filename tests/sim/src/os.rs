@@ -6,7 +6,7 @@
 //! every other thread they make the system call that the library would have made. So nothing in the shipped code
 //! needs to know, and nothing that it will read later can be forgotten.
 
-use crate::rng::Rng;
+use novacron_common::splitmix::SplitMix64;
 use std::cell::{Cell, RefCell};
 
 /// Nanoseconds in a second.
@@ -18,7 +18,7 @@ const BEGIN_MONOTONIC_SECONDS: u64 = 1_000_000;
 
 thread_local! {
     static CLOCK: Cell<Option<Clock>> = const { Cell::new(None) };
-    static CHANCE: RefCell<Option<Rng>> = const { RefCell::new(None) };
+    static CHANCE: RefCell<Option<SplitMix64>> = const { RefCell::new(None) };
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ pub struct Simulated(());
 /// Begins to simulate on this thread, which must be a new one: the standard library and tokio keep, for the life of
 /// a thread, what they have drawn before.
 pub fn simulate(seed: u64) -> Simulated {
-    CHANCE.with(|chance| *chance.borrow_mut() = Some(Rng::new(seed)));
+    CHANCE.with(|chance| *chance.borrow_mut() = Some(SplitMix64::new(seed)));
     set_clock(0, 0);
     Simulated(())
 }

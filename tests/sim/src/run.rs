@@ -7,8 +7,8 @@ use crate::{
     faults,
     identities::{COORDINATORS, MACHINES, identity},
     jobs, os,
-    rng::Rng,
 };
+use novacron_common::splitmix::SplitMix64;
 use std::{any::Any, thread, time::Duration};
 
 /// How long the cluster may take to come up.
@@ -74,7 +74,7 @@ fn text(panic: &(dyn Any + Send)) -> String {
 }
 
 fn simulate(seed: u64) -> Verdict {
-    let mut rng = Rng::new(seed);
+    let mut rng = SplitMix64::new(seed);
     let _os = os::simulate(rng.bits());
     let executor = Executor::new(rng.bits(), MACHINES);
     let _world = novacron_runtime::enter(executor.clone());

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
+use novacron_common::splitmix::SplitMix64;
 
-use super::chance::Chance;
 use super::trio::{Reach, Seat, Seats};
 use crate::lab::addr;
 
@@ -86,7 +86,7 @@ impl fmt::Display for Step {
 }
 
 /// `count` faults: every kind before any comes again, in an order of chance.
-pub fn plan(chance: &mut Chance, count: usize) -> Vec<Step> {
+pub fn plan(chance: &mut SplitMix64, count: usize) -> Vec<Step> {
     let mut steps = Vec::with_capacity(count + KINDS.len());
     while steps.len() < count {
         let mut kinds = KINDS;
@@ -94,7 +94,7 @@ pub fn plan(chance: &mut Chance, count: usize) -> Vec<Step> {
         for fault in kinds {
             // From less than an election takes to well beyond it.
             let hold = Duration::from_millis(300 + chance.bits() % 2700);
-            steps.push(Step { fault, hold, pick: chance.below(64) });
+            steps.push(Step { fault, hold, pick: chance.index(64) });
         }
     }
     steps.truncate(count);
@@ -225,12 +225,12 @@ mod tests {
 
     #[test]
     fn a_plan_has_every_kind_before_one_comes_again() {
-        let steps = plan(&mut Chance::new(1), 30);
+        let steps = plan(&mut SplitMix64::new(1), 30);
         assert_eq!(steps.len(), 30);
         for kind in KINDS {
             assert!(steps[..KINDS.len()].iter().any(|step| step.fault == kind), "{kind:?} is missing");
         }
-        assert_eq!(steps, plan(&mut Chance::new(1), 30));
-        assert_ne!(steps, plan(&mut Chance::new(2), 30));
+        assert_eq!(steps, plan(&mut SplitMix64::new(1), 30));
+        assert_ne!(steps, plan(&mut SplitMix64::new(2), 30));
     }
 }

@@ -161,7 +161,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::chance::Chance;
+    use novacron_common::splitmix::SplitMix64;
 
     fn op(action: Action, asked: u64, answered: u64) -> Op {
         Op { action, asked, answered: Some(answered) }
@@ -206,16 +206,16 @@ mod tests {
     }
 
     /// A register with a delay between question, effect and answer; some answers are lost.
-    fn recorded(chance: &mut Chance, clients: usize, ops: usize) -> History {
+    fn recorded(chance: &mut SplitMix64, clients: usize, ops: usize) -> History {
         let mut busy_until = vec![0_u64; clients];
         let mut effects = Vec::new();
         for value in 1..=ops as u64 {
-            let client = chance.below(clients);
+            let client = chance.index(clients);
             let asked = busy_until[client] + 1 + chance.bits() % 50;
             let effect = asked + 1 + chance.bits() % 100;
             busy_until[client] = effect + 1 + chance.bits() % 100;
-            let lost = chance.below(10) == 0;
-            effects.push((effect, asked, busy_until[client], chance.below(2) == 0, lost, value));
+            let lost = chance.index(10) == 0;
+            effects.push((effect, asked, busy_until[client], chance.index(2) == 0, lost, value));
         }
         effects.sort_unstable();
         let (mut now, mut ops) = (0, Vec::new());
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn long_histories_of_a_true_register_pass_and_a_planted_stale_read_does_not() {
         for seed in 0..10 {
-            let history = recorded(&mut Chance::new(seed), 8, 500);
+            let history = recorded(&mut SplitMix64::new(seed), 8, 500);
             assert_eq!(check(&history), Ok(()), "seed {seed}");
             let planted = history.with_a_stale_read().expect("something was overwritten");
             assert!(check(&planted).is_err(), "seed {seed}: the stale read was not seen");

@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use novacron_common::api::JobView;
 use novacron_common::ids::JobId;
+use novacron_common::splitmix::SplitMix64;
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::api::Api;
-use super::chance::Chance;
 use super::history::{Action, History, OPS_MAX, Op};
 
 /// How long the API may take to make a register.
@@ -66,7 +66,7 @@ pub async fn record(
         let client = Client {
             api: api.clone(),
             registers: registers.to_vec(),
-            chance: Chance::new(seed.wrapping_add(number as u64)),
+            chance: SplitMix64::new(seed.wrapping_add(number as u64)),
             began,
             // No two clients write the same value.
             next_value: INITIAL + 1 + number as u64,
@@ -91,7 +91,7 @@ pub async fn record(
 struct Client {
     api: Api,
     registers: Vec<JobId>,
-    chance: Chance,
+    chance: SplitMix64,
     began: Instant,
     next_value: u64,
     step: u64,
@@ -104,7 +104,7 @@ impl Client {
         let mut ops: Vec<(usize, Op)> = Vec::new();
         let mut counts = vec![0; self.registers.len()];
         while !stop.load(Ordering::Relaxed) {
-            let register = self.chance.below(self.registers.len());
+            let register = self.chance.index(self.registers.len());
             if counts[register] < self.ops_each {
                 counts[register] += 1;
                 ops.extend(self.operate(register).await?.map(|op| (register, op)));
@@ -116,8 +116,8 @@ impl Client {
 
     async fn operate(&mut self, register: usize) -> Result<Option<Op>> {
         let path = format!("/api/v1/jobs/{}", self.registers[register]);
-        let server = self.chance.below(self.api.servers());
-        if self.chance.below(2) == 0 {
+        let server = self.chance.index(self.api.servers());
+        if self.chance.index(2) == 0 {
             self.write(server, &path).await
         } else {
             self.read(server, &path).await

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use novacron_common::api::FireView;
 use novacron_common::ids::{FireCause, JobId};
+use novacron_common::splitmix::SplitMix64;
 use novacron_tests::ledger::audit::{self, Finding, Seen};
-use novacron_tests::ledger::chance::{Chance, SEED};
+use novacron_tests::ledger::chance::SEED;
 use novacron_tests::ledger::faults::{self, Step};
 use novacron_tests::ledger::harvest::Harvest;
 use novacron_tests::ledger::history::History;
@@ -83,7 +84,7 @@ impl Trouble<'_> {
 
     fn all(&mut self, seed: u64, count: usize) -> Result<()> {
         let began = Instant::now();
-        for (number, step) in faults::plan(&mut Chance::new(seed), count).into_iter().enumerate() {
+        for (number, step) in faults::plan(&mut SplitMix64::new(seed), count).into_iter().enumerate() {
             let at = began.elapsed().as_secs_f32();
             let told = self.one(&step).with_context(|| format!("fault {} of {count}: {step}", number + 1))?;
             println!("{at:6.1} s  {:3}/{count}  {step} {told}", number + 1);

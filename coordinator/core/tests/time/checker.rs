@@ -67,7 +67,7 @@ pub struct Effort {
 pub fn check(zone: &Zone, effort: Effort, candidate: Candidate) -> Result<Covered, String> {
     let mut covered = Covered::default();
     for change in &zone.changes {
-        let mut dice = Dice(effort.seed ^ (*change as u64).rotate_left(20) ^ zone.tz as u64);
+        let mut dice = Dice::new(effort.seed ^ (*change as u64).rotate_left(20) ^ zone.tz as u64);
         let around = Around { zone, change: *change, candidate };
         covered += around.check(&mut dice, effort.lines, 36 * HOUR, 60)?;
         if dice.within(0, 99) < effort.percent_with_seconds as i64 {

@@ -1,20 +1,17 @@
-//! Numbers that look random and come again with the same seed (Steele, Lea and Flood, "Fast splittable pseudorandom
-//! number generators": SplitMix64).
+//! Choices that come again with the same seed, among the signed numbers that times are made of.
 
-pub struct Dice(pub u64);
+use novacron_common::splitmix::SplitMix64;
+
+pub struct Dice(SplitMix64);
 
 impl Dice {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    pub fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
     }
 
     /// `low..=high`.
     pub fn within(&mut self, low: i64, high: i64) -> i64 {
-        low + (self.next() % (high - low + 1) as u64) as i64
+        low + self.0.below((high - low + 1) as u64) as i64
     }
 
     pub fn one_in(&mut self, n: i64) -> bool {
@@ -22,6 +19,6 @@ impl Dice {
     }
 
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.within(0, of.len() as i64 - 1) as usize]
+        of[self.0.index(of.len())]
     }
 }
