@@ -22,6 +22,9 @@ pub enum EventKind {
     Migration,
     /// A coordinator's clock is off (or right again: `null`); `object` is an `AlarmView`.
     Alarm,
+    /// A job's fires or ticks have not succeeded within its `expected_by` (or one has since: `null`); `id` is the job's,
+    /// `object` is an `OverdueView`.
+    Overdue,
     /// Events before this one are not kept any more: read the lists anew. `object` says why.
     Gap,
     /// A workflow changed; `object` is a `WorkflowView` without its nodes.

@@ -24,8 +24,8 @@ pub use host::{HostState, HostView, JoinTokenCreate, JoinTokenCreated, JoinToken
 pub use job::{
     AttemptView, BackoffBody, CommandTargetBody, ConcurrencyBody, ExecuteAccepted, FireState, FireView,
     HttpBody, JobCreate, JobStatus, JobTargetBody, JobUpdate, JobView, LedgerEntry, LedgerTotals, LedgerView,
-    MisfireBody, MisfirePolicyBody, Period, RetentionBody, RetryBody, RetryOnBody, StatusBody, TickState,
-    VmCommandBody, VmVerbBody, parse_duration,
+    MisfireBody, MisfirePolicyBody, OverdueView, Period, RetentionBody, RetryBody, RetryOnBody, StatusBody,
+    TickState, VmCommandBody, VmVerbBody, parse_duration,
 };
 pub use migration::{MigrateRequest, MigrationState, MigrationStatus, MigrationView};
 pub use page::{JobQuery, Page, PageQuery};

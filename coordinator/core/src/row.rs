@@ -8,7 +8,7 @@ use crate::{
     record::{
         AlarmRecord, ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord, CoordinatorRecord,
         FireRecord, HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord, MigrationRecord,
-        RequestKey, RequestRecord, TemplateRecord, TicketRecord, VmRecord,
+        OverdueRecord, RequestKey, RequestRecord, TemplateRecord, TicketRecord, VmRecord,
     },
     table::{Row, TableId},
 };
@@ -141,6 +141,14 @@ impl Row for JobPulse {
 impl Row for HistoryRecord {
     type Key = JobId;
     const TABLE: TableId = TableId::History;
+    fn key(&self) -> JobId {
+        self.job
+    }
+}
+
+impl Row for OverdueRecord {
+    type Key = JobId;
+    const TABLE: TableId = TableId::Overdue;
     fn key(&self) -> JobId {
         self.job
     }

@@ -9,8 +9,8 @@ use crate::{
     record::{
         AlarmRecord, ApiTokenRecord, AttemptRecord, ClockRecord, ClusterRecord, CoordinatorRecord,
         FireRecord, HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord, MigrationRecord,
-        NodeKey, NodeRecord, NodeRunRecord, RequestKey, RequestRecord, RunInputRecord, RunRecord, TaskRecord,
-        TemplateRecord, TicketRecord, VmRecord, WorkflowRecord,
+        NodeKey, NodeRecord, NodeRunRecord, OverdueRecord, RequestKey, RequestRecord, RunInputRecord,
+        RunRecord, TaskRecord, TemplateRecord, TicketRecord, VmRecord, WorkflowRecord,
     },
     table::{Change, DecodeError, Row, Table, TableId},
 };
@@ -36,6 +36,7 @@ pub struct State {
     jobs: Table<JobRecord>,
     pulses: Table<JobPulse>,
     history: Table<HistoryRecord>,
+    overdue: Table<OverdueRecord>,
     fires: Table<FireRecord>,
     attempts: Table<AttemptRecord>,
     migrations: Table<MigrationRecord>,
@@ -107,6 +108,7 @@ stored! {
     JobRecord in jobs,
     JobPulse in pulses,
     HistoryRecord in history,
+    OverdueRecord in overdue,
     FireRecord in fires,
     AttemptRecord in attempts,
     MigrationRecord in migrations,
@@ -298,6 +300,11 @@ impl State {
     /// The summaries of a job's ticks.
     pub fn history(&self, job: JobId) -> Option<&HistoryRecord> {
         self.history.get(&job)
+    }
+
+    /// The alarm of a job whose fires have not succeeded when they were expected to.
+    pub fn overdue(&self, job: JobId) -> Option<&OverdueRecord> {
+        self.overdue.get(&job)
     }
 
     /// A fire.

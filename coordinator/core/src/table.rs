@@ -73,6 +73,8 @@ table_ids! {
     Pulses = 23 "pulses",
     /// Ticks of jobs, summarised.
     History = 24 "history",
+    /// Jobs whose fires have not succeeded when they were expected to.
+    Overdue = 25 "overdue",
     /// Workflows.
     Workflows = 30 "workflows",
     /// Nodes of workflows' definitions.

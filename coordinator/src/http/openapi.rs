@@ -6,6 +6,7 @@ use super::{
     vms, workflows,
 };
 use axum::{Json, Router, routing::get};
+use novacron_common::api::OverdueView;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -31,6 +32,8 @@ pub const PAGE_PATH: &str = "/docs";
                        `Authorization: Bearer nva1.…`. `/api/jobs…` and `/api/workflows…` are aliases of `/api/v1/…`, `/ws/status` of \
                        `/api/v1/ws`, `/metrics` of `/api/v1/metrics`.",
     ),
+    // Sent by the event stream only: no route answers with it.
+    components(schemas(OverdueView)),
     security(("token" = [])),
     modifiers(&TokenScheme),
 )]

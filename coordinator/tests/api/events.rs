@@ -7,9 +7,10 @@ use crate::{
 };
 use futures_util::{SinkExt, StreamExt};
 use novacron_common::{
-    api::{Event, EventKind, TemplateView, VmView, WsTicket},
+    api::{Event, EventKind, JobView, OverdueView, TemplateView, VmView, WsTicket},
     record::VmState,
 };
+use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -72,6 +73,35 @@ async fn committed_changes_reach_clients_on_both_paths_in_order() {
     cluster.delete("/api/v1/vms/web-1").await;
     while next(&mut one).await.object.is_some() {}
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_is_overdue_is_told_as_such_until_it_is_gone() {
+    let cluster = TestCluster::start().await;
+    let mut socket = connect(&cluster, "/api/v1/ws", Some(&cluster.token)).await.unwrap();
+    // No host is there to run it.
+    let body = json!({ "name": "late", "schedule": "0 0 1 1 *", "expected_by": "1s",
+                       "target": { "type": "command", "command": ["/bin/true"] } });
+    let made: JobView = cluster.post("/api/v1/jobs", body).await.ok();
+    cluster.post_text("/api/v1/jobs/late/execute", "").await.ok::<serde_json::Value>();
+    let alarm = overdue(&mut socket, &made).await.expect("an alarm");
+    let view: JobView = cluster.get("/api/v1/jobs/late").await.ok();
+    assert_eq!((alarm.job, alarm.name.as_str(), alarm.count), (made.id, "late", 1));
+    assert_eq!((view.overdue, view.overdue_since), (1, Some(alarm.since)));
+    cluster.delete("/api/v1/jobs/late").await;
+    assert_eq!(overdue(&mut socket, &made).await, None, "it is over");
+    cluster.stop().await;
+}
+
+/// The next event of an alarm of `job`.
+async fn overdue(socket: &mut Socket, job: &JobView) -> Option<OverdueView> {
+    loop {
+        let event = next(socket).await;
+        if event.kind == EventKind::Overdue {
+            assert_eq!(event.id, job.id.to_string());
+            return event.object.map(|alarm| serde_json::from_value(alarm).unwrap());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 mod body;
 mod fire;
 mod ledger;
+mod overdue;
 mod period;
 mod policy;
 mod target;
@@ -12,6 +13,7 @@ mod view;
 pub use body::{JobCreate, JobUpdate};
 pub use fire::{AttemptView, ExecuteAccepted, FireState, FireView};
 pub use ledger::{LedgerEntry, LedgerTotals, LedgerView, TickState};
+pub use overdue::OverdueView;
 pub use period::{Period, parse_duration};
 pub use policy::{
     BackoffBody, ConcurrencyBody, MisfireBody, MisfirePolicyBody, RetentionBody, RetryBody, RetryOnBody,

@@ -1,6 +1,6 @@
 //! Fires: admitted, begun, ended. One committed fire a tick.
 
-use super::{Outcome, jobs, ticks, workflows};
+use super::{Outcome, jobs, overdue, ticks, workflows};
 use crate::{
     applied::{Applied, Refusal},
     attempts::{jitter, needs_attempt, work_of},
@@ -184,20 +184,19 @@ pub(super) fn ended(state: &mut State, key: FireKey) {
     let good = fire.state == FireState::Succeeded;
     let late = !good && fire.expected_at.is_some() && !fire.overdue && fire.state != FireState::Cancelled;
     if late {
-        state.write(FireRecord { overdue: true, ..fire.clone() });
+        found_late(state, fire.clone());
     }
     if let Some(pulse) = state.pulse(key.job).copied() {
         let failed = matches!(fire.state, FireState::Failed);
-        let settled = good && pulse.overdue_since.is_some_and(|since| since <= fire.key.scheduled_at);
-        let since = pulse.overdue_since.or(late.then_some(fire.key.scheduled_at));
         state.write(JobPulse {
             succeeded: pulse.succeeded + u64::from(good),
             failed: pulse.failed + u64::from(failed),
             missed: pulse.missed + u64::from(fire.state == FireState::Missed),
-            overdue: pulse.overdue + u64::from(late),
-            overdue_since: if settled { None } else { since },
             ..pulse
         });
+    }
+    if good {
+        overdue::settle(state, key.job, key.scheduled_at);
     }
     release_next(state, key.job);
 }
@@ -240,12 +239,15 @@ pub(super) fn alarm(state: &mut State, key: FireKey) -> Outcome {
         told(state, key);
         return Ok(Applied::Done);
     }
-    state.write(FireRecord { overdue: true, ..fire });
-    if let Some(pulse) = state.pulse(key.job).copied() {
-        let overdue_since = pulse.overdue_since.or(Some(key.scheduled_at));
-        state.write(JobPulse { overdue: pulse.overdue + 1, overdue_since, ..pulse });
-    }
+    found_late(state, fire);
     Ok(Applied::Done)
+}
+
+/// The fire has not succeeded when it was expected to, or will not any more.
+fn found_late(state: &mut State, fire: FireRecord) {
+    let key = fire.key;
+    state.write(FireRecord { overdue: true, ..fire });
+    overdue::raise(state, key.job, (key.scheduled_at, key.scheduled_at), 1);
 }
 
 pub(super) fn find(state: &State, key: FireKey) -> Result<&FireRecord, Refusal> {

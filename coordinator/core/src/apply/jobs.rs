@@ -5,7 +5,7 @@ use crate::{
     applied::{Applied, Refusal},
     command::{JobPut, JobUpdate, NextTick},
     fire_index::fires_of,
-    record::{AttemptRecord, FireRecord, HistoryRecord, JobPulse, JobRecord},
+    record::{AttemptRecord, FireRecord, HistoryRecord, JobPulse, JobRecord, OverdueRecord},
     state::State,
 };
 use novacron_common::{
@@ -116,6 +116,7 @@ pub(super) fn erase_if_done(state: &mut State, id: JobId) {
         erase_fire(state, fire);
     }
     state.erase::<HistoryRecord>(&id);
+    state.erase::<OverdueRecord>(&id);
     state.erase::<JobPulse>(&id);
     state.erase::<JobRecord>(&id);
 }

@@ -9,6 +9,7 @@ mod hosts;
 mod jobs;
 mod members;
 mod migrations;
+mod overdue;
 mod requests;
 mod templates;
 mod ticks;

@@ -1,6 +1,6 @@
 //! What becomes of ticks: fired, skipped, missed. And what is kept of fires that have ended.
 
-use super::{Outcome, fires, jobs};
+use super::{Outcome, fires, jobs, overdue};
 use crate::{
     applied::{Applied, Refusal},
     command::FireCommit,
@@ -70,14 +70,14 @@ pub(super) fn passed_over(state: &mut State, job: JobId, skip: Skip) {
     let expected = state.job(job).is_some_and(|job| job.spec.expected_by_ms.is_some());
     if let Some(pulse) = state.pulse(job).copied() {
         let (missed, skipped) = if reason.is_miss() { (count, 0) } else { (0, count) };
-        let overdue = expected && reason != TickReason::Paused;
         state.write(JobPulse {
             missed: pulse.missed.saturating_add(missed),
             skipped: pulse.skipped.saturating_add(skipped),
-            overdue: pulse.overdue.saturating_add(if overdue { count } else { 0 }),
-            overdue_since: pulse.overdue_since.or(overdue.then_some(from)),
             ..pulse
         });
+    }
+    if expected && reason != TickReason::Paused {
+        overdue::raise(state, job, (from, until), count);
     }
 }
 

@@ -67,8 +67,6 @@ pub struct JobPulse {
     pub missed: u64,
     /// Fires and ticks that had not succeeded when they were expected to.
     pub overdue: u64,
-    /// The oldest such instant since the last success.
-    pub overdue_since: Option<UnixMillis>,
 }
 
 impl JobPulse {
@@ -85,9 +83,21 @@ impl JobPulse {
             skipped: 0,
             missed: 0,
             overdue: 0,
-            overdue_since: None,
         }
     }
+}
+
+/// The alarm of a job whose fires or ticks have not succeeded when they were expected to. There while it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverdueRecord {
+    /// The job, the key.
+    pub job: JobId,
+    /// The instant that it was raised for.
+    pub since: UnixMillis,
+    /// The latest instant that it was raised for.
+    pub latest: UnixMillis,
+    /// Fires and ticks that it was raised for.
+    pub count: u64,
 }
 
 /// One committed fire. Its key is (job, scheduled instant, cause): a tick cannot be committed twice.

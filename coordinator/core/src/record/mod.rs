@@ -17,7 +17,7 @@ pub use cluster::{
 };
 pub use history::{HistoryRecord, TickFate, TickReason, TickRun, TickTotals, VerbWatch};
 pub use host::HostRecord;
-pub use job::{AttemptRecord, FireRecord, JobPulse, JobRecord, Skip};
+pub use job::{AttemptRecord, FireRecord, JobPulse, JobRecord, OverdueRecord, Skip};
 pub use migration::{Claim, MigrationRecord};
 pub use request::{AlarmRecord, Answer, RequestKey, RequestRecord, TicketRecord};
 pub use vm::{Observed, VmRecord};

@@ -3,16 +3,16 @@
 use super::{NodeOutputs, Outputs, Shapes};
 use crate::{
     record::{
-        AlarmRecord, FireRecord, HostRecord, JobPulse, JobRecord, MigrationRecord, NodeRunRecord, RunRecord,
-        TemplateRecord, VmRecord, WorkflowRecord,
+        AlarmRecord, FireRecord, HostRecord, JobPulse, JobRecord, MigrationRecord, NodeRunRecord,
+        OverdueRecord, RunRecord, TemplateRecord, VmRecord, WorkflowRecord,
     },
     state::State,
     table::{Change, DecodeError, Row, RowKey, TableId, decode_row},
 };
 use novacron_common::{
     api::{
-        AlarmView, EventKind, FireView, HostView, JobView, MigrationView, NodeRunView, RunView, TemplateView,
-        VmView, WorkflowView,
+        AlarmView, EventKind, FireView, HostView, JobView, MigrationView, NodeRunView, OverdueView, RunView,
+        TemplateView, VmView, WorkflowView,
     },
     ids::{FireKey, HostId, JobId, MigrationId, RunId, TemplateId, VmId, WorkflowId},
 };
@@ -37,6 +37,8 @@ pub enum Object {
     Migration(Box<MigrationView>),
     /// A coordinator whose clock is off.
     Alarm(AlarmView),
+    /// A job that is overdue.
+    Overdue(Box<OverdueView>),
     /// A workflow, without its nodes.
     Workflow(Box<WorkflowView>),
     /// A run, without its nodes.
@@ -86,6 +88,9 @@ pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, 
         TableId::Alarms => {
             read::<AlarmRecord, u64>(EventKind::Alarm, change, |row| Object::Alarm(super::alarm(&row)))?
         }
+        TableId::Overdue => read::<OverdueRecord, JobId>(EventKind::Overdue, change, |row| {
+            Object::Overdue(Box::new(super::overdue(state, &row)))
+        })?,
         TableId::Pulses => return pulse(state, change),
         TableId::Workflows => read::<WorkflowRecord, WorkflowId>(EventKind::Workflow, change, |row| {
             Object::Workflow(Box::new(super::workflow(state, &row, Shapes::LeftOut)))
@@ -127,7 +132,7 @@ fn node(state: &State, change: &Change) -> Result<Option<ChangedObject>, DecodeE
 /// A pulse is shown as its job, and does not go without it.
 fn pulse(state: &State, change: &Change) -> Result<Option<ChangedObject>, DecodeError> {
     let pulse = change.value.as_deref().map(decode_row::<JobPulse>).transpose()?;
-    let shown = pulse.and_then(|pulse| state.job(pulse.id).map(|job| super::job_with(job, &pulse)));
+    let shown = pulse.and_then(|pulse| state.job(pulse.id).map(|job| super::job_with(state, job, &pulse)));
     Ok(shown.map(|view| ChangedObject {
         kind: EventKind::Job,
         id: view.id.to_string(),

@@ -1,11 +1,11 @@
 //! Jobs and fires, as shown.
 
 use crate::{
-    record::{AttemptRecord, FireRecord, JobPulse, JobRecord},
+    record::{AttemptRecord, FireRecord, JobPulse, JobRecord, OverdueRecord},
     state::State,
 };
 use novacron_common::{
-    api::{AttemptView, FireState, FireView, JobStatus, JobView},
+    api::{AttemptView, FireState, FireView, JobStatus, JobView, OverdueView},
     ids::AttemptKey,
     record::AttemptOutcome,
 };
@@ -13,11 +13,11 @@ use novacron_common::{
 /// The view of a job.
 pub fn job(state: &State, job: &JobRecord) -> JobView {
     let pulse = state.pulse(job.id).copied();
-    job_with(job, &pulse.unwrap_or_else(|| JobPulse::new(job.id, None)))
+    job_with(state, job, &pulse.unwrap_or_else(|| JobPulse::new(job.id, None)))
 }
 
 /// The view of a job with a pulse that was just committed.
-pub fn job_with(job: &JobRecord, pulse: &JobPulse) -> JobView {
+pub fn job_with(state: &State, job: &JobRecord, pulse: &JobPulse) -> JobView {
     JobView {
         next_fire_at: pulse.next_at,
         last_fire_at: pulse.last_fire_at,
@@ -27,10 +27,17 @@ pub fn job_with(job: &JobRecord, pulse: &JobPulse) -> JobView {
         skipped: pulse.skipped,
         missed: pulse.missed,
         overdue: pulse.overdue,
-        overdue_since: pulse.overdue_since,
+        overdue_since: state.overdue(job.id).map(|alarm| alarm.since),
         status: status(job, pulse),
         ..JobView::new(job.id, &job.spec, job.created_at)
     }
+}
+
+/// The view of the alarm of a job that is overdue.
+pub fn overdue(state: &State, alarm: &OverdueRecord) -> OverdueView {
+    let OverdueRecord { job, since, latest, count } = *alarm;
+    let name = state.job(job).map(|job| job.spec.name.to_string()).unwrap_or_default();
+    OverdueView { job, name, since, latest, count }
 }
 
 /// Whether a job fires.

@@ -14,7 +14,7 @@ pub use changed::{ChangedObject, Object, changed};
 pub use cluster::{alarm, coordinators, directory, template, token};
 pub use host::host;
 pub(crate) use job::outcome_text;
-pub use job::{Outputs, fire, job, job_with, status};
+pub use job::{Outputs, fire, job, job_with, overdue, status};
 pub use ledger::{LEDGER_MAX, ledger};
 pub use migration::migration;
 pub use vm::vm;

@@ -26,8 +26,8 @@ use novacron_core::{
     record::{
         AlarmRecord, Answer, ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord,
         CoordinatorRecord, FireRecord, HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord,
-        MigrationRecord, Observed, RequestKey, RequestRecord, TemplateRecord, TickFate, TickReason, TickRun,
-        TickTotals, TicketRecord, VerbWatch, VmRecord,
+        MigrationRecord, Observed, OverdueRecord, RequestKey, RequestRecord, TemplateRecord, TickFate,
+        TickReason, TickRun, TickTotals, TicketRecord, VerbWatch, VmRecord,
     },
     table::{DecodeError, Row, decode_row, encode_row},
 };
@@ -160,10 +160,12 @@ fn jobs_and_fires() {
         skipped: 9,
         missed: 2,
         overdue: 1,
-        overdue_since: Some(NOON),
         ..JobPulse::new(JobId::from_u128(5), Some(NOON))
     };
     check(&pulse, GOLDEN_PULSE);
+    let overdue =
+        OverdueRecord { job: JobId::from_u128(5), since: NOON, latest: UnixMillis(NOON.0 + 1), count: 2 };
+    check(&overdue, GOLDEN_OVERDUE);
     let run = |fate| TickRun { fate, from: UnixMillis(1), until: UnixMillis(2), count: 2, late_ms_max: 7 };
     let history = HistoryRecord {
         job: JobId::from_u128(5),
@@ -329,7 +331,8 @@ const GOLDEN_HOST: &str = "010101610001010101610105302e312e30000a000001fb9c1f08f
 const GOLDEN_TEMPLATE: &str = "01020664656269616e0000fd00d8a08841030000";
 const GOLDEN_VM: &str = "0103057765622d310002fd0000000001000000fd00000080020000000664656269616e00000000000000000001fb3075010102080101030202000000000000fd00d8a0884103000001020101040101010161fd0000000003000000030201020162030106fc00005000080201fd00d8a08841030000";
 const GOLDEN_JOB: &str = "0105067265706f727409302032202a202a202a0355544301000105fb30750000fbe803fce0930400c80a000101010100016400000000000000fbe803fc00840c240301fd00d8a0884103000000fd00d8a08841030000";
-const GOLDEN_PULSE: &str = "010501fd00d8a0884103000001020004030109020101fd00d8a08841030000";
+const GOLDEN_PULSE: &str = "010501fd00d8a08841030000010200040301090201";
+const GOLDEN_OVERDUE: &str = "0105fd00d8a08841030000fd02d8a0884103000002";
 const GOLDEN_HISTORY: &str = "01050200020402070407020402070100010203000000";
 const GOLDEN_FIRE: &str = "0105fd00d8a0884103000001fd00d8a08841030000010202fd00d8a0884103000001010101010001080102050001fd00d8a0884103000001fd00d8a08841030000010001";
 const GOLDEN_ATTEMPT: &str = "0105fd00d8a088410300000102020101fd00d8a0884103000001000101fd00d8a08841030000fd00d8a08841030000036f757403656e64fbe80301027b7d01000301";

@@ -2,7 +2,7 @@
 
 use crate::world::{NOON, World, command_target, job_spec, name};
 use novacron_common::{
-    api::{FireState, ProblemCode},
+    api::{EventKind, FireState, ProblemCode},
     ids::{FireKey, HostId, JobId},
     record::{AttemptEnd, AttemptOutcome, AttemptReport, Output},
     spec::{Concurrency, JobSpec},
@@ -12,7 +12,7 @@ use novacron_core::{
     Applied, CommandBody, attempts,
     command::{AttemptPlace, AttemptSettled, JobExecute},
     record::{TickFate, TickReason},
-    schedule,
+    schedule, views,
 };
 
 fn working(job: &str) -> JobSpec {
@@ -244,11 +244,62 @@ fn what_has_not_succeeded_when_it_was_expected_raises_an_alarm_until_one_succeed
         world.ok(CommandBody::FireAlarm { fire });
     }
     assert!(world.state.fire(late).unwrap().overdue);
-    assert_eq!(world.state.pulse(job).unwrap().overdue_since, Some(late.scheduled_at));
+    assert_eq!(world.state.overdue(job).unwrap().since, late.scheduled_at);
     assert_eq!(attempts::alarms(&world.state, world.now, 9), [], "once is enough");
     end(&mut world, late, AttemptOutcome::Exited(0));
-    let pulse = world.state.pulse(job).unwrap();
-    assert_eq!((pulse.overdue, pulse.overdue_since), (1, None));
+    assert_eq!((world.state.pulse(job).unwrap().overdue, world.state.overdue(job)), (1, None));
+}
+
+/// The overdue events among what changed since the last call: the instant that each was raised for and the number,
+/// `None` once it is over.
+fn alarms_told(world: &mut World, job: JobId) -> Vec<Option<(UnixMillis, u64)>> {
+    let changes = world.state.take_changes();
+    let events = changes.iter().filter_map(|change| views::changed(&world.state, change).unwrap());
+    let alarms = events.filter(|event| event.kind == EventKind::Overdue).map(|event| {
+        assert_eq!(event.id, job.to_string());
+        event.object.map(|object| match object {
+            views::Object::Overdue(alarm) => (alarm.since, alarm.count),
+            other => panic!("{other:?}"),
+        })
+    });
+    alarms.collect()
+}
+
+#[test]
+fn an_overdue_alarm_is_an_event_of_its_own_when_it_begins_grows_and_ends() {
+    let (mut world, hosts) = World::with_hosts(1);
+    let spec = JobSpec { expected_by_ms: Some(2500), concurrency: Concurrency::Forbid, ..working("a") };
+    let job = world.job(spec);
+    let late = tick(&mut world)[0];
+    start(&mut world, late, hosts[0]);
+    assert_eq!(alarms_told(&mut world, job), []);
+    world.now.0 += 2500;
+    world.ok(CommandBody::FireAlarm { fire: late });
+    assert_eq!(alarms_told(&mut world, job), [Some((late.scheduled_at, 1))]);
+    // Ticks that the job's rules skip will not succeed either.
+    let skipped = tick(&mut world);
+    let (since, count) = alarms_told(&mut world, job)[0].unwrap();
+    assert_eq!((skipped, since), (vec![], late.scheduled_at));
+    assert!(count > 1, "{count}");
+    assert_eq!(world.state.overdue(job).unwrap().latest, world.state.pulse(job).unwrap().last_tick.unwrap());
+    end(&mut world, late, AttemptOutcome::Exited(0));
+    assert_eq!(alarms_told(&mut world, job), [None]);
+    let next = tick(&mut world)[0];
+    start(&mut world, next, hosts[0]);
+    end(&mut world, next, AttemptOutcome::Exited(0));
+    assert_eq!(alarms_told(&mut world, job), [], "what goes well is no news");
+}
+
+#[test]
+fn the_alarm_of_a_job_goes_with_it() {
+    let (mut world, _) = World::with_hosts(1);
+    let job = world.job(JobSpec { expected_by_ms: Some(1000), ..working("a") });
+    let late = tick(&mut world)[0];
+    world.now.0 += 1000;
+    world.ok(CommandBody::FireAlarm { fire: late });
+    assert_eq!(alarms_told(&mut world, job), [Some((late.scheduled_at, 1))]);
+    world.ok(CommandBody::JobRemove { id: job });
+    assert_eq!((alarms_told(&mut world, job), world.state.overdue(job)), (vec![None], None));
 }
 
 #[test]
