@@ -44,6 +44,14 @@ pub enum Silence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionNumber(u64);
 
+#[cfg(test)]
+impl SessionNumber {
+    /// For tests of what does not need the session itself.
+    pub const fn of_test(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 impl Default for Sessions {
     fn default() -> Self {
         Self { table: Mutex::default(), changes: watch::Sender::new(0) }
