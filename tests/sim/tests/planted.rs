@@ -18,7 +18,7 @@ fn caught(mistake: Mistake) -> Option<(u64, String)> {
 fn chosen() -> Vec<Mistake> {
     let only = std::env::var("NOVACRON_MISTAKE").ok();
     let chosen = |mistake: &Mistake| only.as_ref().is_none_or(|only| *only == format!("{mistake:?}"));
-    let chosen: Vec<_> = Mistake::ALL.into_iter().filter(chosen).collect();
+    let chosen: Vec<_> = Mistake::ALL.iter().copied().filter(chosen).collect();
     assert!(!chosen.is_empty(), "NOVACRON_MISTAKE is none of {:?}", Mistake::ALL);
     chosen
 }
