@@ -1,9 +1,9 @@
 //! Three coordinators: started, crashed, restarted; and the clients that write through them and read from them.
 
 use crate::{
-    agent::Host,
     executor::{Executor, Machine},
     history::{History, Read, Wrote},
+    host::Host,
     identities::{COORDINATORS, HOSTS, identity},
     jobs,
     net::{Net, address},

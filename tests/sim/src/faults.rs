@@ -130,7 +130,7 @@ fn strike(cluster: &mut Cluster, rng: &mut SplitMix64) {
 
 fn resume(cluster: &Cluster) {
     cluster.machines().for_each(|machine| cluster.executor.resume(machine));
-    cluster.hosts.iter().for_each(crate::agent::Host::resume);
+    cluster.hosts.iter().for_each(crate::host::Host::resume);
 }
 
 /// The leader fails. As soon as another one is elected, or soon after, it is cut off, and its voters begin anew: whoever
@@ -179,7 +179,7 @@ fn cut_host(cluster: &Cluster, agent: Machine, (there, back): (bool, bool)) {
     }
 }
 
-fn host<'a>(cluster: &'a Cluster, rng: &mut SplitMix64) -> &'a crate::agent::Host {
+fn host<'a>(cluster: &'a Cluster, rng: &mut SplitMix64) -> &'a crate::host::Host {
     &cluster.hosts[rng.below(cluster.hosts.len() as u64) as usize]
 }
 

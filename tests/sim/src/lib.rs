@@ -6,7 +6,7 @@
 //! * [`executor`] runs tasks and timers, and knows which simulated machine each belongs to;
 //! * [`net`] carries bytes between machines, late, doubled or not at all;
 //! * `novacron_store::Disk` forgets what was not synced when its machine crashes;
-//! * [`cluster`] starts, crashes and restarts coordinators, [`agent`] hosts; [`faults`] decides when;
+//! * [`cluster`] starts, crashes and restarts coordinators, [`host`] hosts and their agents; [`faults`] decides when;
 //! * [`jobs`] is what they have to do;
 //! * [`history`] is what clients saw, [`checks`] what must be true of it;
 //! * [`run`] puts them together: a seed in, a verdict out; [`seeds`] does so with many.
@@ -18,12 +18,12 @@
 //! the mistakes of `novacron_common::planted`, one at a time: each must be caught within 50 seeds, which are clean
 //! without it. Of a mistake that is caught the seed, and what the checker says, are printed.
 
-pub mod agent;
 pub mod checks;
 pub mod cluster;
 pub mod executor;
 pub mod faults;
 pub mod history;
+pub mod host;
 pub mod identities;
 pub mod jobs;
 pub mod net;
