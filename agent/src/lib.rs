@@ -14,6 +14,8 @@ pub mod image;
 pub mod ledger;
 pub mod metrics;
 pub mod migrate;
+#[cfg(test)]
+mod need;
 pub mod peers;
 pub mod room;
 pub mod run;

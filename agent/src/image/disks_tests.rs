@@ -1,6 +1,7 @@
 //! Folders and disks as `qemu-img` makes and sees them.
 
 use super::*;
+use crate::need::require;
 use novacron_common::spec::{ImageRef, ImageSource, Sha256Digest};
 
 struct Place {
@@ -31,21 +32,9 @@ impl Place {
 
 const VM: VmId = VmId::from_u128(5);
 
-fn has_qemu_img() -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(QEMU_IMG).is_file()));
-    if !found {
-        println!("SKIPPED: needs {QEMU_IMG}");
-        assert!(std::env::var_os("CI").is_none(), "SKIPPED: needs {QEMU_IMG}; in CI a skip is a failure");
-    }
-    found
-}
-
 #[tokio::test]
 async fn an_overlay_shows_its_image_and_grows_to_what_was_asked_for() {
-    if !has_qemu_img() {
-        return;
-    }
+    require!(QEMU_IMG);
     let place = place();
     let (spec, images) = place.over_image(2, ByteCount::mib(8));
     let files = place.disks.create(VM, &spec, &images).await.unwrap();
@@ -61,9 +50,7 @@ async fn an_overlay_shows_its_image_and_grows_to_what_was_asked_for() {
 
 #[tokio::test]
 async fn making_it_again_keeps_the_disk_and_removing_it_twice_is_fine() {
-    if !has_qemu_img() {
-        return;
-    }
+    require!(QEMU_IMG);
     let place = place();
     let (spec, images) = place.over_image(1, ByteCount(0));
     let disk = place.disks.create(VM, &spec, &images).await.unwrap().disk.unwrap();
@@ -92,9 +79,7 @@ async fn a_disk_smaller_than_its_image_is_refused_and_nothing_is_made() {
 
 #[tokio::test]
 async fn a_blank_disk_has_no_backing_file_and_a_machine_may_have_none() {
-    if !has_qemu_img() {
-        return;
-    }
+    require!(QEMU_IMG);
     let place = place();
     let files = place.disks.create(VM, &fixture::spec(), &LocalImages::default()).await.unwrap();
     let size = virtual_size(&files.disk.unwrap(), ImageFormat::Qcow2).await.unwrap();
