@@ -1,12 +1,12 @@
 //! From a start command to what the supervisor is told. Pure.
 
-use super::call::{GuestCall, GuestCommand};
+use super::call::GuestCall;
 use crate::hypervisor::namespace::{
     request::{Isolated, Limits, PATH, Terms},
     result,
 };
 use novacron_common::{
-    spec::{CommandTarget, Name, OnLeaseLost, Root, STDIN_MAX, VmCommandTarget},
+    spec::{CommandTarget, Name, OnLeaseLost, Program, Root, STDIN_MAX, VmCommandTarget},
     units::ByteCount,
     wire::{AttemptStart, Lease},
 };
@@ -114,10 +114,7 @@ pub fn terms(start: &AttemptStart) -> Result<Option<Terms>, BadCommand> {
 pub fn isolate(start: &AttemptStart, target: &CommandTarget, place: Place) -> Result<Isolated, BadCommand> {
     check(target)?;
     Ok(Isolated {
-        argv: target.argv.clone(),
-        env: environment(start, &target.env),
-        working_dir: target.working_dir.clone(),
-        stdin: target.stdin.clone(),
+        program: Program { env: environment(start, &target.program.env), ..target.program.clone() },
         hostname: "novacron-job".into(),
         limits: Limits::of(target),
         root: target.root.clone(),
@@ -139,16 +136,15 @@ pub fn in_guest(
 ) -> Result<GuestCall, BadCommand> {
     let vm =
         target.vm.parse().map_err(|_| BadCommand::Machine { vm: target.vm.chars().take(80).collect() })?;
-    let (working_dir, stdin) = (target.working_dir.clone(), target.stdin.clone());
-    check_texts(&target.argv, &target.env, working_dir.as_ref(), stdin.as_ref())?;
+    check_texts(&target.program)?;
     // The file that NOVACRON_OUTPUT names is on this host: a command in a machine has none.
-    let env = with_ours(&target.env, variables(start));
-    let command = GuestCommand { argv: target.argv.clone(), env, working_dir, stdin };
+    let env = with_ours(&target.program.env, variables(start));
+    let command = Program { env, ..target.program.clone() };
     Ok(GuestCall { libvirt_uri: libvirt_uri.to_owned(), vm, command })
 }
 
 fn check(target: &CommandTarget) -> Result<(), BadCommand> {
-    check_texts(&target.argv, &target.env, target.working_dir.as_ref(), target.stdin.as_ref())?;
+    check_texts(&target.program)?;
     match target {
         CommandTarget { memory_max, .. } if *memory_max < MEMORY_MIN => {
             Err(BadCommand::Memory { asked: *memory_max })
@@ -159,12 +155,7 @@ fn check(target: &CommandTarget) -> Result<(), BadCommand> {
     }
 }
 
-fn check_texts(
-    argv: &[String],
-    env: &[(String, String)],
-    working_dir: Option<&String>,
-    stdin: Option<&String>,
-) -> Result<(), BadCommand> {
+fn check_texts(Program { argv, env, working_dir, stdin }: &Program) -> Result<(), BadCommand> {
     let has_nul = |text: &String| text.contains('\0');
     let name_is_bad = |name: &str| name.is_empty() || name.contains('=');
     if argv.first().is_none_or(String::is_empty) {
@@ -176,7 +167,7 @@ fn check_texts(
     if env.iter().any(|(name, value)| has_nul(name) || has_nul(value)) {
         return Err(BadCommand::Nul { field: "env" });
     }
-    if working_dir.is_some_and(has_nul) {
+    if working_dir.as_ref().is_some_and(has_nul) {
         return Err(BadCommand::Nul { field: "working_dir" });
     }
     if let Some((name, _)) = env.iter().find(|(name, _)| name_is_bad(name)) {
@@ -246,10 +237,7 @@ mod tests {
 
     fn target() -> CommandTarget {
         CommandTarget {
-            argv: vec!["true".into()],
-            env: Vec::new(),
-            working_dir: None,
-            stdin: None,
+            program: Program::new(["true"]),
             memory_max: ByteCount::mib(64),
             pids_max: 16,
             cpu_millis: 1000,
@@ -272,9 +260,10 @@ mod tests {
         let further =
             vec![("NOVACRON_RUN_ID".into(), "run-1".into()), ("NOVACRON_ATTEMPT".into(), "99".into())];
         let start = AttemptStart { env: further, ..start() };
-        let isolated = isolate(&start, &CommandTarget { env: given, ..target() }, place()).unwrap();
+        let program = Program { env: given, ..target().program };
+        let env = isolate(&start, &CommandTarget { program, ..target() }, place()).unwrap().program.env;
         let value = |name: &str| {
-            let found: Vec<_> = isolated.env.iter().filter(|(known, _)| known == name).collect();
+            let found: Vec<_> = env.iter().filter(|(known, _)| known == name).collect();
             assert_eq!(found.len(), 1, "{name}");
             found[0].1.clone()
         };
@@ -285,7 +274,7 @@ mod tests {
             (value("NOVACRON_RUN_ID"), value("NOVACRON_OUTPUT")),
             ("run-1".into(), result::PATH.into())
         );
-        assert_eq!(isolated.env.len(), 9);
+        assert_eq!(env.len(), 9);
     }
 
     #[test]
@@ -309,16 +298,16 @@ mod tests {
             change(&mut target);
             isolate(&start(), &target, place()).unwrap_err()
         };
-        assert_eq!(bad(|t| t.argv.clear()), BadCommand::NoProgram);
-        assert_eq!(bad(|t| t.argv.push("a\0b".into())), BadCommand::Nul { field: "argv" });
+        assert_eq!(bad(|t| t.program.argv.clear()), BadCommand::NoProgram);
+        assert_eq!(bad(|t| t.program.argv.push("a\0b".into())), BadCommand::Nul { field: "argv" });
         assert_eq!(
-            bad(|t| t.env.push(("A=B".into(), String::new()))),
+            bad(|t| t.program.env.push(("A=B".into(), String::new()))),
             BadCommand::Name { name: "A=B".into() }
         );
         assert_eq!(bad(|t| t.memory_max = ByteCount(1)), BadCommand::Memory { asked: ByteCount(1) });
         assert_eq!(bad(|t| t.pids_max = 0), BadCommand::Pids);
         let length = STDIN_MAX + 1;
-        assert_eq!(bad(|t| t.stdin = Some("x".repeat(STDIN_MAX + 1))), BadCommand::Stdin { length });
+        assert_eq!(bad(|t| t.program.stdin = Some("x".repeat(STDIN_MAX + 1))), BadCommand::Stdin { length });
         let image: Name = "debian".parse().unwrap();
         assert_eq!(bad(|t| t.root = Root::Image("debian".parse().unwrap())), BadCommand::Image { image });
     }
@@ -327,17 +316,11 @@ mod tests {
     fn a_command_in_a_machine_is_told_who_it_is_and_has_no_file_for_its_result() {
         let given = vec![("NOVACRON_EPOCH".into(), "99".into()), ("A".into(), "b".into())];
         let vm = novacron_common::ids::VmId::from_u128(5);
-        let target = VmCommandTarget {
-            vm: vm.to_string(),
-            argv: vec!["true".into()],
-            env: given,
-            working_dir: None,
-            stdin: None,
-        };
+        let program = Program { env: given, ..Program::new(["true"]) };
+        let target = VmCommandTarget { vm: vm.to_string(), program };
         let call = in_guest(&start(), &target, "qemu:///system").unwrap();
         assert_eq!(call.vm, vm);
-        let value =
-            |name: &str| call.command.env.iter().find(|(known, _)| known == name).map(|(_, v)| v.as_str());
+        let value = |name: &str| call.command.variable(name);
         assert_eq!(
             (value("NOVACRON_EPOCH"), value("A"), value("NOVACRON_OUTPUT")),
             (Some("7"), Some("b"), None)
@@ -350,9 +333,12 @@ mod tests {
             in_guest(&start(), &target, "").unwrap_err()
         };
         assert_eq!(bad(|t| t.vm = "web-1".into()), BadCommand::Machine { vm: "web-1".into() });
-        assert_eq!(bad(|t| t.argv.clear()), BadCommand::NoProgram);
-        assert_eq!(bad(|t| t.working_dir = Some("/a\0".into())), BadCommand::Nul { field: "working_dir" });
+        assert_eq!(bad(|t| t.program.argv.clear()), BadCommand::NoProgram);
+        assert_eq!(
+            bad(|t| t.program.working_dir = Some("/a\0".into())),
+            BadCommand::Nul { field: "working_dir" }
+        );
         let length = STDIN_MAX + 1;
-        assert_eq!(bad(|t| t.stdin = Some("x".repeat(STDIN_MAX + 1))), BadCommand::Stdin { length });
+        assert_eq!(bad(|t| t.program.stdin = Some("x".repeat(STDIN_MAX + 1))), BadCommand::Stdin { length });
     }
 }

@@ -17,8 +17,8 @@ pub use fault::{Fault, Faults};
 pub use image::{BootSource, ImageFormat, ImageRef, ImageSource, Sha256Digest, TemplateSpec};
 pub use job::{
     Backoff, CommandTarget, Concurrency, ExitCodes, HttpMethod, HttpTarget, JobSpec, JobTarget, Misfire,
-    MisfirePolicy, Retention, RetryOn, RetryPolicy, Root, STDIN_MAX, StatusRange, VmCommandTarget, VmVerb,
-    VmVerbTarget,
+    MisfirePolicy, Program, Retention, RetryOn, RetryPolicy, Root, STDIN_MAX, StatusRange, VmCommandTarget,
+    VmVerb, VmVerbTarget,
 };
 pub use lease::OnLeaseLost;
 pub use name::{BadName, Name};

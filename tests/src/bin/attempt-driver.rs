@@ -10,7 +10,7 @@ use novacron_agent::{
 };
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId},
-    spec::{CommandTarget, JobTarget, OnLeaseLost, Root},
+    spec::{CommandTarget, JobTarget, OnLeaseLost, Program, Root},
     units::{ByteCount, Epoch, UnixMillis},
     wire::{AttemptStart, Lease, LeasesGranted},
 };
@@ -24,10 +24,7 @@ fn held(argv: Vec<String>) -> AttemptStart {
         attempt: AttemptKey { fire, number: 1 },
         epoch: Epoch(1),
         target: JobTarget::Command(CommandTarget {
-            argv,
-            env: Vec::new(),
-            working_dir: None,
-            stdin: None,
+            program: Program::new(argv),
             memory_max: ByteCount::mib(128),
             pids_max: 32,
             cpu_millis: 1000,

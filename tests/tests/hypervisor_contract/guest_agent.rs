@@ -10,7 +10,7 @@ use novacron_agent::{
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId, VmId},
     record::{AttemptEnd, AttemptOutcome, AttemptReport},
-    spec::{JobTarget, OnLeaseLost, VmCommandTarget},
+    spec::{JobTarget, OnLeaseLost, Program, VmCommandTarget},
     units::{Epoch, UnixMillis},
     wire::AttemptStart,
 };
@@ -58,13 +58,9 @@ fn in_machine(vm: VmId, argv: &[&str]) -> AttemptStart {
     static NEXT: AtomicI64 = AtomicI64::new(1);
     let scheduled_at = UnixMillis(NEXT.fetch_add(1, Ordering::Relaxed) * 1000);
     let fire = FireKey { job: JobId::from_u128(7), scheduled_at, cause: FireCause::Schedule };
-    let target = VmCommandTarget {
-        vm: vm.to_string(),
-        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-        env: vec![("GREETING".into(), "it's; $(reboot)".into())],
-        working_dir: None,
-        stdin: None,
-    };
+    let env = vec![("GREETING".into(), "it's; $(reboot)".into())];
+    let program = Program { env, ..Program::new(argv.iter().copied()) };
+    let target = VmCommandTarget { vm: vm.to_string(), program };
     AttemptStart {
         attempt: AttemptKey { fire, number: 1 },
         epoch: Epoch(1),
@@ -140,8 +136,8 @@ async fn what_it_is_told_and_says(runner: &mut Runner) -> Result<()> {
     let mut start = sh("cat; pwd; echo \"$GREETING $NOVACRON_EPOCH $0\"; echo oh >&2; exit 3");
     let fire = start.attempt.fire;
     let JobTarget::VmCommand(target) = &mut start.target else { anyhow::bail!("another target") };
-    target.working_dir = Some("/sys/class".into());
-    target.stdin = Some("from outside\n".into());
+    target.program.working_dir = Some("/sys/class".into());
+    target.program.stdin = Some("from outside\n".into());
     let end = runner.run(start).await?;
     ensure!(end.outcome == AttemptOutcome::Exited(3), "{end:?}");
     let said = end.output.to_text();

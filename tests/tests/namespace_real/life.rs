@@ -44,20 +44,20 @@ async fn what_cannot_start_says_why() {
     novacron_tests::require!(root);
     let mut world = World::new().await;
     let mut missing = shell("");
-    missing.argv = vec!["no-such-program".into()];
+    missing.program.argv = vec!["no-such-program".into()];
     let end = world.run(start(missing)).await;
     let AttemptOutcome::FailedToStart { reason } = &end.outcome else { panic!("{end:?}") };
     assert!(reason.contains("no-such-program") && reason.contains("ENOENT"), "{reason}");
     assert_eq!(end.started_at, None);
 
     let mut lost = shell("true");
-    lost.working_dir = Some("/nowhere".into());
+    lost.program.working_dir = Some("/nowhere".into());
     let end = world.run(start(lost)).await;
     let AttemptOutcome::FailedToStart { reason } = &end.outcome else { panic!("{end:?}") };
     assert!(reason.contains("/nowhere"), "{reason}");
 
     let mut empty = shell("");
-    empty.argv.clear();
+    empty.program.argv.clear();
     let refused = world.runner.start(start(empty)).await.unwrap_err();
     assert_eq!(Denial::from(&refused).code, DenialCode::Invalid);
     world.leave_no_trace().await;
@@ -276,13 +276,13 @@ async fn standard_input_is_read_to_its_end_and_is_no_files_business() {
     let mut world = World::new().await;
     let text = "line\n".repeat(3276);
     let mut target = shell("cat | wc -c; readlink /proc/self/fd/0");
-    target.stdin = Some(text.clone());
+    target.program.stdin = Some(text.clone());
     let printed = world.run(start(target)).await.output.to_text();
     assert!(printed.starts_with(&format!("{}\n", text.len())), "{printed}");
     assert!(!printed.contains(world.folder.path().to_str().unwrap()), "{printed}");
     // Nobody has to fill it while the command reads, and nobody minds if it does not.
     let mut unread = shell("exit 6");
-    unread.stdin = Some(text);
+    unread.program.stdin = Some(text);
     assert_eq!(world.run(start(unread)).await.outcome, AttemptOutcome::Exited(6));
     world.leave_no_trace().await;
 }
@@ -388,7 +388,7 @@ async fn a_hundred_at_once_all_run() {
     let mut world = World::new().await;
     let date = || {
         let mut target = shell("");
-        target.argv = vec!["date".into(), "+%s.%N".into()];
+        target.program.argv = vec!["date".into(), "+%s.%N".into()];
         start(target)
     };
     let record = || AttemptStart { target: JobTarget::Record, ..start(shell("")) };

@@ -33,7 +33,7 @@ async fn the_pids_limit_counts_the_commands_processes() {
     let mut world = World::new().await;
     let count = r#"$n = 1; while (defined(my $pid = fork)) { if (!$pid) { sleep 60 } $n++ } print "$n\n"; kill 9, -1;"#;
     let mut target = shell("");
-    target.argv = vec!["perl".into(), "-e".into(), format!("$| = 1; {count}")];
+    target.program.argv = vec!["perl".into(), "-e".into(), format!("$| = 1; {count}")];
     target.pids_max = 10;
     let end = world.run(start(target)).await;
     assert_eq!(end.output.to_text().trim(), "10", "{:?}", end.outcome);
@@ -45,7 +45,7 @@ async fn want_of_memory_is_reported_as_such() {
     novacron_tests::require!(root);
     let mut world = World::new().await;
     let mut target = shell("");
-    target.argv = vec!["perl".into(), "-e".into(), "my $x = 'a' x (400 << 20); print 'done'".into()];
+    target.program.argv = vec!["perl".into(), "-e".into(), "my $x = 'a' x (400 << 20); print 'done'".into()];
     target.memory_max = ByteCount::mib(64);
     let end = world.run(start(target)).await;
     assert_eq!(end.outcome, AttemptOutcome::OutOfMemory, "{}", end.output.to_text());

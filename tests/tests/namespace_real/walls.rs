@@ -142,7 +142,7 @@ async fn dangerous_system_calls_are_refused() {
         .map(|(name, call)| format!("$! = 0; $r = {call}; printf \"%s|%d|%d\\n\", '{name}', $r, $!;\n"))
         .collect();
     let mut target = shell("");
-    target.argv = vec!["perl".into(), "-e".into(), format!("{texts}{calls}")];
+    target.program.argv = vec!["perl".into(), "-e".into(), format!("{texts}{calls}")];
     let output = text(&world.run(start(target)).await);
     for (name, _) in REFUSED {
         let line = output.lines().find(|line| line.starts_with(&format!("{name}|")));
@@ -201,7 +201,7 @@ async fn it_has_no_network_no_descriptors_and_no_foreign_environment() {
         "env | sort; echo FDS $(ls /proc/self/fd); echo NICS $(tail -n +3 /proc/net/dev | cut -d: -f1);
          echo HOST $(hostname) $(readlink /proc/self/fd/0) DEVICES $(ls /dev); echo CGROUP $(cat /proc/self/cgroup)",
     );
-    target.env = vec![("GREETING".into(), "hello world".into())];
+    target.program.env = vec![("GREETING".into(), "hello world".into())];
     let start = start(target);
     let attempt = start.attempt;
     let output = text(&world.run(start).await);

@@ -4,7 +4,7 @@ use novacron_agent::attempt::{Admitted, AttemptRunner, Settings};
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId},
     record::{AttemptEnd, AttemptReport},
-    spec::{CommandTarget, JobTarget, OnLeaseLost, Root},
+    spec::{CommandTarget, JobTarget, OnLeaseLost, Program, Root},
     units::{ByteCount, Epoch, UnixMillis},
     wire::AttemptStart,
 };
@@ -120,10 +120,7 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 pub fn shell(script: &str) -> CommandTarget {
     CommandTarget {
-        argv: vec!["sh".into(), "-c".into(), script.into()],
-        env: Vec::new(),
-        working_dir: None,
-        stdin: None,
+        program: Program::new(["sh", "-c", script]),
         memory_max: ByteCount::mib(128),
         pids_max: 64,
         cpu_millis: 2000,

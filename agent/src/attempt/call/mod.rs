@@ -9,7 +9,7 @@ mod guest;
 mod http;
 mod interrupt;
 
-pub use guest::{Command as GuestCommand, GuestCall};
+pub use guest::GuestCall;
 pub use http::HttpCall;
 pub(super) use http::{BadCall, plan};
 

@@ -16,6 +16,7 @@ use nix::{
     },
     unistd::{ForkResult, Pid, chdir, execve, fork, pipe2, setsid, write},
 };
+use novacron_common::spec::Program;
 use std::{ffi::CString, fs::File, io::Read, os::fd::OwnedFd};
 
 /// Runs the command and reaps until it ends. Returns init's own exit code.
@@ -39,10 +40,10 @@ pub fn run(isolated: &Isolated, channel: &Channel) -> i32 {
 fn start(isolated: &Isolated) -> Result<Option<Pid>, StepError> {
     // Blocked, not handled: a blocked signal reaches even a pid 1 (it waits for sigwait), an ignored one never does.
     signals().thread_block().doing("block signals")?;
-    if isolated.argv.is_empty() {
+    if isolated.program.argv.is_empty() {
         return Ok(None);
     }
-    let command = Command::prepare(isolated)?;
+    let command = Command::prepare(&isolated.program)?;
     let (hear, tell) = pipe2(OFlag::O_CLOEXEC).doing("prepare the command")?;
     // SAFETY: this process has one thread, so the child may do whatever it likes.
     match unsafe { fork() }.doing("fork the command")? {
@@ -111,16 +112,15 @@ struct Command {
 }
 
 impl Command {
-    fn prepare(isolated: &Isolated) -> Result<Self, StepError> {
-        let path =
-            isolated.env.iter().find(|(name, _)| name == "PATH").map_or(PATH, |(_, value)| value.as_str());
-        let program = isolated.argv.first().map(String::as_str).unwrap_or_default();
-        let env = isolated.env.iter().map(|(name, value)| format!("{name}={value}"));
+    fn prepare(program: &Program) -> Result<Self, StepError> {
+        let path = program.variable("PATH").unwrap_or(PATH);
+        let name = program.argv.first().map(String::as_str).unwrap_or_default();
+        let env = program.env.iter().map(|(name, value)| format!("{name}={value}"));
         Ok(Self {
-            candidates: candidates(program, path).into_iter().map(c_string).collect::<Result<_, _>>()?,
-            argv: isolated.argv.iter().cloned().map(c_string).collect::<Result<_, _>>()?,
+            candidates: candidates(name, path).into_iter().map(c_string).collect::<Result<_, _>>()?,
+            argv: program.argv.iter().cloned().map(c_string).collect::<Result<_, _>>()?,
             env: env.map(c_string).collect::<Result<_, _>>()?,
-            folder: c_string(isolated.working_dir.clone().unwrap_or_else(|| "/".into()))?,
+            folder: c_string(program.working_dir.clone().unwrap_or_else(|| "/".into()))?,
         })
     }
 

@@ -4,7 +4,7 @@
 use crate::attempt::call::Call;
 use novacron_common::{
     ids::AttemptKey,
-    spec::{CommandTarget, OnLeaseLost, Root},
+    spec::{CommandTarget, OnLeaseLost, Program, Root},
     units::{ByteCount, Epoch},
     wire::codec,
 };
@@ -45,14 +45,8 @@ impl Limits {
 /// One command, and the walls around it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Isolated {
-    /// Program and arguments; without any, the init waits until it is asked to end.
-    pub argv: Vec<String>,
-    /// The whole environment.
-    pub env: Vec<(String, String)>,
-    /// Where it starts; `/` if absent.
-    pub working_dir: Option<String>,
-    /// What it reads from standard input; nothing if absent.
-    pub stdin: Option<String>,
+    /// What runs, with its whole environment; without any arguments, the init waits until it is asked to end.
+    pub program: Program,
     /// Its host name.
     pub hostname: String,
     /// What it may use.

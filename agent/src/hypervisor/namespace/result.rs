@@ -19,7 +19,7 @@ pub const PATH: &str = "/dev/shm/novacron-output";
 
 /// What to say of the command's result.
 pub fn left_by(isolated: &Isolated) -> Option<Word> {
-    let (_, path) = isolated.env.iter().find(|(name, _)| name == VARIABLE)?;
+    let path = isolated.program.variable(VARIABLE)?;
     match read(Path::new(path)) {
         Ok(None) => None,
         Ok(Some(text)) => Some(Word::Result(text)),

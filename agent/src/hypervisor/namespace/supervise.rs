@@ -94,7 +94,7 @@ fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
     let map = IdMap::choose(&own_map, isolated.id_slot, geteuid().as_raw());
     let filters = Filters::compile()?;
     let (output, write_end) = output_pipe()?;
-    let mut input = isolated.stdin.as_deref().map(input_of).transpose()?;
+    let mut input = isolated.program.stdin.as_deref().map(input_of).transpose()?;
     root::build(&root::Plan {
         owner: map.root_outside(),
         scratch_max: isolated.limits.scratch_max,

@@ -5,8 +5,8 @@ mod target;
 
 pub use policy::{Backoff, Concurrency, ExitCodes, Misfire, MisfirePolicy, Retention, RetryOn, RetryPolicy};
 pub use target::{
-    CommandTarget, HttpMethod, HttpTarget, JobTarget, Root, STDIN_MAX, StatusRange, VmCommandTarget, VmVerb,
-    VmVerbTarget,
+    CommandTarget, HttpMethod, HttpTarget, JobTarget, Program, Root, STDIN_MAX, StatusRange, VmCommandTarget,
+    VmVerb, VmVerbTarget,
 };
 
 use super::{Dst, Name, OnLeaseLost, Schedule, TimeZone};

@@ -12,17 +12,39 @@ pub enum Root {
     Image(Name),
 }
 
-/// A command in a throw-away namespace machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandTarget {
-    /// Program and arguments; no shell is added.
+/// Most bytes of standard input that a job states.
+pub const STDIN_MAX: usize = 16 * 1024;
+
+/// What is executed, wherever that is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name and arguments; no shell is added.
     pub argv: Vec<String>,
-    /// Variables beside the `NOVACRON_…` ones.
+    /// Variables. As a job states them: beside the `NOVACRON_…` ones.
     pub env: Vec<(String, String)>,
-    /// Where it starts; `/` if absent.
+    /// Where it starts; if absent, at `/`, or as the guest agent does.
     pub working_dir: Option<String>,
     /// What it reads from standard input, at most [`STDIN_MAX`] bytes; nothing if absent.
     pub stdin: Option<String>,
+}
+
+impl Program {
+    /// One with nothing but its arguments.
+    pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self { argv: argv.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// The value of a variable.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A command in a throw-away namespace machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandTarget {
+    /// What it runs.
+    pub program: Program,
     /// What it may use of RAM.
     pub memory_max: ByteCount,
     /// How many processes it may have.
@@ -33,22 +55,13 @@ pub struct CommandTarget {
     pub root: Root,
 }
 
-/// Most bytes of standard input that a job states.
-pub const STDIN_MAX: usize = 16 * 1024;
-
 /// A command inside a machine of the cluster, through its guest agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmCommandTarget {
     /// The machine's name or id, looked up at each attempt.
     pub vm: String,
-    /// Program and arguments; no shell is added.
-    pub argv: Vec<String>,
-    /// Variables beside the `NOVACRON_…` ones.
-    pub env: Vec<(String, String)>,
-    /// Where it starts.
-    pub working_dir: Option<String>,
-    /// What it reads from standard input, at most [`STDIN_MAX`] bytes.
-    pub stdin: Option<String>,
+    /// What it runs.
+    pub program: Program,
 }
 
 /// Something done to a machine. The coordinator does it: no agent runs an attempt.

@@ -6,25 +6,23 @@ use super::{
 };
 use crate::{
     api::JobTargetBody,
-    spec::{Faults, JobTarget, VmVerb},
+    spec::{Faults, JobTarget, Program, VmVerb},
 };
 
 /// Longest text that a template may become: an argument, a variable, a header or a body.
 const RENDERED_MAX: usize = 16 * 1024;
 
+fn of_program(program: &mut Program) -> impl Iterator<Item = &mut String> {
+    let env = program.env.iter_mut().map(|(_, value)| value);
+    program.argv.iter_mut().chain(env).chain(&mut program.working_dir).chain(&mut program.stdin)
+}
+
 /// Each text of the target that may be a template.
 pub fn texts(target: &mut JobTarget) -> Vec<&mut String> {
     match target {
         JobTarget::Noop | JobTarget::Record => Vec::new(),
-        JobTarget::Command(c) => {
-            let env = c.env.iter_mut().map(|(_, value)| value);
-            c.argv.iter_mut().chain(env).chain(&mut c.working_dir).chain(&mut c.stdin).collect()
-        }
-        JobTarget::VmCommand(c) => {
-            let env = c.env.iter_mut().map(|(_, value)| value);
-            let rest = std::iter::once(&mut c.vm).chain(&mut c.working_dir).chain(&mut c.stdin);
-            c.argv.iter_mut().chain(env).chain(rest).collect()
-        }
+        JobTarget::Command(c) => of_program(&mut c.program).collect(),
+        JobTarget::VmCommand(c) => of_program(&mut c.program).chain(std::iter::once(&mut c.vm)).collect(),
         JobTarget::Vm(v) => {
             let host = match &mut v.verb {
                 VmVerb::Migrate { target, .. } => target.as_mut(),

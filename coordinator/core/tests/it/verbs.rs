@@ -5,7 +5,7 @@ use novacron_common::{
     api::{FireState, VmDesired},
     ids::{FireKey, HostId, VmId},
     record::{AttemptEnd, AttemptOutcome, AttemptReport, Output, VmState},
-    spec::{JobSpec, JobTarget, VmCommandTarget, VmVerb, VmVerbTarget},
+    spec::{JobSpec, JobTarget, Program, VmCommandTarget, VmVerb, VmVerbTarget},
 };
 use novacron_core::{
     Applied, CommandBody, attempts,
@@ -121,8 +121,7 @@ fn a_move_ends_with_its_migration() {
 }
 
 fn command_in(world: &mut World, vm: &str) -> FireKey {
-    let argv = vec!["true".into()];
-    let target = VmCommandTarget { vm: vm.into(), argv, env: Vec::new(), working_dir: None, stdin: None };
+    let target = VmCommandTarget { vm: vm.into(), program: Program::new(["true"]) };
     let target = JobTarget::VmCommand(target);
     let name = format!("inside-{}", world.state.jobs().len());
     let job = world.job(JobSpec { target, ..job_spec(&name, "@daily") });

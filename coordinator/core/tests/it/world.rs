@@ -5,8 +5,8 @@ use novacron_common::{
     ids::{ClusterId, HostId, JobId, MigrationId, TokenId, VmId},
     record::{Accel, HostAddresses, HostCapacity, HostHello, VmObservation, VmState},
     spec::{
-        BootSource, CommandTarget, JobSpec, JobTarget, MachineKind, Name, NetworkSpec, RestartPolicy, Root,
-        Sha256Digest, TemplateSpec, VmSpec,
+        BootSource, CommandTarget, JobSpec, JobTarget, MachineKind, Name, NetworkSpec, Program,
+        RestartPolicy, Root, Sha256Digest, TemplateSpec, VmSpec,
     },
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
     wire::JoinPurpose,
@@ -74,10 +74,7 @@ pub fn job_spec(job: &str, schedule: &str) -> JobSpec {
 
 pub fn command_target() -> JobTarget {
     JobTarget::Command(CommandTarget {
-        argv: vec!["/bin/true".into()],
-        env: Vec::new(),
-        working_dir: None,
-        stdin: None,
+        program: Program::new(["/bin/true"]),
         memory_max: ByteCount::mib(64),
         pids_max: 16,
         cpu_millis: 1000,

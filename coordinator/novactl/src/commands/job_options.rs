@@ -209,7 +209,7 @@ mod tests {
         assert!(spec.retry.other_host);
         assert_eq!((spec.misfire.max, spec.expected_by_ms), (9, Some(7_200_000)));
         assert_eq!(spec.labels["team"], "db");
-        assert!(matches!(spec.target, JobTarget::Command(c) if c.argv == ["/bin/true", "x"]));
+        assert!(matches!(spec.target, JobTarget::Command(c) if c.program.argv == ["/bin/true", "x"]));
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl World {
 
     async fn report_end(&self, start: &AttemptStart) {
         let argv: &[String] = match &start.target {
-            JobTarget::Command(command) => &command.argv,
+            JobTarget::Command(command) => &command.program.argv,
             _ => &[],
         };
         let verb = argv.first().map_or("", String::as_str);

@@ -19,8 +19,8 @@ use crate::{
 use novacron_common::{
     ids::VmId,
     record::{AttemptEnd, AttemptOutcome},
+    spec::Program,
 };
-pub use protocol::Command;
 use protocol::{BadAnswer, Ended};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -47,8 +47,8 @@ pub struct GuestCall {
     pub libvirt_uri: String,
     /// Which machine.
     pub vm: VmId,
-    /// What runs in it.
-    pub command: Command,
+    /// What runs in it, with its whole environment.
+    pub command: Program,
 }
 
 /// Why a command did not come to an end that is known.
@@ -94,7 +94,7 @@ impl Guest {
         }
     }
 
-    async fn exec(&self, command: &Command) -> Result<i64, Unfinished> {
+    async fn exec(&self, command: &Program) -> Result<i64, Unfinished> {
         Ok(protocol::started(&self.ask(protocol::exec(command)).await?)?)
     }
 
@@ -141,7 +141,7 @@ pub(super) async fn attend(
 
 async fn run(
     open: Opener<'_>,
-    command: &Command,
+    command: &Program,
     printer: &mut Printer<'_>,
     to_end: impl Future<Output = AttemptOutcome>,
 ) -> Answer {

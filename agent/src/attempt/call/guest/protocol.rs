@@ -2,8 +2,8 @@
 //! (QEMU: `qga/qapi-schema.json`). Pure.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use novacron_common::record::AttemptOutcome;
-use serde::{Deserialize, Serialize};
+use novacron_common::{record::AttemptOutcome, spec::Program};
+use serde::Deserialize;
 use serde_json::json;
 
 /// Changes to a folder, and becomes the command. Folder and arguments are arguments here too: no shell reads them.
@@ -17,19 +17,6 @@ const END_TREE: &str = r#"end() {
     kill -KILL "$1"
 }
 end "$1""#;
-
-/// A command for a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Command {
-    /// Program and arguments.
-    pub argv: Vec<String>,
-    /// The whole environment.
-    pub env: Vec<(String, String)>,
-    /// Where it starts; as the guest agent does if absent.
-    pub working_dir: Option<String>,
-    /// What it reads from standard input; nothing if absent.
-    pub stdin: Option<String>,
-}
 
 /// An answer that no guest agent should give.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +35,7 @@ pub fn ping() -> String {
 }
 
 /// Runs a command.
-pub fn exec(command: &Command) -> String {
+pub fn exec(command: &Program) -> String {
     let folder = command.working_dir.as_deref();
     let wrapper = folder.map(|folder| ["/bin/sh", "-c", IN_FOLDER, "sh", folder]);
     let mut argv =
@@ -149,12 +136,10 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn command() -> Command {
-        Command {
-            argv: vec!["/bin/echo".into(), "$HOME; rm -rf /".into(), "'\"".into()],
+    fn command() -> Program {
+        Program {
             env: vec![("A".into(), "b=c".into())],
-            working_dir: None,
-            stdin: None,
+            ..Program::new(["/bin/echo", "$HOME; rm -rf /", "'\""])
         }
     }
 
@@ -170,7 +155,7 @@ mod tests {
         assert_eq!((&said["env"], &said["capture-output"]), (&json!(["A=b=c"]), &json!(true)));
         assert!(said.get("input-data").is_none());
         let folder = Some("/srv/a b; reboot".to_owned());
-        let said = arguments(&exec(&Command { working_dir: folder, stdin: Some("hé".into()), ..command() }));
+        let said = arguments(&exec(&Program { working_dir: folder, stdin: Some("hé".into()), ..command() }));
         assert_eq!(said["path"], "/bin/sh");
         let wanted =
             json!(["-c", IN_FOLDER, "sh", "/srv/a b; reboot", "/bin/echo", "$HOME; rm -rf /", "'\""]);

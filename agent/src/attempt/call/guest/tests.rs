@@ -1,6 +1,6 @@
 //! The conversation with a guest agent, with a scripted one.
 
-use super::{Channel, Command, run};
+use super::{Channel, run};
 use crate::{
     attempt::call::{Answer, Printer},
     hypervisor::{
@@ -8,7 +8,7 @@ use crate::{
         namespace::{folder::Folder, output::Capture, spool::Spool},
     },
 };
-use novacron_common::{ids::VmId, record::AttemptOutcome};
+use novacron_common::{ids::VmId, record::AttemptOutcome, spec::Program};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
@@ -74,7 +74,7 @@ async fn converse(first: Vec<Reply>, second: Vec<Reply>) -> (Answer, String, Vec
         }
         AttemptOutcome::Killed
     };
-    let command = Command { argv: vec!["true".into()], env: Vec::new(), working_dir: None, stdin: None };
+    let command = Program::new(["true"]);
     let answer = run(&open, &command, &mut printer, to_end).await;
     let asked = scripts.iter().flat_map(|script| script.lock().unwrap().asked.clone()).collect();
     (answer, printer.capture.finish().to_text(), asked)

@@ -14,7 +14,7 @@ use crate::hypervisor::{
 use novacron_common::{
     ids::VmId,
     record::{AttemptEnd, AttemptOutcome, VmState},
-    spec::{Root, VmSpec},
+    spec::{Program, Root, VmSpec},
     units::ByteCount,
 };
 use std::{
@@ -174,10 +174,7 @@ impl Shared {
         let scratch = if spec.storage == ByteCount(0) { Limits::SCRATCH } else { spec.storage };
         let words = spec.cmdline.as_deref().unwrap_or_default().split_ascii_whitespace();
         Isolated {
-            argv: words.map(str::to_owned).collect(),
-            env: vec![("PATH".into(), PATH.into())],
-            working_dir: None,
-            stdin: None,
+            program: Program { env: vec![("PATH".into(), PATH.into())], ..Program::new(words) },
             hostname: spec.name.to_string(),
             limits: Limits {
                 memory_max: spec.memory,

@@ -169,7 +169,7 @@ impl Flow {
     /// A target that an attempt is told, as text.
     pub fn argv(&self, fire: FireKey) -> Vec<String> {
         match attempts::work_of(&self.world.state, fire).expect("work").target {
-            novacron_common::spec::JobTarget::Command(command) => command.argv.clone(),
+            novacron_common::spec::JobTarget::Command(command) => command.program.argv.clone(),
             other => panic!("no command: {other:?}"),
         }
     }
