@@ -3,39 +3,49 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-/// Query of every list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct PageQuery {
-    /// At most this many, 1 to 1000 (default 100).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<String>,
-    /// Only those in this state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<String>,
+/// Every list is asked for alike; some have filters of their own. (A query cannot hold another: what it is read with
+/// knows no nesting.)
+macro_rules! queries {
+    ($(
+        $(#[$doc:meta])* $query:ident {
+            limit: $limit_doc:tt,
+            status: $status_doc:tt,
+            $($(#[$field_doc:meta])* $field:ident: $kind:ty,)*
+        }
+    )*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams, ToSchema)]
+        #[serde(deny_unknown_fields)]
+        #[into_params(parameter_in = Query)]
+        pub struct $query {
+            #[doc = $limit_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub limit: Option<u32>,
+            /// `next_cursor` of the page before.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub cursor: Option<String>,
+            #[doc = $status_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub status: Option<String>,
+            $($(#[$field_doc])* pub $field: $kind,)*
+        }
+    )*};
 }
 
-/// Query of the list of jobs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct JobQuery {
-    /// At most this many, 1 to 1000 (default 100). A filtered page may be shorter and still have a next one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<String>,
-    /// Only those that are `active`, `paused`, `finished` or `deleting`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<String>,
-    /// Only those with this label, as `key=value`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
+queries! {
+    /// Query of every list.
+    PageQuery {
+        limit: "At most this many, 1 to 1000 (default 100).",
+        status: "Only those in this state.",
+    }
+    /// Query of the list of jobs.
+    JobQuery {
+        limit: "At most this many, 1 to 1000 (default 100). A filtered page may be shorter and still have a next one.",
+        status: "Only those that are `active`, `paused`, `finished` or `deleting`.",
+        /// Only those with this label, as `key=value`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
+    }
 }
 
 impl PageQuery {

@@ -22,87 +22,107 @@ const RUNS_KEPT_DEFAULT: u32 = 100;
 /// Most faults that are listed.
 const FAULTS_MAX: usize = 50;
 
-/// `POST /api/v1/workflows`. `{name, nodes}` is enough.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WorkflowCreate {
-    /// Unique in the cluster.
-    pub name: String,
-    /// For people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// At most 5,000.
-    pub nodes: Vec<NodeBody>,
-    /// At most 20,000, without cycles.
-    #[serde(default)]
-    pub edges: Vec<EdgeBody>,
-    /// Whether it may run (default true).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-    /// A cron expression (default: it runs on request only).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<String>,
-    /// An IANA zone (default `UTC`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timezone: Option<String>,
-    /// What is done where that zone's clock jumps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dst: Option<Dst>,
-    /// What becomes of ticks that nobody committed in time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub misfire: Option<MisfireBody>,
-    /// What becomes of a run while another has not ended (default `allow`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<ConcurrencyBody>,
-    /// Most nodes of one run at once, 1 to 1000 (default 256).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_parallel: Option<u32>,
-    /// Ended runs that are kept, 1 to 1000 (default 100).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub runs_kept: Option<u32>,
+/// The two bodies differ in what must be there, and in how they say it.
+macro_rules! workflow_bodies {
+    ($(
+        $(#[$doc:meta])* $body:ident {
+            $(#[$name_meta:meta])* name: $name:ty,
+            description: $description_doc:tt,
+            $($(#[$field_meta:meta])* $field:ident: $kind:ty,)*
+            ..
+            enabled: $enabled_doc:tt,
+            schedule: $schedule_doc:tt,
+            timezone: $timezone_doc:tt,
+            dst: $dst_doc:tt,
+            misfire: $misfire_doc:tt,
+            concurrency: $concurrency_doc:tt,
+            max_parallel: $max_parallel_doc:tt,
+            runs_kept: $runs_kept_doc:tt,
+        }
+    )*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $body {
+            $(#[$name_meta])*
+            pub name: $name,
+            #[doc = $description_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub description: Option<String>,
+            $($(#[$field_meta])* pub $field: $kind,)*
+            #[doc = $enabled_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub enabled: Option<bool>,
+            #[doc = $schedule_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub schedule: Option<String>,
+            #[doc = $timezone_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub timezone: Option<String>,
+            #[doc = $dst_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub dst: Option<Dst>,
+            #[doc = $misfire_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub misfire: Option<MisfireBody>,
+            #[doc = $concurrency_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub concurrency: Option<ConcurrencyBody>,
+            #[doc = $max_parallel_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub max_parallel: Option<u32>,
+            #[doc = $runs_kept_doc]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub runs_kept: Option<u32>,
+        }
+    )*};
 }
 
-/// `PUT /api/v1/workflows/{id}`: fields that are absent stay as they are. Runs that have begun keep the definition
-/// that they began with.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WorkflowUpdate {
-    /// A new name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// A new description.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// All nodes anew.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nodes: Option<Vec<NodeBody>>,
-    /// All edges anew.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub edges: Option<Vec<EdgeBody>>,
-    /// Whether it may run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-    /// Another cron expression; an empty text takes it away.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<String>,
-    /// Another zone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timezone: Option<String>,
-    /// Another policy for jumps of the clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dst: Option<Dst>,
-    /// Another policy for missed ticks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub misfire: Option<MisfireBody>,
-    /// Another policy for runs that overlap.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<ConcurrencyBody>,
-    /// Another number of nodes at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_parallel: Option<u32>,
-    /// Another number of runs that are kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub runs_kept: Option<u32>,
+workflow_bodies! {
+    /// `POST /api/v1/workflows`. `{name, nodes}` is enough.
+    WorkflowCreate {
+        /// Unique in the cluster.
+        name: String,
+        description: "For people.",
+        /// At most 5,000.
+        nodes: Vec<NodeBody>,
+        /// At most 20,000, without cycles.
+        #[serde(default)]
+        edges: Vec<EdgeBody>,
+        ..
+        enabled: "Whether it may run (default true).",
+        schedule: "A cron expression (default: it runs on request only).",
+        timezone: "An IANA zone (default `UTC`).",
+        dst: "What is done where that zone's clock jumps.",
+        misfire: "What becomes of ticks that nobody committed in time.",
+        concurrency: "What becomes of a run while another has not ended (default `allow`).",
+        max_parallel: "Most nodes of one run at once, 1 to 1000 (default 256).",
+        runs_kept: "Ended runs that are kept, 1 to 1000 (default 100).",
+    }
+    /// `PUT /api/v1/workflows/{id}`: fields that are absent stay as they are. Runs that have begun keep the definition
+    /// that they began with.
+    #[derive(Default)]
+    WorkflowUpdate {
+        /// A new name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        description: "A new description.",
+        /// All nodes anew.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nodes: Option<Vec<NodeBody>>,
+        /// All edges anew.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        edges: Option<Vec<EdgeBody>>,
+        ..
+        enabled: "Whether it may run.",
+        schedule: "Another cron expression; an empty text takes it away.",
+        timezone: "Another zone.",
+        dst: "Another policy for jumps of the clock.",
+        misfire: "Another policy for missed ticks.",
+        concurrency: "Another policy for runs that overlap.",
+        max_parallel: "Another number of nodes at once.",
+        runs_kept: "Another number of runs that are kept.",
+    }
 }
 
 impl WorkflowCreate {

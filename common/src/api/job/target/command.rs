@@ -15,7 +15,7 @@ macro_rules! command_bodies {
     ($(
         $(#[$doc:meta])* $body:ident {
             [$($(#[$before_doc:meta])* $before:ident: $before_kind:ty,)*]
-            working_dir: $dir_doc:literal,
+            working_dir: $dir_doc:tt,
             [$($(#[$after_doc:meta])* $after:ident: $after_kind:ty,)*]
         }
     )*) => {$(
