@@ -3,6 +3,7 @@
 use super::{
     Ledger, LedgerError,
     commit::Missed,
+    election,
     leadership::leads,
     ledger::Inner,
     rpc::{ForwardReply, ForwardRequest},
@@ -87,6 +88,7 @@ pub(super) async fn serve(ledger: &Ledger, mut stream: Stream) -> Result<(), Lin
     let leads = leads(&ledger.inner.raft.metrics().borrow());
     let reply = match request {
         ForwardRequest::Clock => ForwardReply::Clock(crate::identity::now()),
+        ForwardRequest::Endorse { last_log } => election::answer(&ledger.inner, last_log).await,
         ForwardRequest::Campaign => transfer::campaign(&ledger.inner).await,
         _ if !leads => ForwardReply::NotLeader,
         ForwardRequest::Propose(bodies) => propose(ledger, bodies).await,

@@ -4,6 +4,7 @@ use super::{
     LedgerError, OpenError,
     clock::ClockVerdict,
     commit::DEADLINE,
+    election,
     leadership::{self, Leadership},
     network::{self, Network},
     peers::{self, Peers, Silent},
@@ -24,7 +25,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 /// What a ledger is opened with.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub struct Ledger {
 pub(super) struct Inner {
     pub node: NodeId,
     pub raft: Raft,
+    pub log: LogStore,
     pub machine: StateMachine,
     pub endpoint: Option<Endpoint>,
     pub leadership: watch::Receiver<Leadership>,
@@ -60,6 +62,8 @@ pub(super) struct Inner {
     /// Leadership is being handed over: nothing is committed or confirmed here.
     pub paused: AtomicBool,
     pub peers: Peers,
+    /// A node with a shorter log wants to lead, and nobody does.
+    pub should_stand: Notify,
     /// When this node began.
     pub began: Instant,
 }
@@ -94,12 +98,14 @@ impl Ledger {
         let open = move || Ok::<_, StoreFault>((LogStore::open(store.clone())?, StateMachine::open(store)?));
         let (log, machine) = spawn_blocking(open).await.map_err(StoreFault::from)??;
         let network = Network::new(endpoint.clone());
-        let raft = Raft::new(node, settings::raft(compaction)?, network, log, machine.clone()).await?;
+        let raft =
+            Raft::new(node, settings::raft(compaction)?, network, log.clone(), machine.clone()).await?;
         let (publish, leadership) = watch::channel(Leadership::Follower { leader: None });
         let ((here, here_waiting), (through, through_waiting)) = (reads::queue(), reads::queue());
         let inner = Arc::new(Inner {
             node,
             raft,
+            log,
             machine,
             endpoint,
             leadership,
@@ -108,11 +114,13 @@ impl Ledger {
             freshness: Freshness::default(),
             paused: AtomicBool::new(false),
             peers: Peers::default(),
+            should_stand: Notify::new(),
             began: Instant::now(),
         });
         let (proposals, asks) = proposer::queue();
         let tasks = vec![
             spawn(leadership::watch(inner.raft.clone(), publish)),
+            spawn(election::keep(inner.clone())),
             spawn(proposer::run(inner.clone(), asks)),
             spawn(super::membership::keep(inner.clone())),
             spawn(peers::keep(inner.clone())),

@@ -4,12 +4,14 @@
 //! * `network`, `rpc`, `forward`: what coordinators say to each other;
 //! * `proposer`, `commit`: group commit, and the way to the leader;
 //! * `reads`, `serving`: the read index, and how fresh a request's reads must be;
-//! * `leadership`, `membership`, `peers`, `clock`: who leads, who belongs, who answers, whose clock is right;
+//! * `election`, `leadership`, `transfer`: who stands, who leads, who is to lead next;
+//! * `membership`, `peers`, `clock`: who belongs, who answers, whose clock is right;
 //! * [`Ledger`] is what everybody else holds.
 
 mod alarm;
 mod clock;
 mod commit;
+mod election;
 mod error;
 mod forward;
 mod leadership;

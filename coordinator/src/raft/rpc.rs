@@ -2,7 +2,7 @@
 
 use super::{
     transfer::{TransferError, Transferred},
-    types::{NodeId, Types},
+    types::{LogId, NodeId, Types},
 };
 use novacron_common::units::UnixMillis;
 use novacron_core::{Applied, CommandBody};
@@ -63,6 +63,11 @@ pub(super) enum ForwardRequest {
     },
     /// Stand for election: the leader wants to lead no more. Asked of a voter.
     Campaign,
+    /// Would you vote for me? Asked of every voter before an election.
+    Endorse {
+        /// The end of the log of the one that asks.
+        last_log: Option<LogId>,
+    },
 }
 
 /// Its answer.
@@ -89,6 +94,8 @@ pub(super) enum ForwardReply {
     Transferred(Result<Transferred, TransferError>),
     /// It stands for election.
     Standing,
+    /// Whether it would vote for the one that asks.
+    Endorsed(bool),
 }
 
 #[cfg(test)]
@@ -106,6 +113,7 @@ mod tests {
             ("Clock", ForwardRequest::Clock),
             ("Transfer { to }", ForwardRequest::Transfer { to: None }),
             ("Campaign", ForwardRequest::Campaign),
+            ("Endorse { last_log }", ForwardRequest::Endorse { last_log: None }),
         ];
         for (number, (name, request)) in numbered.into_iter().enumerate() {
             let bytes = codec::encode(&request).unwrap();

@@ -6,15 +6,17 @@ use std::{sync::Arc, time::Duration};
 /// A leader is heard from this often, milliseconds; also the deadline of one replication request.
 const HEARTBEAT_MS: u64 = 100;
 /// A follower that hears nothing for the leader's lease (openraft takes the maximum for it) and then for a random time
-/// between these two stands for election: three to seven missed heartbeats. What a leader that dies costs is at most
-/// the lease, the maximum, and an election: 400 + 400 + the few milliseconds of two synced votes and one entry.
-/// A narrower range makes split votes likelier, a shorter lease mistakes a slow disk for a dead leader.
+/// between these two stands for election (`election.rs`): six to eight missed heartbeats. What a leader that dies costs
+/// is at most the lease, the maximum, and an election: 400 + 400 + the few milliseconds of two synced votes and one
+/// entry. A shorter lease mistakes a slow disk for a dead leader.
 const ELECTION_MIN_MS: u64 = 200;
 const ELECTION_MAX_MS: u64 = 400;
 
 /// For how long a follower that heard from a leader votes for nobody else.
 pub(super) const LEASE: Duration = Duration::from_millis(ELECTION_MAX_MS);
-/// The longest time-out after it.
+/// The shortest time-out after it.
+pub(super) const ELECTION_MIN: Duration = Duration::from_millis(ELECTION_MIN_MS);
+/// The longest.
 pub(super) const ELECTION_MAX: Duration = Duration::from_millis(ELECTION_MAX_MS);
 /// Deadline of one chunk of a snapshot, milliseconds; the last one includes its installation.
 const SNAPSHOT_CHUNK_DEADLINE_MS: u64 = 30_000;
@@ -46,6 +48,7 @@ pub(super) fn raft(compaction: Compaction) -> Result<Arc<Config>, ConfigError> {
     let config = Config {
         cluster_name: "novacron".into(),
         heartbeat_interval: HEARTBEAT_MS,
+        enable_elect: false,
         election_timeout_min: ELECTION_MIN_MS,
         election_timeout_max: ELECTION_MAX_MS,
         install_snapshot_timeout: SNAPSHOT_CHUNK_DEADLINE_MS,
