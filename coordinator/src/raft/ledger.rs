@@ -95,9 +95,14 @@ impl Ledger {
         endpoint: Option<Endpoint>,
         compaction: Compaction,
     ) -> Result<Self, OpenError> {
-        let open = move || Ok::<_, StoreFault>((LogStore::open(store.clone())?, StateMachine::open(store)?));
+        let open = move || {
+            let log = LogStore::open(store.clone())?;
+            log.renounce(node)?;
+            let machine = StateMachine::open(store, log.journal())?;
+            Ok::<_, StoreFault>((log, machine))
+        };
         let (log, machine) = spawn_blocking(open).await.map_err(StoreFault::from)??;
-        let network = Network::new(endpoint.clone());
+        let network = Network::new(endpoint.clone(), log.journal());
         let raft =
             Raft::new(node, settings::raft(compaction)?, network, log.clone(), machine.clone()).await?;
         let (publish, leadership) = watch::channel(Leadership::Follower { leader: None });
@@ -281,7 +286,7 @@ impl Ledger {
     /// # Errors
     /// [`LinkError`] if the stream broke.
     pub async fn serve_raft(&self, peer: NodeId, stream: Stream) -> Result<(), LinkError> {
-        network::serve(&self.inner.raft, peer, stream).await
+        network::serve(&self.inner, peer, stream).await
     }
 
     /// Serves one `Forward` stream: another coordinator proposes through this one, which leads.

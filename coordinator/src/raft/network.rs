@@ -1,11 +1,13 @@
 //! Raft's RPCs over the transport: one stream an RPC, on the link that is shared with everything else.
 
 use super::{
+    ledger::Inner,
     rpc::{RaftReply, RaftRequest},
-    types::{Member, NodeId, Raft, Types},
+    store::Journal,
+    types::{LogId, Member, NodeId, Types},
 };
 use novacron_common::wire::StreamKind;
-use novacron_runtime::task::JoinHandle;
+use novacron_runtime::{task::JoinHandle, time::timeout};
 use novacron_transport::{Endpoint, Link, LinkError, Role, Stream};
 use openraft::{
     AnyError,
@@ -20,6 +22,9 @@ use std::time::Duration;
 
 /// Pause before an unreachable peer is tried again.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// How long a message that only tells of a commit may wait until the commit is durable here: half of a heartbeat.
+const COMMIT_WAIT: Duration = Duration::from_millis(50);
 
 /// Why an RPC came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +46,12 @@ enum CallError {
 pub(super) struct Network {
     /// `None` while a cluster is founded: a single node asks nobody.
     endpoint: Option<Endpoint>,
+    journal: Journal,
 }
 
 impl Network {
-    pub fn new(endpoint: Option<Endpoint>) -> Self {
-        Self { endpoint }
+    pub fn new(endpoint: Option<Endpoint>, journal: Journal) -> Self {
+        Self { endpoint, journal }
     }
 }
 
@@ -53,13 +59,15 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: NodeId, node: &Member) -> Peer {
-        Peer { endpoint: self.endpoint.clone(), node: target, member: *node, dialling: None }
+        let (endpoint, journal) = (self.endpoint.clone(), self.journal.clone());
+        Peer { endpoint, journal, node: target, member: *node, dialling: None }
     }
 }
 
 /// The way to one other coordinator.
 pub(super) struct Peer {
     endpoint: Option<Endpoint>,
+    journal: Journal,
     node: NodeId,
     member: Member,
     /// Dialling goes on when openraft gives up an RPC, whose deadline is shorter than a slow handshake.
@@ -76,6 +84,16 @@ impl Peer {
         let dialled = dialling.await;
         self.dialling = None;
         dialled.map_err(|_| CallError::Stopped(self.node))?.map_err(|e| CallError::Link(self.node, e))
+    }
+
+    /// What the other may be told of a commit: openraft counts this node for entries that are not yet durable here.
+    async fn tellable(&self, rpc: &AppendEntriesRequest<Types>) -> Option<LogId> {
+        let committed = rpc.leader_commit?;
+        // Entries need not wait: the commit goes with the next message.
+        if rpc.entries.is_empty() {
+            let _ = timeout(COMMIT_WAIT, self.journal.synced(committed.index)).await;
+        }
+        self.journal.durable_part(Some(committed))
     }
 
     async fn call(&mut self, request: RaftRequest) -> Result<RaftReply, CallError> {
@@ -101,9 +119,10 @@ fn unreachable<E: std::error::Error>(error: &CallError) -> RPCError<NodeId, Memb
 impl RaftNetwork<Types> for Peer {
     async fn append_entries(
         &mut self,
-        rpc: AppendEntriesRequest<Types>,
+        mut rpc: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<NodeId>> {
+        rpc.leader_commit = self.tellable(&rpc).await;
         match self.call(RaftRequest::Append(rpc)).await {
             Ok(RaftReply::Append(response)) => Ok(response),
             other => Err(unreachable(&self.explain(other))),
@@ -155,22 +174,23 @@ impl Peer {
 ///
 /// # Errors
 /// [`LinkError`] if the stream broke; the peer asks again.
-pub(super) async fn serve(raft: &Raft, peer: NodeId, mut stream: Stream) -> Result<(), LinkError> {
+pub(super) async fn serve(inner: &Inner, peer: NodeId, mut stream: Stream) -> Result<(), LinkError> {
     let request: RaftRequest = stream.recv().await?;
     // A coordinator speaks for itself only: a vote or an entry in another's name would be a forgery.
     if request.sender() != Some(peer) {
         tracing::warn!(peer, claimed = ?request.sender(), "a Raft request in another coordinator's name was refused");
         return Ok(());
     }
-    let reply = answer(raft, request).await;
+    let reply = answer(inner, request).await;
     stream.send(&reply).await?;
     stream.finish();
     Ok(())
 }
 
-async fn answer(raft: &Raft, request: RaftRequest) -> RaftReply {
+async fn answer(inner: &Inner, request: RaftRequest) -> RaftReply {
+    let raft = &inner.raft;
     match request {
-        RaftRequest::Append(rpc) => raft.append_entries(rpc).await.map_or(RaftReply::Down, RaftReply::Append),
+        RaftRequest::Append(rpc) => append(inner, rpc).await.map_or(RaftReply::Down, RaftReply::Append),
         RaftRequest::Vote(rpc) => raft.vote(rpc).await.map_or(RaftReply::Down, RaftReply::Vote),
         RaftRequest::Snapshot(rpc) => match raft.install_snapshot(rpc).await {
             Ok(response) => RaftReply::Snapshot(response),
@@ -179,5 +199,21 @@ async fn answer(raft: &Raft, request: RaftRequest) -> RaftReply {
             }
             Err(RaftError::Fatal(_)) => RaftReply::Down,
         },
+    }
+}
+
+/// Takes entries, and acknowledges them when they are durable. `None` if this node is stopping, or if it has heard of
+/// another leader meanwhile: what would be acknowledged may not be there any more.
+async fn append(inner: &Inner, rpc: AppendEntriesRequest<Types>) -> Option<AppendEntriesResponse<NodeId>> {
+    let (vote, last) = (rpc.vote, rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id));
+    let response = inner.raft.append_entries(rpc).await.ok()?;
+    let matching = match response {
+        AppendEntriesResponse::Success => last,
+        AppendEntriesResponse::PartialSuccess(matching) => matching,
+        AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => None,
+    };
+    match matching {
+        Some(id) => inner.log.journal().kept(id.index, vote).await.ok()?.then_some(response),
+        None => Some(response),
     }
 }

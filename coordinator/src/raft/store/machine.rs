@@ -1,7 +1,7 @@
 //! The state machine: the core's state in memory, mirrored row by row to disk.
 
 use super::{
-    StoreFault, blocking, fatal,
+    Journal, StoreFault, blocking, fatal,
     rows::{AppliedTo, Rows},
     snapshot,
 };
@@ -29,6 +29,7 @@ const COMMITTED_BACKLOG: usize = 4096;
 #[derive(Clone)]
 pub(crate) struct StateMachine {
     shared: Arc<Shared>,
+    log: Journal,
 }
 
 struct Shared {
@@ -55,8 +56,8 @@ struct Effects {
 }
 
 impl StateMachine {
-    /// Loads the state from `store`.
-    pub fn open(store: Store) -> Result<Self, StoreFault> {
+    /// Loads the state from `store`. Entries are applied when they are durable in `log`.
+    pub fn open(store: Store, log: Journal) -> Result<Self, StoreFault> {
         let rows = Rows::open(store)?;
         let (state, applied) = rows.load()?;
         let shared = Shared {
@@ -65,7 +66,7 @@ impl StateMachine {
             snapshot: Mutex::new(None),
             committed: broadcast::channel(COMMITTED_BACKLOG).0,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), log })
     }
 
     /// Looks at the state. Short looks only: nothing is applied meanwhile.
@@ -99,6 +100,14 @@ impl StateMachine {
 
     fn keep_snapshot(&self, meta: SnapshotMeta, bytes: Arc<Vec<u8>>) {
         *self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some((meta, bytes));
+    }
+
+    async fn apply_durable(self, entries: Vec<Entry>) -> Result<Vec<Outcomes>, StoreFault> {
+        // Whoever sees what an entry did must never see it undone by a crash.
+        if let Some(last) = entries.last() {
+            self.log.synced(last.log_id.index).await?;
+        }
+        blocking(move || self.apply_all(entries)).await
     }
 
     fn apply_all(&self, entries: Vec<Entry>) -> Result<Vec<Outcomes>, StoreFault> {
@@ -199,7 +208,7 @@ impl RaftStateMachine<Types> for StateMachine {
         I::IntoIter: OptionalSend,
     {
         let (machine, entries) = (self.clone(), entries.into_iter().collect());
-        let applied = blocking(move || machine.apply_all(entries)).await;
+        let applied = machine.apply_durable(entries).await;
         applied.map_err(fatal(StorageIoError::write_state_machine))
     }
 

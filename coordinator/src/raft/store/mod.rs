@@ -8,17 +8,21 @@
 //! | `state-a`, `-b`   | 1 + table + key                          | the core's encoding of the row            |
 //! | `pointer`         | `state`                                  | which of the two state trees is the one   |
 //!
-//! What is synced when: votes and log entries before they are acknowledged; the state only before the log that
-//! could rebuild it is purged, and when a snapshot was installed. One sled database is one log on disk, so the
-//! sync of an entry carries everything that was written before it.
+//! What is synced when: votes and log entries before they are acknowledged (`journal` says how that goes on beside Raft
+//! and not in its way); the state only before the log that could rebuild it is purged, and when a snapshot was installed.
+//! One sled database is one log on disk, so the sync of an entry carries everything that was written before it.
 
+mod journal;
 mod log;
+mod log_disk;
 mod machine;
 mod parts;
 mod rows;
 mod seed;
 mod snapshot;
+mod tail;
 
+pub(crate) use journal::Journal;
 pub(crate) use log::LogStore;
 pub(crate) use machine::StateMachine;
 pub(crate) use seed::{peek, seed};
@@ -63,6 +67,9 @@ pub enum StoreFault {
     /// A snapshot ends before its end, or goes on behind it.
     #[error("a snapshot is incomplete: {0}")]
     Snapshot(&'static str),
+    /// An earlier write of the log failed; nothing is written after that.
+    #[error("the log could not be written")]
+    Log(#[source] std::sync::Arc<StoreFault>),
     /// The thread that should have done it is gone.
     #[error("a storage task ended early")]
     Task(#[from] novacron_runtime::task::JoinError),

@@ -1,7 +1,8 @@
 //! A ledger that does not begin with nothing: one that is restored.
 
 use super::{
-    LogStore, StoreFault,
+    StoreFault,
+    log_disk::LogDisk,
     rows::{AppliedTo, Rows},
 };
 use crate::raft::types::{LogId, StoredMembership};
@@ -15,7 +16,7 @@ pub(crate) fn seed(
     at: LogId,
     membership: StoredMembership,
 ) -> Result<(), StoreFault> {
-    let log = LogStore::open(store.clone())?;
+    let log = LogDisk::open(store.clone())?;
     Rows::open(store)?.replace(state.rows().collect(), &AppliedTo { last: Some(at), membership })?;
     log.begin_behind(at)
 }

@@ -31,7 +31,9 @@ impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for Builder {
 
 fn open(folder: &Path) -> (LogStore, StateMachine) {
     let store = Store::open(folder).unwrap();
-    (LogStore::open(store.clone()).unwrap(), StateMachine::open(store).unwrap())
+    let log = LogStore::open(store.clone()).unwrap();
+    let machine = StateMachine::open(store, log.journal()).unwrap();
+    (log, machine)
 }
 
 fn log_id(term: u64, index: u64) -> LogId {
@@ -234,4 +236,43 @@ async fn a_log_whose_files_tail_was_cut_off_opens_to_a_beginning_of_it_or_not_at
         opened += 1;
     }
     assert!(opened > 0, "no cut left anything that opens: the test shows nothing");
+}
+
+#[tokio::test]
+async fn a_leader_that_restarts_does_not_go_on_in_its_term() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path());
+    let own = openraft::Vote::new_committed(3, 1);
+    let before = [openraft::Vote::new(3, 1), openraft::Vote::new_committed(3, 2), own];
+    for vote in before {
+        log.save_vote(&vote).await.unwrap();
+        log.renounce(1).unwrap();
+        let expected = if vote == own { openraft::Vote::new(4, 1) } else { vote };
+        assert_eq!(log.read_vote().await.unwrap(), Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn what_a_later_leader_may_have_cut_off_is_not_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path());
+    let (leader, later) = (openraft::Vote::new_committed(1, 1), openraft::Vote::new(2, 2));
+    log.save_vote(&leader).await.unwrap();
+    log.blocking_append([entry(1, vec![token(1)])]).await.unwrap();
+    assert!(log.journal().kept(1, leader).await.unwrap());
+    log.save_vote(&later).await.unwrap();
+    assert!(!log.journal().kept(1, leader).await.unwrap());
+}
+
+#[tokio::test]
+async fn entries_can_be_read_before_they_are_durable() {
+    let disk = novacron_store::Disk::default();
+    let store = Store::simulated(&disk).unwrap();
+    let journal = LogStore::open(store).unwrap().journal();
+    journal.append(vec![entry(1, vec![token(1)])]).unwrap();
+    // Nothing else has run on this thread: the writing task has not begun.
+    assert_eq!(journal.durable_part(Some(log_id(1, 1))), None, "no commit may be told yet");
+    assert_eq!(journal.last(), Some(log_id(1, 1)));
+    journal.synced(1).await.unwrap();
+    assert_eq!(journal.durable_part(Some(log_id(1, 1))), Some(log_id(1, 1)));
 }
