@@ -99,7 +99,13 @@ impl Api {
 
     pub async fn get<B: serde::de::DeserializeOwned>(&self, from: &Process, path: &str) -> Option<B> {
         let asked = self.client.get(format!("https://{}{path}", from.api)).bearer_auth(&self.token);
-        asked.send().await.ok()?.error_for_status().ok()?.json().await.ok()
+        let answer = asked.send().await.ok()?;
+        if !answer.status().is_success() {
+            // Whoever unwraps this wants to know why.
+            eprintln!("GET {path} of {}: {} {}", from.api, answer.status(), answer.text().await.unwrap_or_default());
+            return None;
+        }
+        answer.json().await.ok()
     }
 
     pub async fn post<A: serde::Serialize, B: serde::de::DeserializeOwned>(
