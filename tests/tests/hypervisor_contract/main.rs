@@ -5,6 +5,7 @@
 
 mod fake;
 mod guest_agent;
+mod guest_job;
 mod libvirt;
 mod moves;
 mod namespace;
