@@ -173,3 +173,103 @@ impl Choice {
 fn average(value: &mut f64, newest: f64) {
     *value += (newest - *value) * NEWEST;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BATCH: usize = 256 << 10;
+    const MIB: u64 = 1 << 20;
+
+    /// A guest's memory, a processor and a link.
+    struct World {
+        /// What zstd leaves of a byte.
+        packs_to: f64,
+        /// What references and deltas leave of a byte, of pages that came back.
+        again_to: f64,
+        /// Pages that come back, of 64 in a batch.
+        again: u32,
+        link: u64,
+    }
+
+    /// What the first memory of a guest is: text, all new, on a link of 1 Gbit/s.
+    const TEXT: World = World { packs_to: 0.4, again_to: 1.0, again: 0, link: 125_000_000 };
+
+    impl World {
+        /// Lets `choice` treat so many batches; how many were treated with each means.
+        fn run(&self, choice: &mut Choice, batches: u32) -> [u32; 3] {
+            let mut used = [0; 3];
+            for _ in 0..batches {
+                let means = choice.means();
+                used[means as usize] += 1;
+                let kept = if means == Means::Off { 1.0 } else { self.again_to };
+                let packed = if means == Means::Full { self.packs_to } else { 1.0 };
+                let of = |ratio: f64| (BATCH as f64 * ratio) as usize;
+                let outcome = Outcome {
+                    plain: BATCH,
+                    blob: of(kept),
+                    wire: of(kept * packed),
+                    pages: 64,
+                    again: self.again,
+                };
+                choice.sent(outcome);
+                let nanos = [80, 400, 2500][means as usize] * (BATCH as u64 / 1024);
+                let encoding = Duration::from_nanos(nanos);
+                choice.measured(Measured { link: Some(self.link), encoding, plain: BATCH as u64 });
+            }
+            used
+        }
+    }
+
+    #[test]
+    fn text_on_a_slow_link_is_compressed() {
+        let [_, _, full] = TEXT.run(&mut Choice::default(), 1000);
+        assert!(full > 990, "{full}");
+    }
+
+    #[test]
+    fn noise_costs_a_few_trials() {
+        let [off, _, full] = World { packs_to: 1.0, ..TEXT }.run(&mut Choice::default(), 1000);
+        assert!(off > 950 && full < 50, "{off} off, {full} full");
+    }
+
+    #[test]
+    fn a_link_faster_than_zstd_gets_bytes() {
+        let [off, ..] = World { link: 5_000 * MIB, ..TEXT }.run(&mut Choice::default(), 1000);
+        assert!(off > 950, "{off}");
+    }
+
+    #[test]
+    fn what_has_changed_is_noticed() {
+        let mut choice = Choice::default();
+        World { packs_to: 1.0, ..TEXT }.run(&mut choice, 1000);
+        assert_eq!(choice.means(), Means::Off);
+        TEXT.run(&mut choice, 200);
+        assert_eq!(choice.means(), Means::Full);
+    }
+
+    #[test]
+    fn noise_that_comes_back_nearly_the_same_is_kept() {
+        let mut choice = Choice::default();
+        let noise = World { packs_to: 1.0, ..TEXT };
+        noise.run(&mut choice, 1000);
+        let [off, ..] = World { again: 60, again_to: 0.02, ..noise }.run(&mut choice, 1000);
+        assert!(off < 10 && choice.means() != Means::Off, "{off}");
+    }
+
+    #[test]
+    fn keeping_what_gains_nothing_is_given_up() {
+        let comes_back = World { packs_to: 1.0, again: 60, again_to: 1.0, ..TEXT };
+        let mut choice = Choice::default();
+        let [off, ..] = comes_back.run(&mut choice, 4096);
+        assert!(off > 3400, "{off}");
+    }
+
+    #[test]
+    fn without_a_measured_link_the_fewest_bytes_win() {
+        let mut choice = Choice::default();
+        choice.sent(Outcome { plain: BATCH, blob: BATCH, wire: BATCH / 3, pages: 64, again: 0 });
+        choice.measured(Measured { link: None, encoding: Duration::from_secs(9), plain: 1 });
+        assert_eq!(choice.means(), Means::Full);
+    }
+}

@@ -11,6 +11,9 @@ use crate::wire::frame::{self, BatchHead, Kind, Open, Packing};
 use crate::wire::op::Op;
 use crate::{CACHE_DEFAULT, PAGE, Page, slots_in};
 
+/// No piece needs more bytes to be told; the longest is a command with its argument.
+const WHOLE_MAX: usize = 70_000;
+
 /// What an encoder is made with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -74,16 +77,33 @@ impl Encoder {
     /// Takes in what QEMU wrote, and appends the frames that are full to `out`: at most as many bytes as were taken in
     /// since the last frame, and 2 % more.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let mut arrived = std::mem::take(&mut self.arrived);
-        arrived.extend(bytes);
-        let mut at = 0;
-        while let Some(piece) = self.parser.next(&arrived[at..]) {
-            let end = at + piece.length();
-            self.take_in(piece, &arrived[at..end], out);
-            at = end;
+        let mut rest = self.complete(bytes, out);
+        while let Some(piece) = self.parser.next(rest) {
+            let (now, behind) = rest.split_at(piece.length());
+            self.take_in(piece, now, out);
+            rest = behind;
         }
-        arrived.drain(..at);
+        self.arrived.extend(rest);
+    }
+
+    /// Takes in the piece whose beginning had arrived before, and returns what follows it. If it is still not whole, all
+    /// of `bytes` has arrived with it, and nothing follows.
+    fn complete<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        let before = self.arrived.len();
+        if before == 0 {
+            return bytes;
+        }
+        let mut arrived = std::mem::take(&mut self.arrived);
+        arrived.extend(&bytes[..bytes.len().min(WHOLE_MAX)]);
+        let Some(piece) = self.parser.next(&arrived) else {
+            self.arrived = arrived;
+            return &[];
+        };
+        self.take_in(piece, &arrived[..piece.length()], out);
+        let taken = piece.length() - before;
+        arrived.clear();
         self.arrived = arrived;
+        &bytes[taken..]
     }
 
     /// Sends what is waiting for more: to be called when QEMU pauses. What stays is a piece that is not whole yet, at

@@ -1,0 +1,85 @@
+//! Both sides of the codec stay within the memory that `CODEC.md` states, whatever the guest's size: counted where memory is
+//! taken.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use novacron_codec::{Decoder, Encoder, Means, PAGE, PLAIN_MAX, Policy, Secret, Settings};
+
+/// Counts what is taken, and the most that was.
+struct Counted;
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it is; only numbers are kept beside it.
+unsafe impl GlobalAlloc for Counted {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let taken = TAKEN.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(taken, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        TAKEN.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
+
+const MIB: usize = 1 << 20;
+const CACHE: usize = 16 * MIB;
+/// Beside the pages held: batches, blobs, frames. (zstd takes its own 1.5 MiB in C.)
+const BESIDES: usize = 6 * MIB;
+const PAGES: u64 = 24_000;
+
+/// What `work` takes at most, above what was taken before.
+fn most(mut work: impl FnMut()) -> usize {
+    let before = TAKEN.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    work();
+    MOST.load(Ordering::Relaxed) - before
+}
+
+/// A record as the preempt channel has them; every page is another.
+fn record(number: u64, page: &mut Vec<u8>) {
+    page.clear();
+    page.extend(((number << 12) | 8).to_be_bytes());
+    page.extend(b"\x03ram");
+    page.extend((0..PAGE as u64 / 8).flat_map(|word| (number * 1_000_003 + word * word).to_le_bytes()));
+}
+
+#[test]
+fn a_large_guest_takes_no_more_than_the_cache_and_a_few_batches() {
+    let secret = Secret([1; 32]);
+    let settings =
+        Settings { cache: CACHE, policy: Policy::Fixed(Means::Full), ..Settings::new(secret.clone(), 0) };
+    let (mut frames, mut page) = (Vec::with_capacity(400 * MIB), Vec::with_capacity(2 * PAGE));
+    let encoding = most(|| {
+        let mut encoder = Encoder::new(settings.clone());
+        for number in (0..PAGES).chain(0..PAGES) {
+            record(number, &mut page);
+            encoder.push(&page, &mut frames);
+        }
+        encoder.finish(&mut frames);
+        assert!(encoder.stats().reference.pages > 1000, "the cache is used: {:?}", encoder.stats());
+    });
+    assert!(encoding <= CACHE + BESIDES, "encoding took {} KiB", encoding >> 10);
+    assert!(encoding > CACHE * 9 / 10, "what is counted is counted: {} KiB", encoding >> 10);
+
+    let mut out = Vec::with_capacity(2 * PLAIN_MAX);
+    let decoding = most(|| {
+        let mut decoder = Decoder::new(secret.clone(), 0, CACHE);
+        let mut rest = frames.as_slice();
+        while !rest.is_empty() {
+            out.clear();
+            rest = &rest[decoder.decode(rest, &mut out).expect("the frames are good")..];
+        }
+        decoder.finish().expect("all came back");
+    });
+    assert!(decoding <= CACHE + BESIDES, "decoding took {} KiB", decoding >> 10);
+}
