@@ -76,6 +76,17 @@ pub enum DecodeError {
     Failed,
 }
 
+/// Where a decoder stands that holds no pages: all that a successor needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Opened last, and nothing sent in it yet.
+    pub generation: u32,
+    /// How many pages it may keep.
+    pub slots: u32,
+    /// How many bytes of QEMU's stream were rebuilt.
+    pub rebuilt: u64,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Life {
     Running,
@@ -86,6 +97,8 @@ enum Life {
 /// What was opened last.
 struct Generation {
     number: u32,
+    /// Nothing has been sent in it.
+    fresh: bool,
     slots: Slots,
     prover: Prover,
 }
@@ -147,6 +160,29 @@ impl Decoder {
         }
     }
 
+    /// Where a successor can go on: only right behind the frame that opens a generation, which the encoder is to be asked
+    /// for before (`new_generation`).
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        let fresh = self.generation.as_ref().filter(|generation| generation.fresh)?;
+        let between_frames = self.life == Life::Running && self.arrived.is_empty();
+        let (generation, slots) = (fresh.number, fresh.slots.count());
+        between_frames.then_some(Position { generation, slots, rebuilt: self.rebuilt })
+    }
+
+    /// Goes on where a predecessor stood.
+    ///
+    /// # Errors
+    /// When it kept more pages than there is room for here.
+    pub fn resume(secret: Secret, lane: u32, cache: usize, position: Position) -> Result<Self, DecodeError> {
+        let mut decoder = Self { rebuilt: position.rebuilt, ..Self::new(secret, lane, cache) };
+        if position.slots > decoder.room {
+            return Err(DecodeError::Cache { asked: position.slots, room: decoder.room });
+        }
+        decoder.begin(position.generation, position.slots);
+        Ok(decoder)
+    }
+
     /// How many bytes of QEMU's stream were rebuilt and proven.
     #[must_use]
     pub fn rebuilt(&self) -> u64 {
@@ -188,6 +224,7 @@ impl Decoder {
             return self.open(Open::read(body).ok_or(DecodeError::Body(kind))?);
         }
         let generation = self.generation.as_mut().ok_or(DecodeError::NotOpen(kind))?;
+        generation.fresh = false;
         let start = out.len();
         let mut body = body;
         let tag = match kind {
@@ -229,9 +266,13 @@ impl Decoder {
         }
         // The old pages go before the new ones come: both together would exceed the bound.
         self.generation = None;
-        let prover = Prover::new(&self.secret, self.lane, number);
-        self.generation = Some(Generation { number, slots: Slots::new(slots), prover });
+        self.begin(number, slots);
         Ok(())
+    }
+
+    fn begin(&mut self, number: u32, slots: u32) {
+        let prover = Prover::new(&self.secret, self.lane, number);
+        self.generation = Some(Generation { number, fresh: true, slots: Slots::new(slots), prover });
     }
 
     /// The body of the last frame is the stream's length, and none of its bytes.

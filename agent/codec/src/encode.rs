@@ -9,10 +9,14 @@ use crate::proof::{Printer, Prover, Secret, Tag};
 use crate::stats::Stats;
 use crate::wire::frame::{self, BatchHead, Kind, Open, Packing};
 use crate::wire::op::Op;
+use crate::wire::varint;
 use crate::{CACHE_DEFAULT, PAGE, Page, slots_in};
 
 /// No piece needs more bytes to be told; the longest is a command with its argument.
 const WHOLE_MAX: usize = 70_000;
+
+/// Begins what [`Encoder::suspend`] leaves.
+const SAVED: &[u8] = b"NVS1";
 
 /// What an encoder is made with.
 #[derive(Debug, Clone)]
@@ -40,6 +44,8 @@ pub struct Encoder {
     settings: Settings,
     generation: u32,
     opened: bool,
+    /// Bytes that predecessors sent.
+    before: u64,
     parser: Parser,
     /// The beginning of a piece whose rest has not arrived.
     arrived: Vec<u8>,
@@ -57,16 +63,21 @@ impl Encoder {
     /// For a channel from its first byte.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::of_generation(settings, 0)
+    }
+
+    fn of_generation(settings: Settings, generation: u32) -> Self {
         Self {
-            generation: 0,
+            generation,
             opened: false,
+            before: 0,
             parser: Parser::default(),
             arrived: Vec::new(),
             batch: Batch::default(),
             outcome: Outcome::default(),
-            held: held(&settings, 0),
+            held: held(&settings, generation),
             edits: Vec::new(),
-            prover: Prover::new(&settings.secret, settings.lane, 0),
+            prover: Prover::new(&settings.secret, settings.lane, generation),
             packer: Packer::new(),
             choice: Choice::default(),
             stats: Stats::default(),
@@ -118,7 +129,7 @@ impl Encoder {
         self.take_in(Piece::Bytes(arrived.len()), &arrived, out);
         self.close_batch(out);
         self.open(out);
-        let length = self.stats.plain.to_le_bytes();
+        let length = (self.before + self.stats.plain).to_le_bytes();
         let tag = self.prover.next(&length);
         let before = out.len();
         frame::put(out, Kind::End, |out| {
@@ -135,6 +146,34 @@ impl Encoder {
         self.opened = false;
         self.held = held(&self.settings, self.generation);
         self.prover = Prover::new(&self.settings.secret, self.settings.lane, self.generation);
+    }
+
+    /// Ends this encoder's part: what waits is sent, and what a successor needs is returned, as bytes for
+    /// [`Encoder::resume`]. Its statistics count from 0 again.
+    #[must_use]
+    pub fn suspend(mut self, out: &mut Vec<u8>) -> Vec<u8> {
+        self.close_batch(out);
+        let mut saved = SAVED.to_vec();
+        varint::put(&mut saved, self.generation.into());
+        varint::put(&mut saved, self.before + self.stats.plain);
+        varint::put_bytes(&mut saved, &self.arrived);
+        self.parser.save(&mut saved);
+        saved
+    }
+
+    /// Goes on with a stream where a predecessor suspended it, in a new generation. `None` if these are not bytes that it
+    /// left.
+    #[must_use]
+    pub fn resume(settings: Settings, saved: &[u8]) -> Option<Self> {
+        let mut rest = saved.strip_prefix(SAVED)?;
+        let generation = u32::try_from(varint::take(&mut rest)?).ok()?.checked_add(1)?;
+        let before = varint::take(&mut rest).filter(|before| *before <= u64::MAX / 2)?;
+        let arrived = varint::take_bytes(&mut rest).filter(|arrived| arrived.len() <= WHOLE_MAX)?.to_vec();
+        let mut parser = Parser::restore(&mut rest).filter(|_| rest.is_empty())?;
+        if parser.next(&arrived).is_some() {
+            return None;
+        }
+        Some(Self { before, arrived, parser, ..Self::of_generation(settings, generation) })
     }
 
     /// Takes in what the pump measured, for the choice of the means.

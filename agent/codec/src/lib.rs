@@ -17,7 +17,7 @@ mod wire;
 
 pub use cache::{SLOT_COST, Stale};
 pub use choice::{Choice, Means, Measured, Outcome, Policy};
-pub use decode::{DecodeError, Decoder};
+pub use decode::{DecodeError, Decoder, Position};
 pub use encode::{Encoder, Settings};
 pub use proof::Secret;
 pub use stats::{Kind, Stats};

@@ -59,7 +59,8 @@ fn run(name: &str, means: &str, policy: Policy, guest: &[u8]) {
         (encoding, decoding) = (encoding + (between - start), decoding + (on_cpu() - between));
         assert!(same.starts_with(&back), "another stream came back");
         (same, sent) = (&same[back.len()..], sent + wire.len());
-        (wire.clear(), back.clear());
+        wire.clear();
+        back.clear();
     }
     decoder.finish().expect("all of it came back");
     // Rates are of guest memory: a zero page counts as a page.

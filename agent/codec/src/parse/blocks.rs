@@ -1,6 +1,7 @@
 //! QEMU names a RAM block by text; the codec counts them.
 
 use super::Place;
+use crate::wire::varint;
 
 /// More blocks than this are not told apart: their pages are sent without deltas.
 const BLOCKS_MAX: usize = 255;
@@ -18,6 +19,17 @@ impl Blocks {
             room.then(|| self.0.push(name.into())).map(|()| self.0.len() - 1)
         })?;
         u8::try_from(number).ok()
+    }
+
+    pub fn save(&self, out: &mut Vec<u8>) {
+        varint::put(out, self.0.len() as u64);
+        self.0.iter().for_each(|name| varint::put_bytes(out, name));
+    }
+
+    pub fn restore(bytes: &mut &[u8]) -> Option<Self> {
+        let count = varint::take(bytes).filter(|count| *count <= BLOCKS_MAX as u64)?;
+        let names = (0..count).map(|_| varint::take_bytes(bytes).map(Box::from));
+        names.collect::<Option<Vec<_>>>().map(Self)
     }
 }
 

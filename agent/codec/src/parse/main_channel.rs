@@ -7,6 +7,7 @@ use super::blocks::Blocks;
 use super::ram::{Ram, Record};
 use super::reader::{Reader, Stop};
 use super::{HEAD, Piece};
+use crate::wire::varint;
 
 pub const MAGIC: &[u8] = b"QEVM";
 const VERSION: u32 = 3;
@@ -104,6 +105,33 @@ impl MainChannel {
         let now = left.min(arrived);
         self.at = if now == left { At::Top } else { At::Package(left - now) };
         Piece::Bytes(now)
+    }
+}
+
+impl MainChannel {
+    pub fn save(&self, out: &mut Vec<u8>) {
+        let (code, left) = match self.at {
+            At::Magic => (0, 0),
+            At::Top => (1, 0),
+            At::Records => (2, 0),
+            At::Package(left) => (3, left),
+        };
+        varint::put(out, code);
+        varint::put(out, left as u64);
+        varint::put_option(out, self.ram_section.map(u64::from));
+        self.ram.save(out);
+    }
+
+    pub fn restore(bytes: &mut &[u8]) -> Option<Self> {
+        let at = match (varint::take(bytes)?, usize::try_from(varint::take(bytes)?).ok()?) {
+            (0, _) => At::Magic,
+            (1, _) => At::Top,
+            (2, _) => At::Records,
+            (3, left) if left > 0 => At::Package(left),
+            _ => return None,
+        };
+        let ram_section = varint::take_option(bytes)?.map(u32::try_from).transpose().ok()?;
+        Some(Self { at, ram_section, ram: Ram::restore(bytes)? })
     }
 }
 

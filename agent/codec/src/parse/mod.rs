@@ -15,6 +15,7 @@ use ram::{Ram, Record};
 use reader::{Reader, Stop};
 
 use crate::PAGE;
+use crate::wire::varint;
 use blocks::Blocks;
 
 /// Pages are this many bits of an address; the flags of a RAM record lie below.
@@ -138,6 +139,32 @@ impl Parser {
             State::Preempt(_) => Channel::Preempt,
             State::Opaque => Channel::Opaque,
         }
+    }
+
+    /// Appends its state, for a successor that goes on behind the last piece.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        self.blocks.save(out);
+        varint::put(out, self.channel() as u64);
+        match &self.state {
+            State::Main(main) => main.save(out),
+            State::Multifd(multifd) => multifd.save(out),
+            State::Preempt(ram) => ram.save(out),
+            State::Start | State::Opaque => {}
+        }
+    }
+
+    /// Takes what [`Parser::save`] appended; `None` if it did not.
+    pub fn restore(bytes: &mut &[u8]) -> Option<Self> {
+        let blocks = Blocks::restore(bytes)?;
+        let channels = [Channel::Unknown, Channel::Main, Channel::Multifd, Channel::Preempt, Channel::Opaque];
+        let state = match channels.get(usize::try_from(varint::take(bytes)?).ok()?)? {
+            Channel::Unknown => State::Start,
+            Channel::Main => State::Main(MainChannel::restore(bytes)?),
+            Channel::Multifd => State::Multifd(Box::new(Multifd::restore(bytes)?)),
+            Channel::Preempt => State::Preempt(Ram::restore(bytes)?),
+            Channel::Opaque => State::Opaque,
+        };
+        Some(Self { state, blocks })
     }
 
     fn cut(&mut self, bytes: &[u8]) -> Result<Piece, Stop> {

@@ -3,9 +3,11 @@
 //! Zero pages are offsets in the header only. A payload that QEMU has compressed itself is passed on as it is.
 
 use super::blocks::{Blocks, place};
+use super::ram::number;
 use super::reader::{Reader, Stop};
 use super::{PAGE_BITS, Piece};
 use crate::PAGE;
+use crate::wire::varint;
 
 pub const MAGIC: &[u8] = &[0x11, 0x22, 0x33, 0x44];
 const VERSION: u32 = 1;
@@ -90,6 +92,37 @@ impl Multifd {
         let next = number + 1;
         self.at = if next == self.normal.len() { At::Header } else { At::Page(next) };
         Ok(Piece::Content { place: place(self.block, self.normal[number]) })
+    }
+}
+
+impl Multifd {
+    pub fn save(&self, out: &mut Vec<u8>) {
+        let (code, left) = match self.at {
+            At::Greeting => (0, 0),
+            At::Header => (1, 0),
+            At::Page(number) => (2, number),
+            At::Payload(left) => (3, left),
+        };
+        varint::put(out, code);
+        varint::put(out, left as u64);
+        varint::put_option(out, self.block.map(u64::from));
+        varint::put(out, self.normal.len() as u64);
+        self.normal.iter().for_each(|offset| varint::put(out, *offset));
+    }
+
+    pub fn restore(bytes: &mut &[u8]) -> Option<Self> {
+        let (code, left) = (varint::take(bytes)?, usize::try_from(varint::take(bytes)?).ok()?);
+        let block = number(varint::take_option(bytes)?)?;
+        let count = varint::take(bytes).filter(|count| *count <= PAGES_MAX as u64)?;
+        let normal = (0..count).map(|_| varint::take(bytes)).collect::<Option<Vec<_>>>()?;
+        let at = match code {
+            0 => At::Greeting,
+            1 => At::Header,
+            2 if left < normal.len() => At::Page(left),
+            3 if left > 0 => At::Payload(left),
+            _ => return None,
+        };
+        Some(Self { at, block, normal })
     }
 }
 

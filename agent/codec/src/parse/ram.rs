@@ -4,6 +4,7 @@ use super::blocks::{Blocks, place};
 use super::reader::{Reader, Stop};
 use super::{CONTINUE, PAGE_BITS, PAGE_FLAG, Piece, Place, ZERO, ZERO_RECORD};
 use crate::PAGE;
+use crate::wire::varint;
 
 const MEM_SIZE: u64 = 0x04;
 const EOS: u64 = 0x10;
@@ -99,6 +100,31 @@ impl Ram {
             _ => piece,
         })
     }
+}
+
+impl Ram {
+    pub fn save(&self, out: &mut Vec<u8>) {
+        varint::put_option(out, self.block.map(u64::from));
+        varint::put(out, self.named.into());
+        varint::put(out, self.owed.is_some().into());
+        let place = self.owed.as_ref().and_then(|Owed(place)| *place);
+        varint::put_option(out, place.map(|place| place.block.into()));
+        varint::put(out, place.map_or(0, |place| place.page));
+        varint::put(out, self.listed);
+    }
+
+    pub fn restore(bytes: &mut &[u8]) -> Option<Self> {
+        let block = number(varint::take_option(bytes)?)?;
+        let (named, owed) = (varint::take(bytes)? != 0, varint::take(bytes)? != 0);
+        let (owed_block, page) = (number(varint::take_option(bytes)?)?, varint::take(bytes)?);
+        let place = owed_block.map(|block| Place { block, page });
+        Some(Self { block, named, owed: owed.then_some(Owed(place)), listed: varint::take(bytes)? })
+    }
+}
+
+/// A block's number as it was saved: refused if it is none.
+pub fn number(saved: Option<u64>) -> Option<Option<u8>> {
+    saved.map(u8::try_from).transpose().ok()
 }
 
 /// Old versions of QEMU filled pages with other bytes than 0.

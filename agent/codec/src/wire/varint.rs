@@ -30,6 +30,35 @@ pub fn take(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// Appends a number that may be missing.
+pub fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
+    put(out, value.is_some().into());
+    value.into_iter().for_each(|value| put(out, value));
+}
+
+/// Takes what [`put_option`] appended.
+pub fn take_option(bytes: &mut &[u8]) -> Option<Option<u64>> {
+    match take(bytes)? {
+        0 => Some(None),
+        1 => take(bytes).map(Some),
+        _ => None,
+    }
+}
+
+/// Appends bytes behind their length.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put(out, bytes.len() as u64);
+    out.extend(bytes);
+}
+
+/// Takes what [`put_bytes`] appended.
+pub fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(take(bytes)?).ok()?;
+    let (taken, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(taken)
+}
+
 /// A signed number as one that is small when the signed one is near 0 (zigzag).
 pub fn fold(value: i64) -> u64 {
     (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned()

@@ -3,5 +3,6 @@
 mod hostile;
 mod kinds;
 mod lane;
+mod restart;
 mod round_trip;
 mod streams;

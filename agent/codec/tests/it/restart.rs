@@ -1,0 +1,83 @@
+//! An agent that is replaced in the middle of a move: its successor goes on with the stream, on either side.
+
+use novacron_codec::{Decoder, Encoder, Means, Stats};
+use proptest::prelude::*;
+
+use crate::lane::{CACHE, decoder, secret, settings};
+use crate::streams::{Content, Main, Noise, multifd_greeting, multifd_packet, preempt};
+
+fn streams() -> [Vec<u8>; 3] {
+    let mut noise = Noise(6);
+    let pages: Vec<(u64, Content)> = (0..60).map(|page| (page, Content::of(noise.text()))).collect();
+    let mut main = Main::begin(64);
+    main.part(pages.iter().map(|(page, content)| (*page, content)));
+    main.package(&[3; 9000]);
+    main.part(pages.iter().map(|(page, content)| (*page, content)));
+    let normal: Vec<u64> = (0..60).collect();
+    let payload: Vec<u8> = normal.iter().flat_map(|_| noise.page()).collect();
+    let packets = [multifd_packet(0, &normal, &[70], &payload), multifd_packet(4, &[1], &[], &[9; 3000])];
+    let multifd = [multifd_greeting(), packets.concat()].concat();
+    [main.finish(b"devices"), multifd, preempt(&(0..60).map(|page| (page, noise.page())).collect::<Vec<_>>())]
+}
+
+/// Sends a stream by encoders that are replaced after each part, to decoders that are replaced at each opening.
+fn relayed(stream: &[u8], part: usize) -> (Vec<u8>, Stats) {
+    let (mut encoder, mut decoder) = (Encoder::new(settings(Means::Pages)), decoder());
+    let (mut wire, mut back, mut stats) = (Vec::new(), Vec::new(), Stats::default());
+    for part in stream.chunks(part) {
+        encoder.push(part, &mut wire);
+        stats.add(encoder.stats());
+        let saved = encoder.suspend(&mut wire);
+        encoder = Encoder::resume(settings(Means::Pages), &saved).expect("it was saved so");
+    }
+    encoder.finish(&mut wire);
+    let mut rest = wire.as_slice();
+    while !rest.is_empty() {
+        rest = &rest[decoder.decode(rest, &mut back).expect("the frames are good")..];
+        if let Some(position) = decoder.position() {
+            decoder = Decoder::resume(secret(), 3, CACHE, position).expect("the same room");
+        }
+    }
+    decoder.finish().expect("the whole stream has come");
+    (back, stats)
+}
+
+#[test]
+fn successors_go_on_with_the_stream_and_its_pages() {
+    for (stream, pages) in streams().iter().zip([118, 60, 60]) {
+        for part in [61, 1344, 4000, 100_001] {
+            let (back, stats) = relayed(stream, part);
+            assert!(back == *stream, "parts of {part}");
+            // A part is counted when it is pushed: what only its successor completes is the successor's.
+            assert!(stats.raw.pages + stats.reference.pages <= pages + 2, "{stats:?}");
+        }
+        let (_, stats) = relayed(stream, 5000);
+        assert!(
+            stats.raw.pages + stats.reference.pages + 3 >= pages,
+            "pages are recognised behind a restart: {stats:?}"
+        );
+    }
+}
+
+#[test]
+fn a_decoder_in_the_middle_of_a_generation_has_no_successor() {
+    let (mut encoder, mut wire, mut out) = (Encoder::new(settings(Means::Full)), Vec::new(), Vec::new());
+    encoder.push(b"some bytes", &mut wire);
+    encoder.flush(&mut wire);
+    let mut decoder = decoder();
+    assert_eq!(decoder.position(), None, "nothing is opened");
+    let taken = decoder.decode(&wire, &mut out).expect("an opening");
+    assert!(decoder.position().is_some(), "pages are not held yet");
+    decoder.decode(&wire[taken..], &mut out).expect("the bytes");
+    assert_eq!(decoder.position(), None, "pages may be held");
+}
+
+proptest! {
+    #[test]
+    fn what_no_encoder_saved_is_refused(tail in prop::collection::vec(any::<u8>(), 0..60)) {
+        let saved = [b"NVS1".as_slice(), &tail].concat();
+        if let Some(mut encoder) = Encoder::resume(settings(Means::Pages), &saved) {
+            encoder.push(&[0; 9000], &mut Vec::new());
+        }
+    }
+}
