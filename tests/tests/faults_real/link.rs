@@ -60,7 +60,10 @@ fn goes_back(cluster: &Cluster, machine: &Machine) -> Result<()> {
     cluster.lab.set_link(&cluster.members[1].host, true)?;
     let home = fully_there_or_back(cluster, machine, &migration)?;
     ensure!(home == "h1", "it moved over a cut link");
+    let ended = cluster.migration(&migration.id.to_string())?;
+    ensure!(ended.status.message.contains("did not come back"), "{ended:?}");
     cluster.lab.unshape(&cluster.members[0].host)?;
+    cluster.wait_for_hosts()?;
     cluster.migrate(machine, "h2")?;
     machine.recorder.wait_for_ticks(25, SOON)?;
     ensure!(machine.recorder.judge().is_continuous(), "{:?}", machine.recorder.judge());

@@ -129,7 +129,12 @@ impl Migrations {
     /// [`Denial`] once it runs here, or if it cannot be removed now.
     pub async fn discard_inbound(&self, id: MigrationId, vm: VmId, reason: String) -> Result<(), Denial> {
         if let Some(orders) = self.orders(id) {
-            return order(&orders, |reply| Order::Discard { reason, reply }).await;
+            let answer = order(&orders, |reply| Order::Discard { reason, reply }).await;
+            // It may have been about to discard it by itself, and then nobody answered.
+            return match self.state(id) {
+                Some(SideState::Inbound(InboundState::Discarded { .. })) => Ok(()),
+                _ => answer,
+            };
         }
         match self.state(id) {
             Some(SideState::Inbound(InboundState::Running)) => {
