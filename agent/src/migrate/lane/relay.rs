@@ -33,8 +33,9 @@ where
         if count == 0 {
             return way.to.shutdown().await;
         }
-        way.to.write_all(&buffer[..count]).await?;
+        // Before the write: who has read the bytes finds them counted.
         counter.fetch_add(count as u64, Ordering::Relaxed);
+        way.to.write_all(&buffer[..count]).await?;
     }
 }
 
