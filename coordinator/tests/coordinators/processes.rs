@@ -102,7 +102,12 @@ impl Api {
         let answer = asked.send().await.ok()?;
         if !answer.status().is_success() {
             // Whoever unwraps this wants to know why.
-            eprintln!("GET {path} of {}: {} {}", from.api, answer.status(), answer.text().await.unwrap_or_default());
+            eprintln!(
+                "GET {path} of {}: {} {}",
+                from.api,
+                answer.status(),
+                answer.text().await.unwrap_or_default()
+            );
             return None;
         }
         answer.json().await.ok()
