@@ -16,7 +16,10 @@ use novacron_common::{
     spec::Name,
     units::{ByteCount, UnixMillis},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 /// What the machines on a host, and migrations to and from it, were promised.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -115,15 +118,22 @@ impl Indices {
     /// The machines in a state, behind `after`, in the order of ids.
     pub fn vms_in(&self, state: VmState, after: Option<VmId>) -> impl Iterator<Item = VmId> {
         let number = state_number(state);
-        let from = after.map_or(std::ops::Bound::Included((number, VM_FIRST)), |vm| {
-            std::ops::Bound::Excluded((number, vm))
-        });
-        self.vms_in.range((from, std::ops::Bound::Included((number, VM_LAST)))).map(|(_, vm)| *vm)
+        let from = after.map_or(Bound::Included((number, VM_FIRST)), |vm| Bound::Excluded((number, vm)));
+        self.vms_in.range((from, Bound::Included((number, VM_LAST)))).map(|(_, vm)| *vm)
     }
 
     /// Jobs by their next tick, the earliest first.
     pub fn due(&self) -> impl Iterator<Item = (UnixMillis, JobId)> {
-        self.due.iter().copied()
+        self.due_behind(None)
+    }
+
+    /// The same, behind a place (from the first if `None`).
+    pub fn due_behind(
+        &self,
+        place: Option<(UnixMillis, JobId)>,
+    ) -> impl Iterator<Item = (UnixMillis, JobId)> {
+        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
+        self.due.range((from, Bound::Unbounded)).copied()
     }
 
     /// What is derived from fires and attempts.

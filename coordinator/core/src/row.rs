@@ -136,6 +136,13 @@ impl Row for JobPulse {
             index.due.remove(&(at, self.id));
         }
     }
+    fn replace(&self, old: &Self, index: &mut Indices) {
+        // Most writes of a pulse are counts.
+        if self.next_at != old.next_at {
+            old.leave(index);
+            self.enter(index);
+        }
+    }
 }
 
 impl Row for HistoryRecord {

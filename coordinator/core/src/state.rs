@@ -129,7 +129,7 @@ impl State {
     pub fn apply(&mut self, _index: u64, command: Command) -> Applied {
         let stamp = self.now().max(command.at);
         if stamp != self.now() {
-            self.clock.put(ClockRecord { stamp });
+            self.write(ClockRecord { stamp });
         }
         apply::apply(self, command.body)
     }
@@ -350,19 +350,12 @@ impl State {
     /// Writes a row, and keeps what is derived from it.
     pub(crate) fn write<R: Stored>(&mut self, row: R) {
         let (table, index) = R::parts(self);
-        // What the old row holds (a name) goes before the new one's comes.
-        if let Some(old) = table.get(&row.key()) {
-            old.leave(index);
-        }
-        row.enter(index);
-        table.put(row);
+        table.put(row, index);
     }
 
     /// Removes a row, and what is derived from it.
     pub(crate) fn erase<R: Stored>(&mut self, key: &R::Key) {
         let (table, index) = R::parts(self);
-        if let Some(row) = table.remove(key) {
-            row.leave(index);
-        }
+        table.remove(key, index);
     }
 }

@@ -7,7 +7,7 @@ use crate::index::Indices;
 use novacron_common::wire::codec::{self, CodecError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     ops::Bound,
 };
 
@@ -174,16 +174,20 @@ pub trait Row: Serialize + DeserializeOwned + Clone + PartialEq + std::fmt::Debu
     fn enter(&self, _index: &mut Indices) {}
     /// Takes away what [`Row::enter`] added.
     fn leave(&self, _index: &mut Indices) {}
+    /// Puts what is derived from this row in place of what was derived from `old`, which has the same key.
+    fn replace(&self, old: &Self, index: &mut Indices) {
+        // What the old row holds (a name) goes before the new one's comes.
+        old.leave(index);
+        self.enter(index);
+    }
 }
 
 /// The stored form of a row.
 ///
 /// # Errors
-/// [`CodecError`] if it is longer than a frame, which `apply` rules out before it writes a row.
+/// [`CodecError`] if it cannot be encoded, which no kind of row is.
 pub fn encode_row<R: Row>(row: &R) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = vec![R::VERSION];
-    bytes.extend(codec::encode(row)?);
-    Ok(bytes)
+    codec::encode_behind(R::VERSION, row)
 }
 
 /// The row that was stored so.
@@ -207,12 +211,13 @@ pub fn decode_row<R: Row>(bytes: &[u8]) -> Result<R, DecodeError> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table<R: Row> {
     rows: BTreeMap<R::Key, Box<R>>,
-    dirty: BTreeSet<R::Key>,
+    /// Keys of rows that changed, as they changed: one may be there more than once.
+    dirty: Vec<R::Key>,
 }
 
 impl<R: Row> Default for Table<R> {
     fn default() -> Self {
-        Self { rows: BTreeMap::new(), dirty: BTreeSet::new() }
+        Self { rows: BTreeMap::new(), dirty: Vec::new() }
     }
 }
 
@@ -253,21 +258,35 @@ impl<R: Row> Table<R> {
         self.rows.range(keys).map(|(_, row)| row.as_ref())
     }
 
-    pub(crate) fn put(&mut self, row: R) {
+    /// Writes a row, and keeps what is derived from it.
+    pub(crate) fn put(&mut self, row: R, index: &mut Indices) {
         let key = row.key();
-        self.dirty.insert(key);
+        self.touched(key);
         match self.rows.entry(key) {
-            Entry::Occupied(mut held) => **held.get_mut() = row,
+            Entry::Occupied(mut held) => {
+                row.replace(held.get(), index);
+                **held.get_mut() = row;
+            }
             Entry::Vacant(room) => {
+                row.enter(index);
                 room.insert(Box::new(row));
             }
         }
     }
 
-    pub(crate) fn remove(&mut self, key: &R::Key) -> Option<R> {
-        let row = self.rows.remove(key)?;
-        self.dirty.insert(*key);
-        Some(*row)
+    /// Removes a row, and what is derived from it.
+    pub(crate) fn remove(&mut self, key: &R::Key, index: &mut Indices) {
+        if let Some(row) = self.rows.remove(key) {
+            self.touched(*key);
+            row.leave(index);
+        }
+    }
+
+    fn touched(&mut self, key: R::Key) {
+        // One command often writes the same row several times.
+        if self.dirty.last() != Some(&key) {
+            self.dirty.push(key);
+        }
     }
 
     pub(crate) fn load(&mut self, key: &[u8], value: &[u8]) -> Result<&R, DecodeError> {
@@ -283,7 +302,11 @@ impl<R: Row> Table<R> {
     }
 
     pub(crate) fn take_changes(&mut self, into: &mut Vec<Change>) {
-        for key in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        into.reserve(dirty.len());
+        for key in dirty {
             let value = self.rows.get(&key).map(|row| encoded(row.as_ref()));
             into.push(Change { table: R::TABLE, key: key.to_bytes(), value });
         }
@@ -294,9 +317,9 @@ impl<R: Row> Table<R> {
     }
 }
 
-/// Rows are checked against [`ROW_MAX`] (or are bounded by construction) before they enter a table, and the codec
-/// takes far longer ones.
+/// Rows are checked against [`ROW_MAX`] (or are bounded by construction) before they enter a table, and nothing in them
+/// is of a kind that the codec refuses.
 #[allow(clippy::expect_used)]
 fn encoded<R: Row>(row: &R) -> Vec<u8> {
-    encode_row(row).expect("a row in a table is far shorter than the codec's limit")
+    encode_row(row).expect("a row is plain data")
 }

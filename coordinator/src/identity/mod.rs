@@ -21,10 +21,16 @@ pub use seal::{SealError, SealKey};
 pub use token::{ApiToken, BadApiToken, NoRandomness, sha256};
 
 use novacron_common::units::UnixMillis;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// This machine's clock. The core never reads it: commands carry it there.
 pub fn now() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// How long until this machine's clock shows `at`, to the nanosecond; zero if it has.
+pub fn until(at: UnixMillis) -> Duration {
+    let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
+    at.duration_since(SystemTime::now()).unwrap_or_default()
 }

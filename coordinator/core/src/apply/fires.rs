@@ -114,7 +114,7 @@ pub(super) fn begin(
     let expected_at = after(spec.and_then(|s| s.expected_by_ms));
     let jitter_ms = spec.map_or(0, |s| s.jitter_ms).min(if scheduled { u64::MAX } else { 0 });
     let retention = spec.map(|s| s.retention);
-    state.write(FireRecord {
+    let fire = FireRecord {
         state: if done { FireState::Succeeded } else { FireState::Waiting },
         not_before: now.max(base.plus(jitter(key, jitter_ms))),
         ended_at: done.then_some(now),
@@ -124,16 +124,16 @@ pub(super) fn begin(
         start_by,
         expected_at,
         ..FireRecord::new(key, now)
-    });
-    if let Some(pulse) = state.pulse(key.job).copied() {
-        state.write(JobPulse {
-            fires: pulse.fires + 1,
-            last_fire_at: pulse.last_fire_at.max(Some(key.scheduled_at)),
-            ..pulse
-        });
+    };
+    if let Some(pulse) = state.pulse(key.job) {
+        let last_fire_at = pulse.last_fire_at.max(Some(key.scheduled_at));
+        let begun = JobPulse { fires: pulse.fires + 1, last_fire_at, ..*pulse };
+        state.write(if done { after_end(begun, fire.state) } else { begun });
     }
+    state.write(fire);
     if done {
-        ended(state, key);
+        overdue::settle(state, key.job, key.scheduled_at);
+        release_next(state, key.job);
     }
     if let Some(retention) = retention {
         ticks::retain(state, key.job, retention);
@@ -186,19 +186,23 @@ pub(super) fn ended(state: &mut State, key: FireKey) {
     if late {
         found_late(state, fire.clone());
     }
-    if let Some(pulse) = state.pulse(key.job).copied() {
-        let failed = matches!(fire.state, FireState::Failed);
-        state.write(JobPulse {
-            succeeded: pulse.succeeded + u64::from(good),
-            failed: pulse.failed + u64::from(failed),
-            missed: pulse.missed + u64::from(fire.state == FireState::Missed),
-            ..pulse
-        });
+    if let Some(pulse) = state.pulse(key.job) {
+        state.write(after_end(*pulse, fire.state));
     }
     if good {
         overdue::settle(state, key.job, key.scheduled_at);
     }
     release_next(state, key.job);
+}
+
+/// The pulse of a job of which a fire has ended in this state.
+fn after_end(pulse: JobPulse, ended: FireState) -> JobPulse {
+    JobPulse {
+        succeeded: pulse.succeeded + u64::from(ended == FireState::Succeeded),
+        failed: pulse.failed + u64::from(ended == FireState::Failed),
+        missed: pulse.missed + u64::from(ended == FireState::Missed),
+        ..pulse
+    }
 }
 
 /// The earliest of the fires that wait for another one may go, if none of that job is before it.

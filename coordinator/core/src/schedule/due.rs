@@ -16,10 +16,27 @@ use novacron_common::{
     units::UnixMillis,
 };
 
+/// Where a tick is among those that are due.
+pub type DuePlace = (UnixMillis, JobId);
+
 /// The commits to propose now, at most `limit`, the earliest first.
 pub fn due(state: &State, now: UnixMillis, limit: usize) -> Vec<FireCommit> {
-    let jobs = state.index().due().take_while(|(at, _)| *at <= now).take(limit);
-    jobs.filter_map(|(_, job)| tick(state.job(job)?, state.pulse(job)?, now)).collect()
+    due_behind(state, now, None, limit).0
+}
+
+/// The same behind a place, and the place up to which they go; `None` if nothing is due behind it. What is before the
+/// place may be under way to the ledger: it is not looked at, so that nobody has to wait for it.
+pub fn due_behind(
+    state: &State,
+    now: UnixMillis,
+    behind: Option<DuePlace>,
+    limit: usize,
+) -> (Vec<FireCommit>, Option<DuePlace>) {
+    let places = state.index().due_behind(behind).take_while(|(at, _)| *at <= now).take(limit);
+    let mut upto = None;
+    let ticks = places.inspect(|place| upto = Some(*place));
+    let commits = ticks.filter_map(|(_, job)| tick(state.job(job)?, state.pulse(job)?, now)).collect();
+    (commits, upto)
 }
 
 /// When the next tick of any job is due: until then the scheduler sleeps.

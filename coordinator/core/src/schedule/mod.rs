@@ -7,7 +7,7 @@ mod offsets;
 mod preview;
 mod warnings;
 
-pub use due::{due, next_due, tick};
+pub use due::{DuePlace, due, due_behind, next_due, tick};
 pub(crate) use misfire::{Lateness, choose};
 pub use misfire::{MISFIRE_AFTER, SKIPS_COUNTED_MAX};
 pub use next::next_after;

@@ -147,6 +147,36 @@ fn peak_kib() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// What a scheduler makes ready half a second ahead, and what has become of the jobs when it is proposed.
+#[test]
+fn ticks_made_ready_before_their_instant_fire_unless_their_jobs_have_changed() {
+    let (mut world, _) = World::with_hosts(1);
+    let [kept, paused, removed] =
+        ["kept", "paused", "removed"].map(|job| world.job(job_spec(job, "* * * * *")));
+    let instant = schedule::next_due(&world.state).unwrap();
+    world.now = UnixMillis(instant.0 - 500);
+    let (mut ready, place) = schedule::due_behind(&world.state, instant, None, 2);
+    assert_eq!(ready.iter().map(|tick| tick.job).collect::<Vec<_>>(), [kept, paused]);
+    let (rest, place) = schedule::due_behind(&world.state, instant, place, 2);
+    assert_eq!(rest.iter().map(|tick| tick.job).collect::<Vec<_>>(), [removed]);
+    assert_eq!(schedule::due_behind(&world.state, instant, place, 2), (vec![], None));
+    assert_eq!(schedule::due(&world.state, world.now, 9), [], "nothing is due yet");
+    ready.extend(rest);
+    switch(&mut world, paused, false);
+    let late = world.job(job_spec("late", "* * * * *"));
+    world.ok(CommandBody::JobRemove { id: removed });
+    world.now = instant;
+    let outcomes: Vec<_> = ready.into_iter().map(|tick| world.apply(CommandBody::FireCommit(tick))).collect();
+    assert!(
+        matches!(&outcomes[..], [Applied::TicksCommitted(fires), Applied::Refused(_), Applied::Refused(_)]
+            if fires.len() == 1 && fires[0].job == kept && fires[0].scheduled_at == instant),
+        "{outcomes:?}"
+    );
+    let left = schedule::due(&world.state, world.now, 9);
+    assert_eq!(left.iter().map(|tick| tick.job).collect::<Vec<_>>(), [late]);
+    assert_eq!(world.state.pulse(paused).unwrap().fires, 0);
+}
+
 /// Ten million with NOVACRON_SOAK=1, fewer without: what is kept does not depend on how many there were.
 #[test]
 fn what_is_kept_of_a_job_stays_the_same_size_for_ever() {
