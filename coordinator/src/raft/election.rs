@@ -133,24 +133,15 @@ impl Inner {
         let mut endorsed = BTreeSet::from([self.node]);
         let Ok(last_log) = self.last_log().await else { return false };
         let mut asked = JoinSet::new();
-        for voter in self.voters().into_iter().filter(|voter| voter.node != self.node) {
-            asked.spawn(ask(self.clone(), voter, last_log));
+        let votes = |node: &NodeId| configurations.iter().any(|voters| voters.contains(node));
+        for (node, member) in self.others().into_iter().filter(|(node, _)| votes(node)) {
+            asked.spawn(ask(self.clone(), member.address(node), last_log));
         }
         while !is_quorum(&configurations, &endorsed) {
             let Some(answer) = asked.join_next().await else { return false };
             endorsed.extend(answer.ok().flatten());
         }
         true
-    }
-
-    fn voters(&self) -> Vec<CoordinatorAddress> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let membership = metrics.membership_config.membership();
-        let address = |node| {
-            membership.get_node(&node).map(|m| CoordinatorAddress { node, quic: m.quic, http: m.http })
-        };
-        membership.voter_ids().filter_map(address).collect()
     }
 }
 

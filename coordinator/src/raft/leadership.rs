@@ -57,8 +57,7 @@ pub(super) fn leads(metrics: &Metrics) -> bool {
 /// The leader as `metrics` know it, which may be this node.
 pub(super) fn leader_of(metrics: &Metrics) -> Option<CoordinatorAddress> {
     let node = metrics.current_leader?;
-    let member = metrics.membership_config.membership().get_node(&node)?;
-    Some(CoordinatorAddress { node, quic: member.quic, http: member.http })
+    Some(metrics.membership_config.membership().get_node(&node)?.address(node))
 }
 
 /// Publishes who leads until the node stops.

@@ -8,7 +8,6 @@ use super::{
     rpc::{ForwardReply, ForwardRequest},
     types::{Member, NodeId},
 };
-use novacron_common::wire::CoordinatorAddress;
 use novacron_runtime::{
     task::JoinSet,
     time::{self, Instant},
@@ -92,7 +91,8 @@ impl Peers {
 }
 
 impl Inner {
-    fn others(&self) -> Vec<(NodeId, Member)> {
+    /// Every other coordinator of the cluster, voter or not.
+    pub fn others(&self) -> Vec<(NodeId, Member)> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         let nodes = metrics.membership_config.membership().nodes();
@@ -154,7 +154,7 @@ pub(super) async fn keep(inner: Arc<Inner>) {
 }
 
 async fn ask(inner: Arc<Inner>, node: NodeId, member: Member) {
-    let address = CoordinatorAddress { node, quic: member.quic, http: member.http };
+    let address = member.address(node);
     let (asked, began) = (crate::identity::now(), Instant::now());
     let deadline = began + DEADLINE;
     if let Ok(ForwardReply::Clock(theirs)) =

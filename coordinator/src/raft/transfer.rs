@@ -134,8 +134,7 @@ impl Inner {
         let metrics = metrics.borrow();
         let node = choose(&metrics, self.node, to, |node| self.peers.answers(node))?;
         let member = metrics.membership_config.membership().get_node(&node);
-        let member = member.ok_or(TransferError::NoVoter(node))?;
-        Ok(CoordinatorAddress { node, quic: member.quic, http: member.http })
+        Ok(member.ok_or(TransferError::NoVoter(node))?.address(node))
     }
 
     /// Waits until `node` has the whole log, to which nothing is added.

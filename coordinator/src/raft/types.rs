@@ -1,6 +1,6 @@
 //! The types with which openraft is instantiated.
 
-use novacron_common::units::UnixMillis;
+use novacron_common::{units::UnixMillis, wire::CoordinatorAddress};
 use novacron_core::{Applied, Change, Command};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,6 +25,13 @@ pub struct Member {
     pub quic: SocketAddr,
     /// HTTP API.
     pub http: SocketAddr,
+}
+
+impl Member {
+    /// Its addresses, as those of node `node`.
+    pub(super) const fn address(self, node: NodeId) -> CoordinatorAddress {
+        CoordinatorAddress { node, quic: self.quic, http: self.http }
+    }
 }
 
 /// An address that nobody has; openraft wants a default and never dials it.
