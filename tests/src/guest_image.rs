@@ -86,7 +86,7 @@ impl GuestImage {
         Ok(Self { kernel: Checked::of(kernel.image)?, initramfs: Checked::of(initramfs)? })
     }
 
-    /// The same with QEMU's own guest agent in it, and a shell, `cat` and `sleep` for what that runs.
+    /// The same with QEMU's own guest agent in it, and a shell and a few programs for what that runs.
     ///
     /// # Errors
     /// As [`Self::build`], and when the guest agent's package cannot be had.

@@ -14,8 +14,16 @@ use super::run;
 const PACKAGE: &str = "qemu-guest-agent";
 const AGENT: &str = "usr/sbin/qemu-ga";
 /// Programs of this machine, and where the guest has them.
-const PROGRAMS: [(&str, &str); 3] =
-    [("/bin/sh", "bin/sh"), ("/bin/cat", "bin/cat"), ("/bin/sleep", "bin/sleep")];
+const PROGRAMS: [(&str, &str); 8] = [
+    ("/bin/sh", "bin/sh"),
+    ("/bin/cat", "bin/cat"),
+    ("/bin/sleep", "bin/sleep"),
+    ("/bin/dd", "bin/dd"),
+    ("/bin/mkdir", "bin/mkdir"),
+    ("/bin/mkfifo", "bin/mkfifo"),
+    ("/bin/rm", "bin/rm"),
+    ("/usr/bin/wc", "bin/wc"),
+];
 
 /// The archive with all of it, to be put behind that of the guest: the kernel unpacks one after the other.
 pub fn archive(cache: &Path) -> Result<Vec<u8>> {

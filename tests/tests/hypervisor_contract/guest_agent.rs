@@ -9,7 +9,7 @@ use novacron_agent::{
 };
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId, VmId},
-    record::{AttemptEnd, AttemptOutcome, AttemptReport},
+    record::{AttemptEnd, AttemptOutcome, AttemptReport, Output},
     spec::{JobTarget, OnLeaseLost, Program, VmCommandTarget},
     units::{Epoch, UnixMillis},
     wire::AttemptStart,
@@ -113,7 +113,7 @@ async fn commands_run_inside_a_machine_through_its_guest_agent() -> Result<()> {
     what_it_is_told_and_says(&mut runner).await?;
     it_is_ended_with_all_that_it_started(&mut runner).await?;
     let mut runner = its_end_outlives_the_agent(runner, &folder, &place).await?;
-    a_flood_is_an_end_without_output(&mut runner).await?;
+    of_a_flood_both_ends_are_kept_and_nothing_stays_in_the_machine(&mut runner).await?;
     without_a_guest_agent_it_fails_to_start(&mut runner).await
 }
 
@@ -140,8 +140,11 @@ async fn what_it_is_told_and_says(runner: &mut Runner) -> Result<()> {
     target.program.stdin = Some("from outside\n".into());
     let end = runner.run(start).await?;
     ensure!(end.outcome == AttemptOutcome::Exited(3), "{end:?}");
+    // The two streams keep their own order; which comes first is not told.
     let said = end.output.to_text();
-    ensure!(said == "from outside\n/sys/class\nit's; $(reboot) 1 /bin/sh\noh\n", "{fire}: {said}");
+    let (out, err) = (said.replace("oh\n", ""), said.matches("oh\n").count());
+    ensure!(out == "from outside\n/sys/class\nit's; $(reboot) 1 /bin/sh\n" && err == 1, "{fire}: {said}");
+    ensure!(end.result.as_deref() == Some(out.as_str()), "{end:?}");
 
     let end = runner.run(sh("kill -TERM $$")).await?;
     ensure!(end.outcome == AttemptOutcome::Signaled(15), "{end:?}");
@@ -179,12 +182,24 @@ async fn its_end_outlives_the_agent(mut runner: Runner, folder: &TempDir, place:
 }
 
 /// Far more than libvirt carries in one answer.
-async fn a_flood_is_an_end_without_output(runner: &mut Runner) -> Result<()> {
-    let end = runner.run(sh("cat /init /init /init /init")).await?;
-    let AttemptOutcome::Failed { reason } = &end.outcome else { anyhow::bail!("{end:?}") };
-    ensure!(reason.contains("its end cannot be told"), "{reason}");
-    let end = runner.run(sh("echo still there")).await?;
-    ensure!(end.output.to_text() == "still there\n", "{end:?}");
+async fn of_a_flood_both_ends_are_kept_and_nothing_stays_in_the_machine(runner: &mut Runner) -> Result<()> {
+    let end = runner.run(sh("wc -c </init")).await?;
+    let init: u64 = end.output.to_text().trim().parse().context("the size of the guest's init")?;
+    let copies = usize::try_from((4 << 20) / init + 1)?;
+    let script = format!("echo first; cat {}; echo last; echo of it >&2; exit 5", "/init ".repeat(copies));
+    let end = runner.run(sh(&script)).await?;
+    ensure!(end.outcome == AttemptOutcome::Exited(5), "{:?}", end.outcome);
+    let output = &end.output;
+    let total = init * copies as u64 + 6 + 5 + 6;
+    ensure!(output.total == total, "{} bytes were printed, {} are counted", total, output.total);
+    ensure!(output.head.len() == Output::PART_MAX && output.head.starts_with(b"first\n\x7fELF"), "the head");
+    let tail = String::from_utf8_lossy(&output.tail);
+    let ends_well = tail.ends_with("last\nof it\n") || (tail.contains("of it\n") && tail.ends_with("last\n"));
+    ensure!(output.tail.len() == Output::PART_MAX && ends_well, "the tail");
+    let end = runner.run(sh("echo /run/novacron-*")).await?;
+    // The one of the command that asks, and of no other.
+    let said = end.output.to_text();
+    ensure!(said.split_whitespace().count() == 1 && said.starts_with("/run/novacron-"), "{said}");
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use novacron_tests::{
-    cluster::{Cluster, ClusterOptions, GuestOptions, TemplateOptions, items},
+    bins,
+    cluster::{Cluster, ClusterOptions, GuestOptions, Machine, TemplateOptions, items},
     guest_image::GuestImage,
     lab::HostOptions,
     require,
@@ -12,16 +13,16 @@ use serde_json::{Value, json};
 use std::{fs, time::Duration};
 
 /// How long a fire may take: the guest is emulated, and its agent may only just have begun to answer.
-const PATIENCE: Duration = Duration::from_secs(240);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// `POST /api/v1/jobs` of a command in the machine `inside`. Tries that came before the guest agent are made again.
-fn make_job(cluster: &Cluster, name: &str, schedule: &str, script: &str) -> Result<()> {
+pub fn make_job(cluster: &Cluster, name: &str, schedule: &str, script: &str) -> Result<()> {
     let body = json!({
         "name": name, "schedule": schedule, "concurrency": "forbid", "timeout": "2m",
         "retry": {
             "max_retries": 10,
             "backoff": { "initial": "1s", "max": "2s" },
-            "retry_on": { "failed_start": true },
+            "retry_on": { "exit_codes": [], "failed_start": true },
         },
         "target": {
             "type": "vm_command", "vm": "inside", "command": ["/bin/sh", "-c", script],
@@ -41,7 +42,7 @@ fn fires(cluster: &Cluster, job: &str, state: &str) -> Result<Vec<Value>> {
     Ok(all.into_iter().filter(|fire| fire["state"] == state).collect())
 }
 
-fn wait_for_fire(cluster: &Cluster, job: &str, state: &str) -> Result<Value> {
+pub fn wait_for_fire(cluster: &Cluster, job: &str, state: &str) -> Result<Value> {
     let found = cluster.wait_until(PATIENCE, &format!("a fire of {job} has {state}"), |cluster| {
         Ok(!fires(cluster, job, state)?.is_empty())
     });
@@ -52,7 +53,7 @@ fn wait_for_fire(cluster: &Cluster, job: &str, state: &str) -> Result<Value> {
 }
 
 /// The last try's exit code, where it ran, and what it printed.
-fn end_of(cluster: &Cluster, job: &str, fire: &Value) -> Result<(Value, Value, String)> {
+pub fn end_of(cluster: &Cluster, job: &str, fire: &Value) -> Result<(Value, Value, String)> {
     let tries = fire["attempts"].as_array().with_context(|| format!("no attempts in {fire}"))?;
     let last = tries.last().with_context(|| format!("no attempt in {fire}"))?;
     let id = fire["id"].as_str().context("a fire without an id")?;
@@ -60,11 +61,8 @@ fn end_of(cluster: &Cluster, job: &str, fire: &Value) -> Result<(Value, Value, S
     Ok((last["exit_code"].clone(), last["host"].clone(), printed))
 }
 
-#[test]
-fn a_job_runs_inside_a_machine_of_the_cluster_and_its_end_is_in_the_ledger() -> Result<()> {
-    require!(root, libvirt, qemu, apt);
-    let hosts = vec![("h1".to_owned(), HostOptions::default())];
-    let cluster = Cluster::start(&ClusterOptions { hosts, ..ClusterOptions::two_hosts("vm-command") })?;
+/// The machine `inside` on `h1`, with a guest agent and little else to do.
+pub fn boot_with_agent(cluster: &Cluster) -> Result<Machine> {
     let image = GuestImage::with_agent()?;
     let template = TemplateOptions { name: "with-agent".to_owned(), disk: None };
     cluster.make_template_of(&template, &image.kernel, &image.initramfs)?;
@@ -75,10 +73,19 @@ fn a_job_runs_inside_a_machine_of_the_cluster_and_its_end_is_in_the_ledger() -> 
         tick_ms: 500,
         ..GuestOptions::small("inside", "with-agent", "h1")
     };
-    let machine = cluster.boot_guest(&quiet)?;
+    cluster.boot_guest(&quiet)
+}
+
+#[test]
+fn a_job_runs_inside_a_machine_of_the_cluster_and_its_end_is_in_the_ledger() -> Result<()> {
+    require!(root, libvirt, qemu, apt);
+    let hosts = vec![("h1".to_owned(), HostOptions::default())];
+    let cluster = Cluster::start(&ClusterOptions { hosts, ..ClusterOptions::two_hosts("vm-command") })?;
+    let machine = boot_with_agent(&cluster)?;
 
     it_succeeds_as_its_tick_says(&cluster)?;
     it_fails_with_its_own_exit(&cluster)?;
+    it_is_followed_while_it_runs(&cluster)?;
     cluster.delete(&machine)?;
     let remains = cluster.remains_of(&machine)?;
     ensure!(remains.is_empty(), "{remains:?}");
@@ -97,8 +104,10 @@ fn it_succeeds_as_its_tick_says(cluster: &Cluster) -> Result<()> {
     ensure!(exit == 0 && host == hosts[0]["id"], "{fire}");
     let job = fire["job"].as_str().context("a fire of no job")?;
     let said = format!("from outside\nit's; $(reboot) in {job}\n");
-    ensure!(printed.starts_with(&said), "{printed}");
-    ensure!(printed.contains("nova.tick=500") && printed.ends_with("oh\n"), "{printed}");
+    // The two streams keep their own order; which comes first is not told.
+    let out = printed.replace("oh\n", "");
+    ensure!(out.starts_with(&said) && printed.matches("oh\n").count() == 1, "{printed}");
+    ensure!(out.contains("nova.tick=500"), "{printed}");
 
     let ledger = cluster.novactl(&["job", "ledger", "good"])?;
     let ticks = ledger["ticks"].as_array().with_context(|| format!("no ticks in {ledger}"))?;
@@ -117,5 +126,31 @@ fn it_fails_with_its_own_exit(cluster: &Cluster) -> Result<()> {
     ensure!(exit == 3 && printed == "no luck\n", "{fire}: {printed}");
     let job = cluster.novactl(&["job", "show", "bad"])?;
     ensure!(job["failed"] == 1 && job["succeeded"] == 0, "{job}");
+    Ok(())
+}
+
+/// The command ends once its first line has been seen, and no sooner.
+fn it_is_followed_while_it_runs(cluster: &Cluster) -> Result<()> {
+    let script = "echo first line; while [ ! -e /gate ]; do sleep 0.2; done; echo last line; exit 7";
+    make_job(cluster, "long", "@yearly", script)?;
+    make_job(cluster, "gate", "@yearly", ": >/gate")?;
+    cluster.novactl_said(&["job", "execute", "long"])?;
+    let fire = wait_for_fire(cluster, "long", "running")?;
+    let id = fire["id"].as_str().context("a fire without an id")?;
+    let program = bins::path("novactl")?;
+    let global = cluster.access.arguments();
+    let more = ["job", "logs", "long", "--fire", id, "--follow"];
+    let words: Vec<&str> = global.iter().map(String::as_str).chain(more).collect();
+    let follower = cluster.lab.outside().spawn(program, &words, &[])?;
+    cluster.wait_until(PATIENCE, "the first line is shown", |_| {
+        Ok(follower.printed().contains("first line\n"))
+    })?;
+    ensure!(!follower.printed().contains("last line"), "{}", follower.printed());
+    cluster.novactl_said(&["job", "execute", "gate"])?;
+    let fire = wait_for_fire(cluster, "long", "failed")?;
+    let (exit, _, printed) = end_of(cluster, "long", &fire)?;
+    ensure!(exit == 7 && printed == "first line\nlast line\n", "{fire}: {printed}");
+    let ended = follower.wait_for(PATIENCE).context("the follower did not end")?;
+    ensure!(ended.success() && follower.printed() == "first line\nlast line\n", "{}", follower.printed());
     Ok(())
 }

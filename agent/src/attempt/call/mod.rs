@@ -63,6 +63,15 @@ impl Printer<'_> {
             tracing::debug!(%error, "could not show what a call prints");
         }
     }
+
+    /// So many bytes were printed that nobody has seen.
+    fn leave_out(&mut self, bytes: u64) {
+        self.capture.leave_out(bytes);
+        let note = format!("\n[… {bytes} bytes left out …]\n");
+        if let Err(error) = self.spool.push(self.folder, note.as_bytes()) {
+            tracing::debug!(%error, "could not show what a call prints");
+        }
+    }
 }
 
 /// Makes the call and waits for its end. Signals have to be held back.

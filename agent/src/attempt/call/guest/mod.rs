@@ -1,13 +1,23 @@
 //! A command inside a machine, through the agent that runs in it.
 //!
 //! ```text
-//! reach (ping until it answers) ─▶ exec (its number) ─▶ status, status, … ─▶ its end, with what it printed
+//! reach (ping until it answers) ─▶ relays for its output ─▶ exec (its number) ─▶ status and output, … ─▶ its end
 //! ```
 //!
-//! The guest agent tells what a command printed only with its end, and has no word to end one: that is done by another
-//! command. A machine that leaves this host, or restarts its guest agent, takes the end with it.
+//! The guest agent tells what a command printed only with its end, and no more than libvirt carries: so relays in the
+//! machine take it, and it is read from them while it runs ([`relay`], [`stream`]). In a machine that lacks what they need
+//! the guest agent keeps it. Nor has it a word to end a command: that is done by another one. A machine that leaves this
+//! host, or restarts its guest agent, takes the end with it.
 
+mod asking;
+mod followed;
+#[cfg(test)]
+mod local;
+#[cfg(test)]
+mod local_tests;
 mod protocol;
+mod relay;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -16,29 +26,23 @@ use crate::{
     hypervisor::libvirt::guest::{Channel, GuestChannel, NoAnswer},
     text::describe,
 };
+use asking::{Guest, LOOK, Unfinished};
+use followed::Followed;
 use novacron_common::{
     ids::VmId,
     record::{AttemptEnd, AttemptOutcome},
     spec::Program,
 };
-use protocol::{BadAnswer, Ended};
+use protocol::Ended;
+use relay::Relay;
 use serde::{Deserialize, Serialize};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-use tokio::time::{Instant, sleep, timeout};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
-/// How long a guest agent is waited for: the machine may only just have been started.
-const REACH_MAX: Duration = Duration::from_secs(30);
-/// Pause before it is asked again.
-const REACH_PAUSE: Duration = Duration::from_millis(500);
-/// How long it may take to answer. An emulated guest under load is slow.
-const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// Pauses between two looks at a command: the first, and the longest.
-const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How long the end of a command that is to end is waited for.
 const END_MAX: Duration = Duration::from_secs(10);
+/// How long the rest of the output is waited for, once the command has ended.
+const REST_MAX: Duration = Duration::from_secs(30);
 
 /// A command for a machine, and the way there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,83 +55,8 @@ pub struct GuestCall {
     pub command: Program,
 }
 
-/// Why a command did not come to an end that is known.
-#[derive(Debug, thiserror::Error)]
-enum Unfinished {
-    #[error(transparent)]
-    NoAnswer(#[from] NoAnswer),
-    #[error(transparent)]
-    Bad(#[from] BadAnswer),
-    #[error("the call into libvirt was broken off")]
-    BrokenOff(#[source] tokio::task::JoinError),
-}
-
 /// Opens channels to one machine.
 type Opener<'a> = &'a dyn Fn() -> Box<dyn Channel>;
-
-/// A channel, for calls that block on another thread.
-#[derive(Clone)]
-struct Guest(Arc<Mutex<Box<dyn Channel>>>);
-
-impl Guest {
-    fn new(channel: Box<dyn Channel>) -> Self {
-        Self(Arc::new(Mutex::new(channel)))
-    }
-
-    async fn ask(&self, command: String) -> Result<String, Unfinished> {
-        let channel = Arc::clone(&self.0);
-        let asked = tokio::task::spawn_blocking(move || {
-            channel.lock().unwrap_or_else(PoisonError::into_inner).ask(&command, ANSWER_MAX)
-        });
-        Ok(asked.await.map_err(Unfinished::BrokenOff)??)
-    }
-
-    /// Until it answers, or for [`REACH_MAX`].
-    async fn reach(&self) -> Result<(), Unfinished> {
-        let until = Instant::now() + REACH_MAX;
-        loop {
-            match self.ask(protocol::ping()).await {
-                Ok(_) => return Ok(()),
-                Err(error) if !may_pass(&error) || Instant::now() >= until => return Err(error),
-                Err(_) => sleep(REACH_PAUSE).await,
-            }
-        }
-    }
-
-    async fn exec(&self, command: &Program) -> Result<i64, Unfinished> {
-        Ok(protocol::started(&self.ask(protocol::exec(command)).await?)?)
-    }
-
-    /// Looks at a command until it has ended. libvirtd, or the guest agent, may be silent meanwhile.
-    async fn ended(&self, pid: i64) -> Result<Ended, Unfinished> {
-        let (mut pause, longest) = LOOK;
-        loop {
-            match self.ask(protocol::status(pid)).await {
-                Ok(answer) => {
-                    if let Some(ended) = protocol::ended(&answer)? {
-                        return Ok(ended);
-                    }
-                }
-                Err(error) if !may_pass(&error) => return Err(error),
-                Err(error) => tracing::debug!(error = describe(&error), "could not look at a command"),
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(longest);
-        }
-    }
-}
-
-/// Whether to ask again is of any use.
-const fn may_pass(error: &Unfinished) -> bool {
-    match error {
-        Unfinished::NoAnswer(NoAnswer::NoAgent { .. } | NoAnswer::Libvirt { .. }) => true,
-        Unfinished::NoAnswer(
-            NoAnswer::NotHere { .. } | NoAnswer::NotRunning { .. } | NoAnswer::Refused { .. },
-        )
-        | Unfinished::Bad(_)
-        | Unfinished::BrokenOff(_) => false,
-    }
-}
 
 /// Runs the command to its end, or until it is to end, and as what.
 pub(super) async fn attend(
@@ -155,44 +84,103 @@ async fn run(
         return Answer { outcome: not_started(&error), result: None };
     }
     // Not broken off: who does not hear the number of what was started cannot end it.
-    let pid = match guest.exec(command).await {
-        Ok(pid) => pid,
+    let (pid, mut output) = match start(&guest, command).await {
+        Ok(started) => started,
         Err(error) => return Answer { outcome: perhaps_started(&error), result: None },
     };
     tokio::select! {
-        ended = guest.ended(pid) => match ended {
-            Ok(ended) => print(printer, ended),
+        ended = attended(&guest, pid, &mut output, printer) => match ended {
+            Ok(ended) => output.rest(&guest, ended, printer, REST_MAX).await,
             Err(error) => Answer { outcome: lost(&error), result: None },
         },
         outcome = &mut to_end => {
-            let ended = timeout(END_MAX, end(Guest::new(open()), pid)).await;
-            told(printer, pid, ended);
+            // On a channel of its own: the other one may be waiting for an answer.
+            let guest = Guest::new(open());
+            match timeout(END_MAX, end(&guest, pid)).await {
+                Ok(Ok(ended)) => drop(output.rest(&guest, ended, printer, END_MAX).await),
+                Ok(Err(error)) => may_run_on(printer, pid, &describe(&error)),
+                Err(_) => may_run_on(printer, pid, "it was not seen to end in time"),
+            }
             Answer { outcome, result: None }
         }
     }
 }
 
-/// On a channel of its own: the other one may be waiting for an answer.
-async fn end(guest: Guest, pid: i64) -> Result<Ended, Unfinished> {
-    guest.ask(protocol::end(pid)).await?;
+/// What becomes of the output.
+enum Output {
+    /// The guest agent keeps it to the end.
+    Kept,
+    /// It is read as it comes.
+    Followed(Box<Followed>),
+}
+
+impl Output {
+    /// Whether something came.
+    async fn look(&mut self, guest: &Guest, printer: &mut Printer<'_>) -> bool {
+        match self {
+            Self::Kept => false,
+            Self::Followed(followed) => followed.look(guest, printer).await,
+        }
+    }
+
+    /// All that is still to come of a command that has ended, and what that makes of it.
+    async fn rest(
+        &mut self,
+        guest: &Guest,
+        ended: Ended,
+        printer: &mut Printer<'_>,
+        patience: Duration,
+    ) -> Answer {
+        match self {
+            Self::Kept => print(printer, ended),
+            Self::Followed(followed) => {
+                let (outcome, result) = followed.rest(guest, ended.outcome, printer, patience).await;
+                Answer { outcome, result: as_result(result) }
+            }
+        }
+    }
+}
+
+async fn start(guest: &Guest, command: &Program) -> Result<(i64, Output), Unfinished> {
+    match Relay::make(guest).await? {
+        None => {
+            let pid = protocol::started(&guest.ask(protocol::exec(command)).await?)?;
+            Ok((pid, Output::Kept))
+        }
+        Some(relay) => {
+            let said = protocol::exec_by(&relay.wrapper(command.working_dir.as_deref()), command);
+            let pid = protocol::started(&guest.ask(said).await?)?;
+            let program = command.argv.first().cloned().unwrap_or_default();
+            Ok((pid, Output::Followed(Box::new(Followed::new(relay, program)))))
+        }
+    }
+}
+
+/// Looks at a command and its output until it has ended: often while it prints, else ever more seldom.
+async fn attended(
+    guest: &Guest,
+    pid: i64,
+    output: &mut Output,
+    printer: &mut Printer<'_>,
+) -> Result<Ended, Unfinished> {
+    let (first, longest) = LOOK;
+    let mut pause = first;
+    loop {
+        if let Some(ended) = guest.look(pid).await? {
+            return Ok(ended);
+        }
+        pause = if output.look(guest, printer).await { first } else { (pause * 2).min(longest) };
+        sleep(pause).await;
+    }
+}
+
+async fn end(guest: &Guest, pid: i64) -> Result<Ended, Unfinished> {
+    guest.ask(protocol::end(&[pid])).await?;
     guest.ended(pid).await
 }
 
-fn told(
-    printer: &mut Printer<'_>,
-    pid: i64,
-    ended: Result<Result<Ended, Unfinished>, tokio::time::error::Elapsed>,
-) {
-    let why = match ended {
-        Ok(Ok(ended)) => {
-            print(printer, ended);
-            return;
-        }
-        Ok(Err(error)) => describe(&error),
-        Err(_) => "it was not seen to end in time".to_owned(),
-    };
-    let note = format!("\n[process {pid} may still run in the machine: {why}]\n");
-    printer.print(note.as_bytes());
+fn may_run_on(printer: &mut Printer<'_>, pid: i64, why: &str) {
+    printer.print(format!("\n[process {pid} may still run in the machine: {why}]\n").as_bytes());
 }
 
 /// Nothing was sent.
@@ -225,7 +213,11 @@ fn print(printer: &mut Printer<'_>, ended: Ended) -> Answer {
     if ended.truncated {
         printer.print(b"\n[the guest agent has left out what came after this]\n");
     }
-    let mut out = ended.out;
+    Answer { outcome: ended.outcome, result: as_result(ended.out) }
+}
+
+/// The beginning of standard output, as far as that is text.
+fn as_result(mut out: Vec<u8>) -> Option<String> {
     out.truncate(AttemptEnd::RESULT_MAX);
-    Answer { outcome: ended.outcome, result: super::text_of(out).filter(|text| !text.is_empty()) }
+    super::text_of(out).filter(|text| !text.is_empty())
 }

@@ -1,5 +1,5 @@
-//! What is said to the agent in a machine, and what it says: `guest-ping`, `guest-exec`, `guest-exec-status`
-//! (QEMU: `qga/qapi-schema.json`). Pure.
+//! What is said to the agent in a machine, and what it says: `guest-ping`, `guest-exec`, `guest-exec-status`,
+//! `guest-file-open`, `-seek`, `-read`, `-close` (QEMU: `qga/qapi-schema.json`). Pure.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use novacron_common::{record::AttemptOutcome, spec::Program};
@@ -9,14 +9,14 @@ use serde_json::json;
 /// Changes to a folder, and becomes the command. Folder and arguments are arguments here too: no shell reads them.
 const IN_FOLDER: &str = r#"cd -- "$1" && shift && exec "$@""#;
 
-/// Ends a process and what it has started, as far as that is still below it. Each is held first, so that it starts
+/// Ends processes and what they have started, as far as that is still below it. Each is held first, so that it starts
 /// nothing more (`proc(5)`, `/proc/pid/task/tid/children`).
 const END_TREE: &str = r#"end() {
     kill -STOP "$1"
     for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do end "$child"; done
     kill -KILL "$1"
 }
-end "$1""#;
+for process; do end "$process"; done"#;
 
 /// An answer that no guest agent should give.
 #[derive(Debug, thiserror::Error)]
@@ -34,15 +34,25 @@ pub fn ping() -> String {
     json!({ "execute": "guest-ping" }).to_string()
 }
 
-/// Runs a command.
+/// Runs a command, with its output kept for its end.
 pub fn exec(command: &Program) -> String {
-    let folder = command.working_dir.as_deref();
-    let wrapper = folder.map(|folder| ["/bin/sh", "-c", IN_FOLDER, "sh", folder]);
-    let mut argv =
-        wrapper.into_iter().flatten().chain(command.argv.iter().map(String::as_str)).collect::<Vec<_>>();
+    match command.working_dir.as_deref() {
+        Some(folder) => started_by(&["/bin/sh", "-c", IN_FOLDER, "sh", folder], command, true),
+        None => started_by(&[], command, true),
+    }
+}
+
+/// Runs a command by another that sees to its output and gets it as further arguments.
+pub fn exec_by(wrapper: &[&str], command: &Program) -> String {
+    started_by(wrapper, command, false)
+}
+
+fn started_by(wrapper: &[&str], command: &Program, capture: bool) -> String {
+    let mut argv: Vec<&str> =
+        wrapper.iter().copied().chain(command.argv.iter().map(String::as_str)).collect();
     let path = if argv.is_empty() { "" } else { argv.remove(0) };
     let env: Vec<_> = command.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let mut arguments = json!({ "path": path, "arg": argv, "env": env, "capture-output": true });
+    let mut arguments = json!({ "path": path, "arg": argv, "env": env, "capture-output": capture });
     if let Some(stdin) = &command.stdin {
         arguments["input-data"] = STANDARD.encode(stdin).into();
     }
@@ -54,10 +64,39 @@ pub fn status(pid: i64) -> String {
     json!({ "execute": "guest-exec-status", "arguments": { "pid": pid } }).to_string()
 }
 
-/// Ends a command: the guest agent itself has no word for that.
-pub fn end(pid: i64) -> String {
-    let arguments = json!({ "path": "/bin/sh", "arg": ["-c", END_TREE, "sh", pid.to_string()] });
+/// Ends commands: the guest agent itself has no word for that.
+pub fn end(pids: &[i64]) -> String {
+    let pids: Vec<String> = pids.iter().map(i64::to_string).collect();
+    script(END_TREE, &pids.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Runs a script of ours by the machine's shell. What it is about are its arguments.
+pub fn script(text: &str, arguments: &[&str]) -> String {
+    let argv: Vec<&str> = ["-c", text, "sh"].into_iter().chain(arguments.iter().copied()).collect();
+    let arguments = json!({ "path": "/bin/sh", "arg": argv, "capture-output": true });
     json!({ "execute": "guest-exec", "arguments": arguments }).to_string()
+}
+
+/// Opens a file to read it.
+pub fn open(path: &str) -> String {
+    json!({ "execute": "guest-file-open", "arguments": { "path": path, "mode": "r" } }).to_string()
+}
+
+/// Goes to this byte of an open file.
+pub fn seek(handle: i64, to: u64) -> String {
+    let arguments = json!({ "handle": handle, "offset": to, "whence": "set" });
+    json!({ "execute": "guest-file-seek", "arguments": arguments }).to_string()
+}
+
+/// Reads on in an open file.
+pub fn read(handle: i64, most: usize) -> String {
+    let arguments = json!({ "handle": handle, "count": most });
+    json!({ "execute": "guest-file-read", "arguments": arguments }).to_string()
+}
+
+/// Lets go of an open file.
+pub fn close(handle: i64) -> String {
+    json!({ "execute": "guest-file-close", "arguments": { "handle": handle } }).to_string()
 }
 
 #[derive(Deserialize)]
@@ -77,6 +116,28 @@ struct Started {
 /// [`BadAnswer`].
 pub fn started(answer: &str) -> Result<i64, BadAnswer> {
     Ok(serde_json::from_str::<Answer<Started>>(answer)?.value.pid)
+}
+
+/// The open file's handle.
+///
+/// # Errors
+/// [`BadAnswer`].
+pub fn handle(answer: &str) -> Result<i64, BadAnswer> {
+    Ok(serde_json::from_str::<Answer<i64>>(answer)?.value)
+}
+
+#[derive(Deserialize)]
+struct Piece {
+    #[serde(rename = "buf-b64")]
+    bytes: String,
+}
+
+/// What was read: nothing at the end of the file.
+///
+/// # Errors
+/// [`BadAnswer`].
+pub fn piece(answer: &str) -> Result<Vec<u8>, BadAnswer> {
+    Ok(STANDARD.decode(serde_json::from_str::<Answer<Piece>>(answer)?.value.bytes)?)
 }
 
 #[derive(Deserialize)]
@@ -165,6 +226,8 @@ mod tests {
     #[test]
     fn the_answers_are_read() {
         assert_eq!(started(r#"{"return":{"pid":4711}}"#).unwrap(), 4711);
+        assert_eq!(handle(r#"{"return":1000}"#).unwrap(), 1000);
+        assert_eq!(piece(r#"{"return":{"count":2,"buf-b64":"aGk=","eof":false}}"#).unwrap(), b"hi");
         assert_eq!(ended(r#"{"return":{"exited":false}}"#).unwrap(), None);
         let text = r#"{"return":{"exited":true,"exitcode":3,"out-data":"aGk=","err-data":"bm8=","out-truncated":true}}"#;
         let done = ended(text).unwrap().unwrap();
@@ -180,6 +243,9 @@ mod tests {
             assert!(started(text).is_err() && ended(text).is_err(), "{text}");
         }
         assert!(ended(r#"{"return":{"exited":true,"exitcode":0,"out-data":"%%"}}"#).is_err());
+        for text in ["{}", r#"{"return":{}}"#, r#"{"return":{"count":1,"buf-b64":"%"}}"#] {
+            assert!(handle(text).is_err() && piece(text).is_err(), "{text}");
+        }
         assert!(ended(r#"{"return":{"exited":true,"exitcode":99999999999}}"#).is_err());
     }
 
@@ -195,7 +261,7 @@ mod tests {
         let mut child = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(parent.stdout.take().unwrap()), &mut child)
             .unwrap();
-        let said = arguments(&end(i64::from(parent.id())));
+        let said = arguments(&end(&[i64::from(parent.id())]));
         let words: Vec<&str> = said["arg"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert!(Run::new(said["path"].as_str().unwrap()).args(words).status().unwrap().success());
         use std::os::unix::process::ExitStatusExt as _;

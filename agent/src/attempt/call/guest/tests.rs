@@ -1,4 +1,4 @@
-//! The conversation with a guest agent, with a scripted one.
+//! The conversation with a guest agent, with a scripted one: its machine lacks what relays need.
 
 use super::{Channel, run};
 use crate::{
@@ -90,10 +90,11 @@ fn refused() -> NoAnswer {
 
 #[tokio::test]
 async fn an_agent_that_comes_late_or_is_silent_for_a_while_is_waited_for() {
-    let replies = vec![Err(silent()), Ok(PONG), Ok(STARTED), Ok(RUNS), Err(silent()), Ok(DONE)];
+    let replies =
+        vec![Err(silent()), Ok(PONG), Err(refused()), Ok(STARTED), Ok(RUNS), Err(silent()), Ok(DONE)];
     let (answer, said, asked) = converse(replies, Vec::new()).await;
     assert_eq!((answer.outcome, answer.result.as_deref()), (AttemptOutcome::Exited(0), Some("hi")));
-    assert_eq!((said.as_str(), asked.len()), ("hi", 6));
+    assert_eq!((said.as_str(), asked.len()), ("hi", 7));
 }
 
 #[tokio::test]
@@ -109,18 +110,18 @@ async fn what_never_began_what_may_have_begun_and_what_is_lost_are_told_apart() 
         matches!(&off, AttemptOutcome::FailedToStart { reason } if reason.contains("does not run")),
         "{off:?}"
     );
-    let bad = outcome(vec![Ok(PONG), Err(refused())]).await;
+    let bad = outcome(vec![Ok(PONG), Err(refused()), Err(refused())]).await;
     assert!(
         matches!(&bad, AttemptOutcome::FailedToStart { reason } if reason.contains("no such file")),
         "{bad:?}"
     );
-    let vague = outcome(vec![Ok(PONG), Err(silent())]).await;
+    let vague = outcome(vec![Ok(PONG), Err(refused()), Err(silent())]).await;
     assert!(
         matches!(&vague, AttemptOutcome::Failed { reason } if reason.contains("may or may not")),
         "{vague:?}"
     );
     for lost in [Err(refused()), Err(NoAnswer::NotHere { vm: VM }), Ok("nonsense")] {
-        let lost = outcome(vec![Ok(PONG), Ok(STARTED), lost]).await;
+        let lost = outcome(vec![Ok(PONG), Err(refused()), Ok(STARTED), lost]).await;
         assert!(
             matches!(&lost, AttemptOutcome::Failed { reason } if reason.contains("cannot be told")),
             "{lost:?}"
@@ -130,7 +131,7 @@ async fn what_never_began_what_may_have_begun_and_what_is_lost_are_told_apart() 
 
 #[tokio::test]
 async fn a_command_that_is_to_end_is_ended_by_another_and_what_is_not_seen_to_end_is_named() {
-    let running = || vec![Ok(PONG), Ok(STARTED), Ok(RUNS)];
+    let running = || vec![Ok(PONG), Err(refused()), Ok(STARTED), Ok(RUNS)];
     let (answer, said, asked) = converse(running(), vec![Ok(STARTED), Ok(KILLED)]).await;
     assert_eq!((answer.outcome, said.as_str()), (AttemptOutcome::Killed, ""));
     let kill = asked.iter().find(|text| text.contains("kill -KILL")).expect("a command that ends it");
