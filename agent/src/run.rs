@@ -6,7 +6,7 @@ use crate::{
     clock,
     config::Config,
     control::{
-        Dispatch, Introduction, PeerFetch, Reports, Session, SessionParts, StreamOwners, keep_leases,
+        Dispatch, Guests, Introduction, PeerFetch, Reports, Session, SessionParts, StreamOwners, keep_leases,
         serve_endpoint,
     },
     enroll,
@@ -161,6 +161,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             machines: machines.clone(),
             attempts: attempts.clone(),
             migrations: migrations.clone(),
+            guests: Guests::default(),
             room: room.clone(),
             peers: peers.clone(),
         },

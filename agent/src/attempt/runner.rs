@@ -9,14 +9,17 @@ use super::{
     shared::{Shared, report_in},
     table::Table,
 };
-use crate::hypervisor::namespace::{
-    folder::{Folder, FolderError},
-    home::Home,
-    lease::BootTime,
-    request::KillRequest,
+use crate::{
+    hypervisor::namespace::{
+        folder::{Folder, FolderError},
+        home::Home,
+        lease::BootTime,
+        request::KillRequest,
+    },
+    text::describe,
 };
 use novacron_common::{
-    ids::AttemptKey,
+    ids::{AttemptKey, VmId},
     record::AttemptReport,
     units::Epoch,
     wire::{AttemptStart, LeasesGranted},
@@ -134,6 +137,21 @@ impl AttemptRunner {
     /// Whether this attempt runs here now.
     pub fn is_running(&self, attempt: AttemptKey) -> bool {
         self.shared.table().live.contains_key(&attempt)
+    }
+
+    /// One whose command runs inside this machine now.
+    pub async fn inside(&self, vm: VmId) -> Option<AttemptKey> {
+        let shared = Arc::clone(&self.shared);
+        let running = self.running();
+        let runs_inside = move |attempt: &AttemptKey| match shared.folder(*attempt).request() {
+            Ok(request) => request.is_some_and(|request| request.machine() == Some(vm)),
+            Err(error) => {
+                tracing::warn!(%attempt, error = describe(&error), "could not see what an attempt does");
+                false
+            }
+        };
+        let running = running.into_iter().map(|(attempt, _)| attempt);
+        spawn_blocking(move || running.into_iter().find(runs_inside)).await.unwrap_or_default()
     }
 
     /// The folder of an attempt, for whoever shows what it prints. It need not exist.

@@ -1,7 +1,7 @@
 //! Answers the coordinator's commands. Every command is idempotent; what takes long is written down, accepted,
 //! and done by its owner.
 
-use super::{console, logs};
+use super::{console, guests::Guests, logs};
 use crate::{
     attempt::{Admitted, AttemptError, AttemptRunner},
     migrate::Migrations,
@@ -12,11 +12,12 @@ use crate::{
 };
 use novacron_common::{
     ids::VmId,
-    spec::ImageRef,
+    record::Ticket,
+    spec::{ImageRef, VmSpec},
     wire::{AgentCommand, AgentReply, AttemptStart, Denial, DenialCode},
 };
 use novacron_transport::{LinkError, Stream};
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 /// Most bytes of a console's log in one answer.
 const LOG_MAX: u64 = 1 << 20;
@@ -29,6 +30,8 @@ pub struct Dispatch {
     pub attempts: Arc<AttemptRunner>,
     /// Migrations.
     pub migrations: Migrations,
+    /// What keeps commands inside machines and their moves apart.
+    pub guests: Guests,
     /// Images and folders.
     pub room: Room,
     /// The directory.
@@ -64,7 +67,7 @@ impl Dispatch {
                 done(self.migrations.prepare_inbound(ticket, spec).await)
             }
             AgentCommand::StartOutbound { ticket, spec, target } => {
-                done(self.migrations.start_outbound(ticket, spec, target).await)
+                self.start_outbound(ticket, spec, target).await
             }
             AgentCommand::CancelOutbound { migration, reason } => {
                 done(self.migrations.cancel_outbound(migration, reason).await)
@@ -106,7 +109,19 @@ impl Dispatch {
     }
 
     async fn start_attempt(&self, start: AttemptStart) -> AgentReply {
+        let _turn = match self.guests.may_start(&start, &self.migrations).await {
+            Ok(turn) => turn,
+            Err(denial) => return AgentReply::Denied(denial),
+        };
         admitted(self.attempts.start(start).await)
+    }
+
+    async fn start_outbound(&self, ticket: Ticket, spec: VmSpec, target: SocketAddr) -> AgentReply {
+        let _turn = match self.guests.may_leave(&ticket, &self.attempts).await {
+            Ok(turn) => turn,
+            Err(denial) => return AgentReply::Denied(denial),
+        };
+        done(self.migrations.start_outbound(ticket, spec, target).await)
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod console;
 mod dispatch;
+mod guests;
 mod images;
 mod leases;
 mod logs;
@@ -17,6 +18,7 @@ mod session;
 mod streams;
 
 pub use dispatch::Dispatch;
+pub use guests::Guests;
 pub use images::PeerFetch;
 pub use leases::keep_leases;
 pub use reports::Reports;

@@ -117,6 +117,15 @@ impl Migrations {
         self.state(id).into_iter().collect()
     }
 
+    /// Whether the machine is on its way away from this host.
+    pub fn takes_away(&self, vm: VmId) -> bool {
+        let leaves = |side: &Side| {
+            side.vm == Some(vm)
+                && matches!(&*side.state.borrow(), state @ SideState::Outbound(_) if !is_over(state))
+        };
+        self.lock().values().any(leaves)
+    }
+
     /// Serves a `Lane` stream of the agent of `peer` until it ends.
     pub async fn accept_lane(&self, peer: HostId, mut stream: Stream) {
         let open = tokio::time::timeout(LANE_DEADLINE, stream.recv::<LaneOpen>()).await;

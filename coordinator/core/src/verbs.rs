@@ -21,7 +21,8 @@ pub fn find_vm<'a>(state: &'a State, key: &str) -> Option<&'a VmRecord> {
     })
 }
 
-/// The host with the machine in which a command is to run; `None` while the machine is on its way to running.
+/// The host with the machine in which a command is to run; `None` while the machine is on its way to running, or to
+/// another host: its guest agent is reached from one host only.
 ///
 /// # Errors
 /// Why no command can run in it.
@@ -33,13 +34,14 @@ pub fn host_of_guest(state: &State, key: &str) -> Result<Option<HostId>, String>
     }
     let comes = vm.desired == VmDesired::Running;
     match vm.state {
-        VmState::Running => Ok(vm.placed_on),
+        VmState::Running if vm.migration.is_none() => Ok(vm.placed_on),
         VmState::Unknown => Err(format!("the host of {name} is not heard from")),
         VmState::Paused if vm.migration.is_none() => Err(format!("{name} is paused")),
         VmState::Failed => Err(format!("{name} has failed: see its message")),
         _ if vm.migration.is_some() || comes => Ok(None),
         VmState::Pending
         | VmState::Preparing
+        | VmState::Running
         | VmState::Paused
         | VmState::Stopping
         | VmState::Stopped

@@ -6,6 +6,7 @@
 mod fake;
 mod guest_agent;
 mod guest_job;
+mod guest_move;
 mod libvirt;
 mod moves;
 mod namespace;

@@ -1,9 +1,9 @@
 //! What a supervisor is told to do. Written by the agent, read by a supervisor that may be a newer or older build:
 //! the first byte of every file between them is the version of this protocol.
 
-use crate::attempt::call::Call;
+use crate::attempt::call::{Call, Callee};
 use novacron_common::{
-    ids::AttemptKey,
+    ids::{AttemptKey, VmId},
     spec::{CommandTarget, OnLeaseLost, Program, Root},
     units::{ByteCount, Epoch},
     wire::codec,
@@ -109,6 +109,17 @@ pub struct Terms {
 }
 
 impl Request {
+    /// The machine in which the command runs, if it is to run in one.
+    pub const fn machine(&self) -> Option<VmId> {
+        match &self.work {
+            Work::Call(Call { to: Callee::Guest(guest), .. }) => Some(guest.vm),
+            Work::Call(Call { to: Callee::Http(_), .. })
+            | Work::Nothing
+            | Work::Record { .. }
+            | Work::Isolated(_) => None,
+        }
+    }
+
     /// Whether the supervisor ends the work when its lease has run out.
     pub fn dies_with_lease(&self) -> bool {
         self.lease.is_some_and(|terms| terms.on_lost == OnLeaseLost::Kill)

@@ -4,12 +4,14 @@ use crate::world::{World, job_spec, seen};
 use novacron_common::{
     api::{FireState, VmDesired},
     ids::{FireKey, HostId, VmId},
-    record::{AttemptEnd, AttemptOutcome, AttemptReport, Output, VmState},
+    record::{
+        AttemptEnd, AttemptOutcome, AttemptReport, InboundState, OutboundState, Output, SideState, VmState,
+    },
     spec::{JobSpec, JobTarget, Program, VmCommandTarget, VmVerb, VmVerbTarget},
 };
 use novacron_core::{
     Applied, CommandBody, attempts,
-    command::{AttemptPlace, HostCordon, JobExecute, VerbBegin, VerbStep},
+    command::{AttemptPlace, HostCordon, JobExecute, MigrationObserve, VerbBegin, VerbStep},
     verbs,
 };
 
@@ -144,6 +146,29 @@ fn a_command_for_a_machine_goes_to_its_host_by_id_even_if_that_is_cordoned() {
     let (told, start) = attempts::start(&world.state, fire, lease).unwrap();
     let JobTarget::VmCommand(target) = start.target else { panic!("{:?}", start.target) };
     assert_eq!((told, target.vm), (host, vm.to_string()));
+}
+
+#[test]
+fn a_command_for_a_machine_that_moves_waits_for_the_end_of_the_move() {
+    let (mut world, hosts) = World::with_hosts(2);
+    let (vm, source) = world.running_vm("web");
+    let target = hosts.into_iter().find(|host| *host != source).unwrap();
+    let ask = world.ask(7, vm, target, true);
+    world.ok(ask);
+    let id = world.state.vm(vm).unwrap().migration.unwrap();
+    let fire = command_in(&mut world, "web");
+    let plan = attempts::plan(&world.state, world.now, 9, 9);
+    assert!(plan.is_empty() && plan.short, "{plan:?}");
+    world.ok(CommandBody::MigrationCancel { id });
+    let mut see_side = |host, side| {
+        let seen = MigrationObserve { id, host, side, asked_at_step: None };
+        world.ok(CommandBody::MigrationObserve(Box::new(seen)));
+    };
+    let reason = || "cancelled".to_owned();
+    see_side(source, SideState::Outbound(OutboundState::Back { reason: reason(), cancelled: true }));
+    see_side(target, SideState::Inbound(InboundState::Discarded { reason: reason() }));
+    let host = source;
+    assert_eq!(attempts::plan(&world.state, world.now, 9, 9).places, [AttemptPlace { fire, host }]);
 }
 
 #[test]
