@@ -100,16 +100,13 @@ pub(super) async fn serve(ledger: &Ledger, mut stream: Stream) -> Result<(), Lin
     Ok(())
 }
 
-/// As one entry of its own, and never forwarded a second time: two nodes that each think the other leads would
-/// pass it back and forth.
+/// Once it is queued, only "this node does not lead" says that nothing was proposed.
 async fn propose(ledger: &Ledger, bodies: Vec<CommandBody>) -> ForwardReply {
-    let deadline = Instant::now() + SERVE_DEADLINE;
-    let committed = ledger.inner.commit_here(bodies, deadline).await;
-    match committed {
-        Ok((index, outcomes)) => ForwardReply::Applied { index, outcomes },
-        Err(Missed::Retry) => ForwardReply::NotLeader,
-        Err(Missed::Final(LedgerError::Unknown)) => ForwardReply::Unknown,
-        Err(Missed::Final(_)) => ForwardReply::Unavailable,
+    let Ok(answered) = ledger.proposals.submit_forwarded(bodies) else { return ForwardReply::Unavailable };
+    match timeout_at(Instant::now() + SERVE_DEADLINE, answered).await {
+        Ok(Ok(Ok((index, outcomes)))) => ForwardReply::Applied { index, outcomes },
+        Ok(Ok(Err(Missed::Retry))) => ForwardReply::NotLeader,
+        Ok(Ok(Err(Missed::Final(_))) | Err(_)) | Err(_) => ForwardReply::Unknown,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     LedgerError, OpenError,
     clock::ClockVerdict,
-    commit::DEADLINE,
+    commit::{DEADLINE, Missed},
     election,
     leadership::{self, Leadership},
     network::{self, Network},
@@ -42,7 +42,7 @@ pub struct LedgerOptions {
 #[derive(Clone)]
 pub struct Ledger {
     pub(super) inner: Arc<Inner>,
-    proposals: Proposals,
+    pub(super) proposals: Proposals,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -172,7 +172,13 @@ impl Ledger {
 
     async fn submit(&self, body: CommandBody) -> Result<(u64, Applied), LedgerError> {
         let answered = self.proposals.submit(body)?;
-        answered.await.unwrap_or(Err(LedgerError::Stopped))
+        let (index, outcomes) = match answered.await {
+            Ok(Ok(committed)) => committed,
+            Ok(Err(Missed::Final(error))) => return Err(error),
+            Ok(Err(Missed::Retry)) => return Err(self.inner.no_leader()),
+            Err(_) => return Err(LedgerError::Stopped),
+        };
+        Ok((index, outcomes.into_iter().next().ok_or(LedgerError::Unknown)?))
     }
 
     /// Returns once the local state is as new as the request that is being served wants it: by default as
@@ -302,6 +308,8 @@ impl Ledger {
         if self.inner.raft.shutdown().await.is_err() {
             tracing::error!("the Raft node had panicked");
         }
+        // Not needed, as the log has it all: the next start has less to apply.
+        let _ = self.inner.machine.written().await;
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }

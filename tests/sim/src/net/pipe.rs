@@ -4,6 +4,7 @@ use super::{
     REPEAT,
     line::{Conversation, Side},
 };
+use novacron_common::wire::{StreamHeader, StreamKind};
 use novacron_transport::{Halves, SimulatedRecv, SimulatedSend};
 use std::{
     collections::VecDeque,
@@ -136,11 +137,13 @@ impl Writer {
         Self { pipe: Arc::clone(pipe), copy: is_request.then(Vec::new), ended: false }
     }
 
-    /// The same request once more; nobody reads the answer.
+    /// The same request once more; nobody reads the answer. QUIC delivers no stream twice, so this is more than a network
+    /// does. What a coordinator proposes through another is left out: it is told "nothing was proposed" of one delivery, which
+    /// a second one that finds a leader would make untrue.
     fn double(&mut self) {
         let Some(request) = self.copy.take() else { return };
         let conversation = Arc::clone(&self.pipe.conversation);
-        let Some(later) = conversation.net.doubled() else { return };
+        let Some(later) = conversation.net.doubled().filter(|_| !is_forwarded(&request)) else { return };
         let (net, from) = (conversation.net.clone(), self.pipe.from);
         let again = move || {
             let (there, _unread) = conversation.stream(from);
@@ -149,6 +152,11 @@ impl Writer {
         };
         net.executor().act_in(later, Box::new(again));
     }
+}
+
+fn is_forwarded(request: &[u8]) -> bool {
+    let header = request.first_chunk().map(|bytes| StreamHeader::parse(*bytes));
+    matches!(header, Some(Ok(StreamHeader { kind: StreamKind::Forward, .. })))
 }
 
 impl SimulatedSend for Writer {
