@@ -30,6 +30,8 @@ mistakes! {
     RowsForgotten,
     /// The state on disk says that it is one entry further than it is.
     AppliedTooFar,
+    /// The state on disk says that it is a few entries behind what it is.
+    AppliedTooNear,
     /// The state machine reads its own clock.
     ClockInApply,
     /// A read does not ask a quorum whether it is current.

@@ -147,9 +147,11 @@ impl Journal {
         Ok(self.state().vote.is_none_or(|known| known <= vote))
     }
 
-    /// Makes a vote durable.
+    /// Makes a vote durable, and what was queued before it: a founder that voted and has lost the entry that makes it a
+    /// member could neither lead nor be founded again.
     pub(super) async fn vote(&self, vote: Vote) -> Result<(), StoreFault> {
         self.state().vote = Some(vote);
+        self.settled().await?;
         let disk = self.disk();
         blocking(move || disk.put_vote(&vote)).await
     }

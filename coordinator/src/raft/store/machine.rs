@@ -2,6 +2,7 @@
 
 use super::{
     Journal, StoreFault, blocking, fatal,
+    mirror::Mirror,
     rows::{AppliedTo, Rows},
     snapshot,
 };
@@ -13,12 +14,15 @@ use novacron_common::{
     planted::{self, Mistake},
     units::UnixMillis,
 };
-use novacron_core::{Change, State};
+use novacron_core::State;
 use novacron_store::Store;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine};
 use std::{
     io::Cursor,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::broadcast;
 
@@ -35,10 +39,11 @@ pub(crate) struct StateMachine {
 struct Shared {
     /// Memory, the truth for readers. Held for the length of a command or of a look.
     replica: RwLock<Replica>,
-    /// Disk. Held by whoever writes, one at a time.
-    rows: Mutex<Rows>,
-    /// The snapshot that was last built or installed. Not kept on disk: the rows are.
-    snapshot: Mutex<Option<(SnapshotMeta, Arc<Vec<u8>>)>>,
+    /// Disk.
+    mirror: Mirror,
+    /// A snapshot was built or installed. It is not kept: a node that wants it gets that of a later state, which serves it
+    /// as well.
+    has_snapshot: AtomicBool,
     committed: broadcast::Sender<Arc<Committed>>,
 }
 
@@ -47,23 +52,15 @@ struct Replica {
     applied: AppliedTo,
 }
 
-/// What some entries did: to be written, answered and told.
-#[derive(Default)]
-struct Effects {
-    outcomes: Vec<Outcomes>,
-    changes: Vec<Change>,
-    committed: Vec<Committed>,
-}
-
 impl StateMachine {
     /// Loads the state from `store`. Entries are applied when they are durable in `log`.
     pub fn open(store: Store, log: Journal) -> Result<Self, StoreFault> {
         let rows = Rows::open(store)?;
         let (state, applied) = rows.load()?;
         let shared = Shared {
+            mirror: Mirror::new(rows, &applied),
             replica: RwLock::new(Replica { state, applied }),
-            rows: Mutex::new(rows),
-            snapshot: Mutex::new(None),
+            has_snapshot: AtomicBool::new(false),
             committed: broadcast::channel(COMMITTED_BACKLOG).0,
         };
         Ok(Self { shared: Arc::new(shared), log })
@@ -82,7 +79,16 @@ impl StateMachine {
 
     /// The index of the last applied entry, 0 before the first.
     pub fn applied_index(&self) -> u64 {
-        self.replica().applied.last.map_or(0, |log_id| log_id.index)
+        self.last_applied().unwrap_or(0)
+    }
+
+    /// Waits until the rows on disk have all that is applied now.
+    pub async fn written(&self) -> Result<(), StoreFault> {
+        self.shared.mirror.written(self.last_applied()).await
+    }
+
+    fn last_applied(&self) -> Option<u64> {
+        self.replica().applied.last.map(|log_id| log_id.index)
     }
 
     /// Entries as they are applied from now on.
@@ -94,59 +100,46 @@ impl StateMachine {
         self.shared.replica.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rows(&self) -> MutexGuard<'_, Rows> {
-        self.shared.rows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep_snapshot(&self, meta: SnapshotMeta, bytes: Arc<Vec<u8>>) {
-        *self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some((meta, bytes));
-    }
-
-    async fn apply_durable(self, entries: Vec<Entry>) -> Result<Vec<Outcomes>, StoreFault> {
+    async fn apply_durable(&self, entries: Vec<Entry>) -> Result<Vec<Outcomes>, StoreFault> {
         // Whoever sees what an entry did must never see it undone by a crash.
         if let Some(last) = entries.last() {
             self.log.synced(last.log_id.index).await?;
         }
-        blocking(move || self.apply_all(entries)).await
-    }
-
-    fn apply_all(&self, entries: Vec<Entry>) -> Result<Vec<Outcomes>, StoreFault> {
-        let rows = self.rows();
-        let (effects, applied) = {
-            let mut replica = self.shared.replica.write().unwrap_or_else(PoisonError::into_inner);
-            let mut effects = Effects::default();
-            for entry in entries {
-                replica.apply(entry, &mut effects);
-            }
-            (effects, replica.applied.clone())
-        };
-        rows.write(effects.changes, &applied)?;
-        drop(rows);
-        for committed in effects.committed {
-            // Nobody listening is fine.
-            let _ = self.shared.committed.send(Arc::new(committed));
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            self.shared.mirror.room().await?;
+            outcomes.push(self.apply_one(entry));
         }
-        Ok(effects.outcomes)
+        Ok(outcomes)
     }
 
-    fn build(&self) -> Result<Snapshot<Types>, StoreFault> {
-        let (bytes, applied) = {
-            let replica = self.replica();
-            (snapshot::write(&replica.state)?, replica.applied.clone())
+    fn apply_one(&self, entry: Entry) -> Outcomes {
+        let (outcomes, committed, applied) = {
+            let mut replica = self.shared.replica.write().unwrap_or_else(PoisonError::into_inner);
+            let (outcomes, committed) = replica.apply(entry);
+            (outcomes, Arc::new(committed), replica.applied.clone())
         };
-        let meta = meta_of(&applied);
-        self.keep_snapshot(meta.clone(), Arc::new(bytes.clone()));
-        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+        self.shared.mirror.push(committed.clone(), applied);
+        // Nobody listening is fine.
+        let _ = self.shared.committed.send(committed);
+        outcomes
+    }
+
+    /// A snapshot of a state that has all that is applied now. What it has is in the rows: the log may be purged up to it.
+    async fn build(&self) -> Result<Snapshot<Types>, StoreFault> {
+        let (bytes, applied) = self.shared.mirror.snapshot(self.last_applied()).await?;
+        self.shared.has_snapshot.store(true, Ordering::Release);
+        Ok(Snapshot { meta: meta_of(&applied), snapshot: Box::new(Cursor::new(bytes)) })
     }
 
     fn install(&self, meta: SnapshotMeta, bytes: Vec<u8>) -> Result<(), StoreFault> {
         let rows = snapshot::read(&bytes)?;
         let state = State::load(rows.iter().cloned())?;
         let applied = AppliedTo { last: meta.last_log_id, membership: meta.last_membership.clone() };
-        self.rows().replace(rows, &applied)?;
+        self.shared.mirror.replace(rows, &applied)?;
         *self.shared.replica.write().unwrap_or_else(PoisonError::into_inner) = Replica { state, applied };
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
-        self.keep_snapshot(meta, Arc::new(bytes));
+        self.shared.has_snapshot.store(true, Ordering::Release);
         let reset = Committed { index, at: UnixMillis::default(), changes: Vec::new(), reset: true };
         let _ = self.shared.committed.send(Arc::new(reset));
         Ok(())
@@ -154,7 +147,7 @@ impl StateMachine {
 }
 
 impl Replica {
-    fn apply(&mut self, entry: Entry, effects: &mut Effects) {
+    fn apply(&mut self, entry: Entry) -> (Outcomes, Committed) {
         let index = entry.log_id.index;
         self.applied.last = Some(entry.log_id);
         let mut outcomes = Vec::new();
@@ -175,9 +168,7 @@ impl Replica {
             }
         }
         let changes = self.state.take_changes();
-        effects.outcomes.push(Outcomes(outcomes));
-        effects.changes.extend(changes.iter().cloned());
-        effects.committed.push(Committed { index, at, changes, reset: false });
+        (Outcomes(outcomes), Committed { index, at, changes, reset: false })
     }
 }
 
@@ -188,9 +179,7 @@ fn meta_of(applied: &AppliedTo) -> SnapshotMeta {
 
 impl RaftSnapshotBuilder<Types> for StateMachine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
-        let machine = self.clone();
-        let built = blocking(move || machine.build()).await;
-        built.map_err(fatal(|cause| StorageIoError::write_snapshot(None, cause)))
+        self.build().await.map_err(fatal(|cause| StorageIoError::write_snapshot(None, cause)))
     }
 }
 
@@ -207,8 +196,7 @@ impl RaftStateMachine<Types> for StateMachine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let (machine, entries) = (self.clone(), entries.into_iter().collect());
-        let applied = machine.apply_durable(entries).await;
+        let applied = self.apply_durable(entries.into_iter().collect()).await;
         applied.map_err(fatal(StorageIoError::write_state_machine))
     }
 
@@ -231,7 +219,10 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        let kept = self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(kept.map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes.to_vec())) }))
+        if !self.shared.has_snapshot.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let built = self.build().await;
+        built.map(Some).map_err(fatal(|cause| StorageIoError::read_snapshot(None, cause)))
     }
 }

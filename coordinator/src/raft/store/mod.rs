@@ -9,13 +9,15 @@
 //! | `pointer`         | `state`                                  | which of the two state trees is the one   |
 //!
 //! What is synced when: votes and log entries before they are acknowledged (`journal` says how that goes on beside Raft
-//! and not in its way); the state only before the log that could rebuild it is purged, and when a snapshot was installed.
+//! and not in its way); the state only before the log that could rebuild it is purged (`mirror` says how its rows follow
+//! the state in memory), and when a snapshot was installed.
 //! One sled database is one log on disk, so the sync of an entry carries everything that was written before it.
 
 mod journal;
 mod log;
 mod log_disk;
 mod machine;
+mod mirror;
 mod parts;
 mod rows;
 mod seed;
@@ -70,6 +72,9 @@ pub enum StoreFault {
     /// An earlier write of the log failed; nothing is written after that.
     #[error("the log could not be written")]
     Log(#[source] std::sync::Arc<StoreFault>),
+    /// An earlier write of the state's rows failed; nothing is applied after that.
+    #[error("the state's rows could not be written")]
+    Rows(#[source] std::sync::Arc<StoreFault>),
     /// The thread that should have done it is gone.
     #[error("a storage task ended early")]
     Task(#[from] novacron_runtime::task::JoinError),

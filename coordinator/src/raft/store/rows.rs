@@ -1,7 +1,7 @@
 //! The state's rows on disk: two trees, of which a pointer says which is the one. Installing a snapshot fills the
 //! other and then turns the pointer, so that a crash leaves the old state or the new, never a mixture.
 
-use super::{StoreFault, decode, encode};
+use super::{StoreFault, decode, encode, snapshot};
 use crate::raft::types::{LogId, StoredMembership};
 use novacron_common::planted::{self, Mistake};
 use novacron_core::{Change, State, TableId};
@@ -70,23 +70,37 @@ impl Rows {
     /// Everything that is stored. The rows pass by one at a time: a million jobs are in memory once, not twice.
     pub fn load(&self) -> Result<(State, AppliedTo), StoreFault> {
         let mut applied = AppliedTo::default();
-        let rows = self.tree.iter().filter_map(|row| match row.map(|(key, value)| read_row(&key, value)) {
+        let state = State::try_load(self.stored(&mut applied))?;
+        Ok((state, applied))
+    }
+
+    /// A snapshot's bytes, and of which state.
+    pub fn snapshot(&self) -> Result<(Vec<u8>, AppliedTo), StoreFault> {
+        let mut applied = AppliedTo::default();
+        let bytes = snapshot::write(self.stored(&mut applied))?;
+        Ok((bytes, applied))
+    }
+
+    /// Every row, and on the way how far the state is.
+    fn stored<'a>(
+        &'a self,
+        applied: &'a mut AppliedTo,
+    ) -> impl Iterator<Item = Result<Row, StoreFault>> + 'a {
+        self.tree.iter().filter_map(move |row| match row.map(|(key, value)| read_row(&key, value)) {
             Err(fault) => Some(Err(fault.into())),
             Ok(Err(fault)) => Some(Err(fault)),
             Ok(Ok(Stored::Row(row))) => Some(Ok(row)),
             Ok(Ok(Stored::Applied(upto))) => {
-                applied = upto;
+                *applied = upto;
                 None
             }
-        });
-        let state = State::try_load(rows)?;
-        Ok((state, applied))
+        })
     }
 
     /// Writes `changes`, and how far the state is with them, together or not at all.
-    pub fn write(
+    pub fn write<'a>(
         &self,
-        changes: impl IntoIterator<Item = Change>,
+        changes: impl IntoIterator<Item = &'a Change>,
         applied: &AppliedTo,
     ) -> Result<(), StoreFault> {
         let mut batch = Batch::default();
@@ -95,8 +109,8 @@ impl Rows {
                 continue;
             }
             match value {
-                Some(value) => batch.put(row_key(table, &key), value),
-                None => batch.remove(row_key(table, &key)),
+                Some(value) => batch.put(row_key(*table, key), value.as_slice()),
+                None => batch.remove(row_key(*table, key)),
             }
         }
         let mut applied = applied.clone();

@@ -6,7 +6,6 @@ use novacron_common::{
     planted::{self, Mistake},
     wire::codec::{self, LENGTH_BYTES},
 };
-use novacron_core::State;
 use serde::{Deserialize, Serialize};
 
 /// Rows are gathered until a frame would be longer than this; a single row may be a little longer.
@@ -18,10 +17,11 @@ enum Frame {
     End { rows: u64 },
 }
 
-/// The rows of `state`.
-pub(super) fn write(state: &State) -> Result<Vec<u8>, StoreFault> {
+/// The bytes of these rows.
+pub(super) fn write(rows: impl Iterator<Item = Result<Row, StoreFault>>) -> Result<Vec<u8>, StoreFault> {
     let (mut bytes, mut chunk, mut length, mut total) = (Vec::new(), Vec::new(), 0, 0);
-    for row in state.rows() {
+    for row in rows {
+        let row = row?;
         if planted::is(Mistake::SnapshotSkipsRows) && row.1.last().is_some_and(|byte| byte % 4 == 1) {
             continue;
         }

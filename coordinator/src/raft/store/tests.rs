@@ -36,6 +36,11 @@ fn open(folder: &Path) -> (LogStore, StateMachine) {
     (log, machine)
 }
 
+/// A node's life that ends without another word: what its tasks had not done is not done.
+fn life<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
 fn log_id(term: u64, index: u64) -> LogId {
     LogId { leader_id: CommittedLeaderId::new(term, 1), index }
 }
@@ -64,23 +69,26 @@ fn openrafts_storage_suite_passes() {
     Suite::test_all(Builder).unwrap();
 }
 
-#[tokio::test]
-async fn vote_log_and_state_survive_a_restart() {
+#[test]
+fn vote_log_and_state_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let vote = openraft::Vote::new_committed(3, 1);
-    {
+    life(async {
         let (mut log, mut machine) = open(folder.path());
         log.save_vote(&vote).await.unwrap();
         log.save_committed(Some(log_id(1, 2))).await.unwrap();
         log.blocking_append((1..=3).map(|i| entry(i, vec![token(i.into())]))).await.unwrap();
         machine.apply([entry(1, vec![token(1)]), entry(2, vec![token(2)])]).await.unwrap();
-    }
-    let (mut log, mut machine) = open(folder.path());
-    assert_eq!(log.read_vote().await.unwrap(), Some(vote));
-    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 2)));
-    assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 3)));
-    assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(1, 2)));
-    assert_eq!(tokens(&machine), [TokenId::from_u128(1), TokenId::from_u128(2)]);
+        machine.written().await.unwrap();
+    });
+    life(async {
+        let (mut log, mut machine) = open(folder.path());
+        assert_eq!(log.read_vote().await.unwrap(), Some(vote));
+        assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 2)));
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 3)));
+        assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(1, 2)));
+        assert_eq!(tokens(&machine), [TokenId::from_u128(1), TokenId::from_u128(2)]);
+    });
 }
 
 #[tokio::test]
@@ -99,23 +107,27 @@ async fn an_entry_longer_than_a_value_comes_back_whole_and_goes_whole() {
     assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 1)));
 }
 
-#[tokio::test]
-async fn a_snapshot_carries_the_whole_state_to_another_node_and_survives_its_restart() {
+#[test]
+fn a_snapshot_carries_the_whole_state_to_another_node_and_survives_its_restart() {
     let (leader_folder, follower_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (_, mut leader) = open(leader_folder.path());
-    let many = (1..=3000).map(token).collect();
-    leader.apply([entry(1, many)]).await.unwrap();
-    let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
-    {
+    let all = life(async {
+        let (_, mut leader) = open(leader_folder.path());
+        let many = (1..=3000).map(token).collect();
+        leader.apply([entry(1, many)]).await.unwrap();
+        let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
         let (_, mut follower) = open(follower_folder.path());
-        // What the follower had of its own is gone afterwards.
+        // What the follower had of its own is gone afterwards, also what it had not written down yet.
         follower.apply([entry(1, vec![token(999_999)])]).await.unwrap();
         follower.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
         assert_eq!(tokens(&follower), tokens(&leader));
-    }
-    let (_, mut follower) = open(follower_folder.path());
-    assert_eq!(tokens(&follower), tokens(&leader));
-    assert_eq!(follower.applied_state().await.unwrap().0, Some(log_id(1, 1)));
+        tokens(&leader)
+    });
+    assert_eq!(all.len(), 3000);
+    life(async {
+        let (_, mut follower) = open(follower_folder.path());
+        assert_eq!(tokens(&follower), all);
+        assert_eq!(follower.applied_state().await.unwrap().0, Some(log_id(1, 1)));
+    });
 }
 
 #[tokio::test]
@@ -149,7 +161,7 @@ fn an_installation_that_a_crash_interrupted_leaves_the_old_state() {
     {
         let store = Store::open(folder.path()).unwrap();
         let rows = Rows::open(store.clone()).unwrap();
-        rows.write(state.take_changes(), &Default::default()).unwrap();
+        rows.write(&state.take_changes(), &Default::default()).unwrap();
         // The crash came after the other tree was filled and before the pointer was turned.
         let other = store.tree("state-b").unwrap();
         other.put(&[1, TableId::Coordinators.number(), 9], b"half").unwrap();
@@ -172,6 +184,8 @@ async fn purged_entries_are_gone_and_what_they_did_is_not() {
             log.blocking_append(entries.clone()).await.unwrap();
             machine.apply(entries).await.unwrap();
         }
+        // openraft purges what is in a snapshot.
+        machine.build_snapshot().await.unwrap();
         log.purge(log_id(1, 40)).await.unwrap();
     }
     let (mut log, machine) = open(folder.path());
@@ -179,6 +193,33 @@ async fn purged_entries_are_gone_and_what_they_did_is_not() {
     assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 40)), Some(log_id(1, 50))));
     assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 10);
     assert_eq!(tokens(&machine).len(), 50);
+}
+
+#[test]
+fn what_a_crash_left_unwritten_is_in_the_log_behind_the_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    life(async {
+        let (mut log, mut machine) = open(folder.path());
+        for index in 1..=30 {
+            let entries = [entry(index, vec![token(index.into())])];
+            log.blocking_append(entries.clone()).await.unwrap();
+            machine.apply(entries).await.unwrap();
+            if index == 20 {
+                machine.written().await.unwrap();
+            }
+        }
+    });
+    life(async {
+        let (mut log, mut machine) = open(folder.path());
+        let applied = machine.applied_state().await.unwrap().0.unwrap().index;
+        assert!((20..30).contains(&applied), "the rows stand at {applied}: the test shows nothing");
+        assert_eq!(tokens(&machine).len() as u64, applied, "rows and index are of the same entry");
+        let behind = log.try_get_log_entries(applied + 1..).await.unwrap();
+        machine.apply(behind).await.unwrap();
+        assert_eq!(tokens(&machine).len(), 30);
+    });
+    let (last, state) = super::peek(Store::open(folder.path()).unwrap()).unwrap();
+    assert_eq!((last, state.api_tokens().len()), (30, 30), "one that looks at the files sees all of it");
 }
 
 /// Entries written and purged again; with `NOVACRON_SOAK` the million that facts.md asks for.
@@ -262,6 +303,23 @@ async fn what_a_later_leader_may_have_cut_off_is_not_acknowledged() {
     assert!(log.journal().kept(1, leader).await.unwrap());
     log.save_vote(&later).await.unwrap();
     assert!(!log.journal().kept(1, leader).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_vote_is_not_on_disk_before_the_entries_that_came_before_it() {
+    let disk = novacron_store::Disk::default();
+    let mut log = LogStore::open(Store::simulated(&disk).unwrap()).unwrap();
+    let journal = log.journal();
+    journal.append(vec![entry(1, vec![token(1)])]).unwrap();
+    let vote = openraft::Vote::new(1, 1);
+    let mut saving = Box::pin(log.save_vote(&vote));
+    assert!(futures_util::poll!(&mut saving).is_pending());
+    // The task that writes entries cannot have begun on this thread; one that wrote the vote would be another's.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert_eq!(journal.disk().vote().unwrap(), None);
+    saving.await.unwrap();
+    assert_eq!(journal.disk().vote().unwrap(), Some(vote));
+    assert_eq!(journal.durable_part(Some(log_id(1, 1))), Some(log_id(1, 1)));
 }
 
 #[tokio::test]
