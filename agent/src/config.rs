@@ -164,11 +164,12 @@ impl Default for RawNamespace {
 struct RawJobs {
     attempts_max: u32,
     url_allow: Vec<String>,
+    roots: PathBuf,
 }
 
 impl Default for RawJobs {
     fn default() -> Self {
-        Self { attempts_max: 512, url_allow: Vec::new() }
+        Self { attempts_max: 512, url_allow: Vec::new(), roots: Settings::ROOTS.into() }
     }
 }
 
@@ -227,6 +228,8 @@ pub struct Config {
     pub attempts_max: u32,
     /// Hosts and networks that jobs may call over HTTP although they are private.
     pub jobs_url_allow: Vec<String>,
+    /// Folder of the root file systems that the commands of jobs may ask for by name.
+    pub jobs_roots: PathBuf,
     /// Folder for the sockets of migrations.
     pub run_dir: PathBuf,
     /// How long a migration whose link was lost waits for it.
@@ -310,6 +313,13 @@ impl Config {
                     .add(field, format!("{allowed:?} is neither a host name nor a network like 10.0.0.0/8"));
             }
         }
+        // The path becomes an option of a mount, in which these part fields (overlayfs in the kernel's documentation).
+        let separators = [b',', b':', b'\\'];
+        let parted =
+            raw.jobs.roots.as_os_str().as_encoded_bytes().iter().any(|byte| separators.contains(byte));
+        if parted || !raw.jobs.roots.is_absolute() {
+            faults.add("jobs.roots", "must be an absolute path without ',', ':' and '\\'");
+        }
         if !(1..=Settings::LIVE_MAX).contains(&raw.jobs.attempts_max) {
             faults.add("jobs.attempts_max", format!("must be 1 to {}", Settings::LIVE_MAX));
         }
@@ -355,6 +365,7 @@ impl Config {
             namespace: raw.namespace.enabled,
             attempts_max: raw.jobs.attempts_max,
             jobs_url_allow: raw.jobs.url_allow,
+            jobs_roots: raw.jobs.roots,
             run_dir: raw.migration.run_dir,
             link_grace: Duration::from_secs(raw.migration.link_grace_seconds),
             log_level: raw.log.level,
@@ -405,7 +416,7 @@ mod tests {
     #[test]
     fn every_fault_is_named() {
         let text = "[agent]\nname = 'a b'\nmetrics_listen = '0.0.0.0:9'\n[images]\nfolders = ['x']\nurl_allow = ['<>']\n\
-                    [jobs]\nurl_allow = ['a b']\nattempts_max = 0\n[migration]\nlink_grace_seconds = 30";
+                    [jobs]\nurl_allow = ['a b']\nroots = 'x'\nattempts_max = 0\n[migration]\nlink_grace_seconds = 30";
         let fields: Vec<_> = check(text).unwrap_err().0.into_iter().map(|f| f.field).collect();
         let expected = [
             "agent.name",
@@ -414,6 +425,7 @@ mod tests {
             "images.folders",
             "images.url_allow",
             "jobs.url_allow",
+            "jobs.roots",
             "jobs.attempts_max",
             "migration.link_grace_seconds",
         ];

@@ -229,6 +229,7 @@ fn attempts_of(config: &Config) -> Result<Settings, RunError> {
         caller: own.map_err(|cause| RunError::System { doing: "find the agent's program", cause })?,
         url_allow: config.jobs_url_allow.clone(),
         libvirt_uri: config.hypervisor.as_ref().map(|hypervisor| hypervisor.uri.clone()),
+        roots: config.jobs_roots.clone(),
         live_max: config.attempts_max,
     })
 }

@@ -6,24 +6,29 @@ use crate::hypervisor::namespace::{
     result,
 };
 use novacron_common::{
-    spec::{CommandTarget, Name, OnLeaseLost, Program, Root, STDIN_MAX, VmCommandTarget},
+    spec::{CommandTarget, OnLeaseLost, Program, Root, STDIN_MAX, VmCommandTarget},
     units::ByteCount,
     wire::{AttemptStart, Lease},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Below this not even a shell starts; the kernel would kill it and the report would mislead.
 const MEMORY_MIN: ByteCount = ByteCount::mib(4);
 
 /// What the host adds to a start command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Place<'a> {
     /// The attempt's cgroup.
     pub cgroup: String,
     /// Its range of user ids.
     pub id_slot: u32,
     /// Paths to mask beside the usual ones.
     pub masked: Vec<PathBuf>,
+    /// The folder of root file systems.
+    pub roots: &'a Path,
 }
 
 /// A command that cannot be run as it is written.
@@ -58,14 +63,6 @@ pub enum BadCommand {
     Stdin {
         /// As given.
         length: usize,
-    },
-    /// Another root than the host's.
-    #[error(
-        "root is the image {image:?}, and this agent runs commands on the host's own root only: leave root out"
-    )]
-    Image {
-        /// As given.
-        image: Name,
     },
     /// No machine has such an id.
     #[error("there is no machine {vm:?}")]
@@ -111,13 +108,20 @@ pub fn terms(start: &AttemptStart) -> Result<Option<Terms>, BadCommand> {
 ///
 /// # Errors
 /// [`BadCommand`], before anything is written down.
-pub fn isolate(start: &AttemptStart, target: &CommandTarget, place: Place) -> Result<Isolated, BadCommand> {
+pub fn isolate(
+    start: &AttemptStart,
+    target: &CommandTarget,
+    place: Place<'_>,
+) -> Result<Isolated, BadCommand> {
     check(target)?;
     Ok(Isolated {
         program: Program { env: environment(start, &target.program.env), ..target.program.clone() },
         hostname: "novacron-job".into(),
         limits: Limits::of(target),
-        root: target.root.clone(),
+        root: match &target.root {
+            Root::Host => PathBuf::from("/"),
+            Root::Image(name) => place.roots.join(name.as_str()),
+        },
         masked: place.masked,
         cgroup: place.cgroup,
         id_slot: place.id_slot,
@@ -150,7 +154,6 @@ fn check(target: &CommandTarget) -> Result<(), BadCommand> {
             Err(BadCommand::Memory { asked: *memory_max })
         }
         CommandTarget { pids_max: 0, .. } => Err(BadCommand::Pids),
-        CommandTarget { root: Root::Image(image), .. } => Err(BadCommand::Image { image: image.clone() }),
         _ => Ok(()),
     }
 }
@@ -245,8 +248,15 @@ mod tests {
         }
     }
 
-    fn place() -> Place {
-        Place { cgroup: "g".into(), id_slot: 0, masked: Vec::new() }
+    fn place() -> Place<'static> {
+        Place { cgroup: "g".into(), id_slot: 0, masked: Vec::new(), roots: Path::new("/roots") }
+    }
+
+    #[test]
+    fn an_image_is_a_folder_of_that_name() {
+        let root = |root| isolate(&start(), &CommandTarget { root, ..target() }, place()).unwrap().root;
+        assert_eq!(root(Root::Host), Path::new("/"));
+        assert_eq!(root(Root::Image("debian".parse().unwrap())), Path::new("/roots/debian"));
     }
 
     #[test]
@@ -308,8 +318,6 @@ mod tests {
         assert_eq!(bad(|t| t.pids_max = 0), BadCommand::Pids);
         let length = STDIN_MAX + 1;
         assert_eq!(bad(|t| t.program.stdin = Some("x".repeat(STDIN_MAX + 1))), BadCommand::Stdin { length });
-        let image: Name = "debian".parse().unwrap();
-        assert_eq!(bad(|t| t.root = Root::Image("debian".parse().unwrap())), BadCommand::Image { image });
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Settings {
     pub url_allow: Vec<String>,
     /// Where libvirtd is reached that runs this host's machines, if one does.
     pub libvirt_uri: Option<String>,
+    /// Folder of the root file systems that commands may ask for by name (`jobs.roots`).
+    pub roots: PathBuf,
     /// Attempts at once, at most [`Settings::LIVE_MAX`].
     pub live_max: u32,
 }
@@ -21,6 +23,9 @@ pub struct Settings {
 impl Settings {
     /// Most attempts at once on any host: there are so many ranges of user ids for them.
     pub const LIVE_MAX: u32 = Table::LIVE_MAX;
+
+    /// Where root file systems are kept unless agent.toml says otherwise.
+    pub const ROOTS: &str = "/var/lib/novacron/roots";
 
     /// As many attempts as can be, with this program for all of them, and no private address for calls.
     pub fn new(supervisor: impl Into<PathBuf>) -> Self {
@@ -30,6 +35,7 @@ impl Settings {
             supervisor,
             url_allow: Vec::new(),
             libvirt_uri: None,
+            roots: Self::ROOTS.into(),
             live_max: Self::LIVE_MAX,
         }
     }

@@ -121,7 +121,12 @@ impl Shared {
             JobTarget::Record => Ok(Work::Record { line: record::line_of(start) }),
             JobTarget::Command(target) => {
                 let cgroup = self.home.group_of(&attempt.to_string());
-                let place = plan::Place { cgroup, id_slot: slot, masked: self.masked.clone() };
+                let place = plan::Place {
+                    cgroup,
+                    id_slot: slot,
+                    masked: self.masked.clone(),
+                    roots: &self.settings.roots,
+                };
                 let isolated = plan::isolate(start, target, place);
                 isolated.map(Work::Isolated).map_err(|cause| AttemptError::Invalid { attempt, cause })
             }

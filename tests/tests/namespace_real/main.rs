@@ -2,6 +2,7 @@
 
 mod call;
 mod crash;
+mod image;
 mod lease;
 mod life;
 mod limits;

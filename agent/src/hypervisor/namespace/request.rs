@@ -4,7 +4,7 @@
 use crate::attempt::call::{Call, Callee};
 use novacron_common::{
     ids::{AttemptKey, VmId},
-    spec::{CommandTarget, OnLeaseLost, Program, Root},
+    spec::{CommandTarget, OnLeaseLost, Program},
     units::{ByteCount, Epoch},
     wire::codec,
 };
@@ -51,8 +51,8 @@ pub struct Isolated {
     pub hostname: String,
     /// What it may use.
     pub limits: Limits,
-    /// What it sees as `/`.
-    pub root: Root,
+    /// The folder of the host whose content it sees as `/`, below a layer of its own.
+    pub root: PathBuf,
     /// Folders that it must not see, beside those that nobody may.
     pub masked: Vec<PathBuf>,
     /// Its cgroup, below the agent's own.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Root {
     /// The host's root, read-only, with what is secret masked.
     Host,
-    /// That of an image of this name, as far as the host can do it.
+    /// The root file system of this name, where the host keeps one (`jobs.roots` of agent.toml). As the host's: read-only,
+    /// with a layer above it that vanishes with the command.
     Image(Name),
 }
 

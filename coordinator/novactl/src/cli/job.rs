@@ -214,6 +214,10 @@ pub struct TargetOptions {
     /// RAM of the command, such as 256M.
     #[arg(long, value_parser = parse_size_mb, requires = "command")]
     pub memory: Option<u64>,
+    /// The root file system that the command sees, a folder below `jobs.roots` on its host [default: the host's own,
+    /// read-only].
+    #[arg(long, value_name = "NAME", requires = "command")]
+    pub image: Option<String>,
     /// Where the command starts [default: /].
     #[arg(long, requires = "command")]
     pub working_dir: Option<String>,
@@ -233,7 +237,7 @@ pub struct TargetOptions {
     #[arg(long, value_delimiter = ',', requires = "http")]
     pub expect: Vec<String>,
     /// Run the command inside this machine, through its guest agent, in place of a machine of its own.
-    #[arg(long, value_name = "VM", requires = "command", conflicts_with = "memory")]
+    #[arg(long, value_name = "VM", requires = "command", conflicts_with_all = ["memory", "image"])]
     pub in_vm: Option<String>,
     /// A machine of the cluster, with `--verb`.
     #[arg(long, requires = "verb", conflicts_with_all = ["command", "record"])]

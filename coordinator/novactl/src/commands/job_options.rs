@@ -141,6 +141,7 @@ fn target(given: TargetOptions) -> Result<Option<JobTargetBody>, CtlError> {
             working_dir: given.working_dir,
             stdin: given.stdin_file.as_deref().map(input::text).transpose()?,
             memory_mb: given.memory,
+            image: given.image,
             ..CommandTargetBody::default()
         }))
     } else if let [method, url] = given.http.as_slice() {

@@ -14,7 +14,7 @@ use crate::hypervisor::{
 use novacron_common::{
     ids::VmId,
     record::{AttemptEnd, AttemptOutcome, VmState},
-    spec::{Program, Root, VmSpec},
+    spec::{Program, VmSpec},
     units::ByteCount,
 };
 use std::{
@@ -182,7 +182,7 @@ impl Shared {
                 cpu_millis: spec.cpus.saturating_mul(1000),
                 scratch_max: scratch,
             },
-            root: Root::Host,
+            root: "/".into(),
             masked: vec![self.data_dir.clone()],
             cgroup: self.home.group_of(&vm.to_string()),
             id_slot: slot,

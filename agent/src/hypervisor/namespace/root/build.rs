@@ -25,6 +25,8 @@ const INODES_MAX: u32 = 100_000;
 
 /// What the root depends on.
 pub struct Plan<'a> {
+    /// The folder whose content the root shows: `/` for the host's own.
+    pub lower: &'a Path,
     /// The id outside that is 0 inside.
     pub owner: u32,
     /// What may be written to it.
@@ -39,10 +41,11 @@ pub struct Plan<'a> {
 /// [`StepError`]; nothing needs undoing then, as the namespace goes with the process.
 pub fn build(plan: &Plan<'_>) -> Result<(), StepError> {
     leave_the_hosts_mounts()?;
+    check_lower(plan.lower)?;
     let size = format!("mode=0755,size={},nr_inodes={INODES_MAX}", plan.scratch_max.0);
     mount_new("tmpfs", Path::new(STAGE), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &size)
         .doing("mount the stage")?;
-    mount_overlay(plan.owner)?;
+    mount_overlay(plan.lower, plan.owner)?;
     let root = open(&new_root(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .doing("open the new root")?;
     mask_secrets(&root, &mask::secrets(plan.masked))?;
@@ -60,23 +63,35 @@ fn leave_the_hosts_mounts() -> Result<(), StepError> {
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).doing("detach from the host's mounts")
 }
 
-fn mount_overlay(owner: u32) -> Result<(), StepError> {
+/// A root file system must be root's alone: whoever could write to it could run programs in every command that uses it.
+fn check_lower(lower: &Path) -> Result<(), StepError> {
+    let doing = || format!("use the root file system {}", lower.display());
+    let found = std::fs::symlink_metadata(lower).map_err(|cause| StepError::new(doing(), cause))?;
+    match (found.is_dir(), found.uid(), found.mode() & 0o022) {
+        (false, ..) => Err(StepError::new(doing(), "it is no folder")),
+        (true, 0, 0) => Ok(()),
+        _ => Err(StepError::new(doing(), "it must belong to root and be writable by nobody else")),
+    }
+}
+
+fn mount_overlay(lower: &Path, owner: u32) -> Result<(), StepError> {
     let stage = Path::new(STAGE);
     let (upper, work) = (stage.join("upper"), stage.join("work"));
     for folder in [&upper, &work, &new_root()] {
         create_dir(folder).doing("make the overlay's folders")?;
     }
     for folder in mask::OWNED {
-        own(&upper, folder, owner)?;
+        own(lower, &upper, folder, owner)?;
     }
-    let options = format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display());
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
     mount_new("overlay", &new_root(), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &options)
         .doing("mount the overlay")
 }
 
-/// Puts a folder of the command's over the host's, where that shows it nothing new.
-fn own(upper: &Path, folder: &str, owner: u32) -> Result<(), StepError> {
-    let Ok(found) = std::fs::symlink_metadata(Path::new("/").join(folder)) else { return Ok(()) };
+/// Puts a folder of the command's over that of the lower layer, where that shows it nothing new.
+fn own(lower: &Path, upper: &Path, folder: &str, owner: u32) -> Result<(), StepError> {
+    let Ok(found) = std::fs::symlink_metadata(lower.join(folder)) else { return Ok(()) };
     if !mask::may_own(found.mode()) {
         return Ok(());
     }

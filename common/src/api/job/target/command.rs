@@ -80,7 +80,8 @@ command_bodies! {
             /// Thousandths of a CPU (default 1000).
             #[serde(default, skip_serializing_if = "Option::is_none")]
             cpu_millis: Option<u32>,
-            /// The image that it sees as `/`. Refused today: a command sees the host's root, read-only.
+            /// The root file system that it sees as `/`: the name of a folder below `jobs.roots` on the host. Left out, it
+            /// sees the host's own root, read-only.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             image: Option<String>,
         ]
@@ -140,16 +141,23 @@ impl CommandTargetBody {
         if !(10..=512_000).contains(&cpu_millis) {
             faults.add(format!("{at}.cpu_millis"), "must be 10 to 512000");
         }
-        if self.image.is_some() {
-            let why = "cannot be used yet: commands run on the host's own root, read-only; leave it out";
-            faults.add(format!("{at}.image"), why);
-        }
         CommandTarget {
             program,
             memory_max: ByteCount(memory_mb.min(1 << 20) << 20),
             pids_max: pids,
             cpu_millis,
-            root: Root::Host,
+            root: self.root(at, faults),
+        }
+    }
+
+    fn root(&self, at: &str, faults: &mut Faults) -> Root {
+        match self.image.as_deref().map(str::parse) {
+            None => Root::Host,
+            Some(Ok(name)) => Root::Image(name),
+            Some(Err(fault)) => {
+                faults.add(format!("{at}.image"), format!("names a root file system on the host: {fault}"));
+                Root::Host
+            }
         }
     }
 }
