@@ -1,16 +1,19 @@
 //! The source's end: UNIX sockets that libvirtd and QEMU connect to, and a lane for each connection.
 
 use super::{
-    Counters,
+    Counters, codec,
     relay::{self, Way},
     sockets::{SocketError, Sockets},
 };
 use crate::{
-    migrate::link::keeper::{Keeper, LinkCondition},
+    migrate::link::{
+        keeper::{Keeper, LinkCondition},
+        lane::{LaneReader, LaneWriter},
+    },
     text::describe,
 };
-use novacron_common::wire::LaneKind;
-use std::sync::Arc;
+use novacron_common::wire::{LaneId, LaneKind};
+use std::{io, sync::Arc};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{Semaphore, watch},
@@ -129,12 +132,7 @@ async fn listen(listener: UnixListener, kind: LaneKind, guard: super::sockets::P
 
 async fn carry(connection: UnixStream, kind: LaneKind, service: &Service) {
     let outcome = match service.keeper.open(kind).await {
-        Ok((reader, writer)) => {
-            let (from, to) = connection.into_split();
-            let (mut out, mut back) = (Way { from, to: writer }, Way { from: reader, to });
-            let relayed = relay::both(&mut out, &mut back, service.counters.of(kind)).await;
-            relayed.map_err(|error| error.to_string())
-        }
+        Ok(halves) => relay_lane(connection, halves, service).await.map_err(|error| error.to_string()),
         Err(error) => Err(describe(&error)),
     };
     if let Err(reason) = outcome {
@@ -145,6 +143,25 @@ async fn carry(connection: UnixStream, kind: LaneKind, service: &Service) {
             first
         });
     }
+}
+
+async fn relay_lane(
+    connection: UnixStream,
+    (reader, writer): (LaneReader, LaneWriter),
+    service: &Service,
+) -> io::Result<()> {
+    let LaneId { kind, number } = reader.id();
+    let counter = service.counters.of(kind);
+    let (from, to) = connection.into_split();
+    let (mut out, mut back) = (Way { from, to: writer }, Way { from: reader, to });
+    if kind != LaneKind::Memory {
+        return relay::both(&mut out, &mut back, counter).await;
+    }
+    let encoder = codec::encoder(service.keeper.ticket(), number);
+    let encoding = codec::encode(&mut out, encoder, counter);
+    let (stats, ()) = tokio::try_join!(encoding, relay::copy(&mut back, counter))?;
+    tracing::info!(number, plain = stats.plain, wire = stats.wire, ?stats, "a memory lane is over");
+    Ok(())
 }
 
 pub(super) fn name(kind: LaneKind) -> &'static str {

@@ -2,7 +2,7 @@
 //! is kept, with its connection onwards, until the source takes it up again or the grace is over.
 
 use super::{
-    cold, control,
+    codec, cold, control,
     relay::{self, Way},
     source::name,
 };
@@ -235,8 +235,8 @@ impl Door {
                 let reason = self.control(halves, libvirt, expectation).await;
                 self.tell(LaneEvent::Over { reason }).await;
             }
-            (Onward::Live { memory, .. }, LaneKind::Memory) => onwards(halves, memory, kind).await,
-            (Onward::Live { disk, .. }, LaneKind::Disk) => onwards(halves, disk, kind).await,
+            (Onward::Live { memory, .. }, LaneKind::Memory) => self.onwards(halves, memory).await,
+            (Onward::Live { disk, .. }, LaneKind::Disk) => self.onwards(halves, disk).await,
             (Onward::Cold(landing), _) => {
                 self.tell(LaneEvent::Begun).await;
                 let landed = cold::receive(halves, landing).await.map_err(|error| describe(&error));
@@ -266,6 +266,26 @@ impl Door {
             }
             Ok(()) => "the source ended the copy".to_owned(),
         }
+    }
+
+    async fn onwards(&self, halves: Halves, path: &Path) {
+        let LaneId { kind, number } = halves.0.id();
+        if let Err(error) = self.relay_lane(halves, path).await {
+            let (migration, reason) = (self.ticket.migration, describe(&error));
+            tracing::info!(%migration, ?kind, number, reason, "a lane broke");
+        }
+    }
+
+    async fn relay_lane(&self, (reader, writer): Halves, path: &Path) -> io::Result<()> {
+        let LaneId { kind, number } = reader.id();
+        let (from, to) = connect(path).await?.into_split();
+        let (mut out, mut back) = (Way { from: reader, to }, Way { from, to: writer });
+        let counters = super::Counters::default();
+        if kind != LaneKind::Memory {
+            return relay::both(&mut out, &mut back, counters.of(kind)).await;
+        }
+        let decoding = codec::decode(&mut out, codec::decoder(&self.ticket, number));
+        tokio::try_join!(decoding, relay::copy(&mut back, counters.of(kind))).map(drop)
     }
 
     async fn tell(&self, event: LaneEvent) {
@@ -313,17 +333,6 @@ fn is_same(ours: &Ticket, theirs: &Ticket) -> bool {
     let secret = aws_lc_rs::constant_time::verify_slices_are_equal(&ours.secret, &theirs.secret).is_ok();
     let rest = Ticket { secret: ours.secret, ..theirs.clone() } == *ours;
     secret && rest
-}
-
-async fn onwards((reader, writer): Halves, path: &Path, kind: LaneKind) {
-    let relayed = async {
-        let (from, to) = connect(path).await?.into_split();
-        let uncounted = super::Counters::default();
-        relay::both(&mut Way { from: reader, to }, &mut Way { from, to: writer }, uncounted.of(kind)).await
-    };
-    if let Err(error) = relayed.await {
-        tracing::info!(?kind, %error, "a lane broke");
-    }
 }
 
 /// QEMU listens a moment after libvirt has said that it will.

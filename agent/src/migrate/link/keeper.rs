@@ -142,6 +142,11 @@ impl Keeper {
         Ok((reader, writer))
     }
 
+    /// With which the lanes were opened.
+    pub fn ticket(&self) -> &Ticket {
+        &self.0.ticket
+    }
+
     /// How the link fares.
     pub fn condition(&self) -> LinkCondition {
         let lost = matches!(*self.0.state.borrow(), LinkState::Lost);

@@ -253,6 +253,13 @@ pub struct LaneReader(Arc<Lane>);
 #[derive(Debug)]
 pub struct LaneWriter(Arc<Lane>);
 
+impl LaneReader {
+    /// Which lane it is.
+    pub fn id(&self) -> LaneId {
+        self.0.id
+    }
+}
+
 impl LaneWriter {
     /// Waits until the peer has passed on everything up to the end that was said, or the lane is broken.
     pub async fn delivered(&mut self) {

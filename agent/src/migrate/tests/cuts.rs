@@ -42,10 +42,10 @@ use tokio::{
 const PATIENCE: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(20);
 
-/// A target with one door; its QEMU listens at `memory`.
+/// A target with one door; its QEMU listens at `disk`. A disk's lane carries bytes as they come.
 struct Target {
     door: Arc<Door>,
-    memory: UnixListener,
+    disk: UnixListener,
     events: mpsc::Receiver<LaneEvent>,
     wire: Wire,
     ours: Ticket,
@@ -86,11 +86,11 @@ impl Target {
             disk: path("d"),
             expectation: Box::new(expectation),
         };
-        let memory = UnixListener::bind(path("r")).unwrap();
-        Self::with(folder, onward, memory, grace).await
+        let disk = UnixListener::bind(path("d")).unwrap();
+        Self::with(folder, onward, disk, grace).await
     }
 
-    async fn with(folder: tempfile::TempDir, onward: Onward, memory: UnixListener, grace: Duration) -> Self {
+    async fn with(folder: tempfile::TempDir, onward: Onward, disk: UnixListener, grace: Duration) -> Self {
         let (net, ours) = (Net::new(), ticket(matches!(onward, Onward::Live { .. })));
         let (near, far) = (net.endpoint(A), net.endpoint(B));
         let (tell, events) = mpsc::channel(16);
@@ -98,16 +98,16 @@ impl Target {
         door.prepared();
         let wire = Wire::to(far.local_addr().unwrap()).await;
         tokio::spawn(serve(far, door.clone()));
-        Self { door, memory, events, wire, ours, near, _folder: folder }
+        Self { door, disk, events, wire, ours, near, _folder: folder }
     }
 
     async fn keeper(&self, grace: Duration) -> Keeper {
         Keeper::dial(self.near.clone(), self.wire.address, self.ours.clone(), grace).await.unwrap()
     }
 
-    /// A memory lane, and the connection that leads on from it.
-    async fn memory_lane(&self, keeper: &Keeper) -> (LaneReader, LaneWriter, UnixStream) {
-        let (opened, accepted) = tokio::join!(keeper.open(LaneKind::Memory), self.memory.accept());
+    /// A disk's lane, and the connection that leads on from it.
+    async fn disk_lane(&self, keeper: &Keeper) -> (LaneReader, LaneWriter, UnixStream) {
+        let (opened, accepted) = tokio::join!(keeper.open(LaneKind::Disk), self.disk.accept());
         let ((reader, writer), (qemu, _)) = (opened.unwrap(), accepted.unwrap());
         (reader, writer, qemu)
     }
@@ -140,7 +140,7 @@ async fn a_lane_that_is_cut_twice_in_the_middle_delivers_every_byte_once_both_wa
     const LENGTH: usize = 48 << 20;
     let target = Target::new(GRACE).await;
     let keeper = target.keeper(GRACE).await;
-    let (mut reader, mut writer, qemu) = target.memory_lane(&keeper).await;
+    let (mut reader, mut writer, qemu) = target.disk_lane(&keeper).await;
     let (mut from_source, mut to_source) = qemu.into_split();
     let (there, back) = (noise(LENGTH, 1), noise(LENGTH / 4, 2));
     let (sent, answered) = (there.clone(), back.clone());
@@ -174,7 +174,7 @@ async fn a_lane_that_is_cut_twice_in_the_middle_delivers_every_byte_once_both_wa
 async fn a_cut_while_nothing_flows_is_noticed_and_nothing_is_heard_of_it() {
     let target = Target::new(GRACE).await;
     let keeper = target.keeper(GRACE).await;
-    let (mut reader, mut writer, mut qemu) = target.memory_lane(&keeper).await;
+    let (mut reader, mut writer, mut qemu) = target.disk_lane(&keeper).await;
     cut_and_mend(&target, &keeper, 1).await;
     writer.write_all(b"still there?").await.unwrap();
     let mut question = [0; 12];
@@ -185,7 +185,7 @@ async fn a_cut_while_nothing_flows_is_noticed_and_nothing_is_heard_of_it() {
     reader.read_to_string(&mut answer).await.unwrap();
     assert_eq!((&question, answer.as_str()), (b"still there?", "yes"));
     // New lanes open on the new link.
-    drop(target.memory_lane(&keeper).await);
+    drop(target.disk_lane(&keeper).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,7 +193,7 @@ async fn a_link_that_stays_away_longer_than_the_grace_ends_the_lane_on_both_side
     let short = Duration::from_secs(2);
     let target = Target::new(short).await;
     let keeper = target.keeper(short).await;
-    let (mut reader, mut writer, mut qemu) = target.memory_lane(&keeper).await;
+    let (mut reader, mut writer, mut qemu) = target.disk_lane(&keeper).await;
     writer.write_all(b"x").await.unwrap();
     assert_eq!(qemu.read_u8().await.unwrap(), b'x');
     target.wire.cut();
@@ -205,21 +205,21 @@ async fn a_link_that_stays_away_longer_than_the_grace_ends_the_lane_on_both_side
     assert_eq!(timeout(PATIENCE, qemu.read(&mut [0; 8])).await.unwrap().unwrap(), 0, "QEMU must be told");
     // Too late: nobody goes on with what was given up.
     target.wire.mend();
-    assert!(keeper.open(LaneKind::Memory).await.is_err());
+    assert!(keeper.open(LaneKind::Disk).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_breaks_while_the_link_is_away_breaks_on_the_other_side_after_it() {
     let target = Target::new(GRACE).await;
     let keeper = target.keeper(GRACE).await;
-    let (reader, writer, mut qemu) = target.memory_lane(&keeper).await;
+    let (reader, writer, mut qemu) = target.disk_lane(&keeper).await;
     target.wire.cut();
     until(&keeper, LinkCondition { lost: true, cuts: 0 }).await;
     drop((reader, writer));
     target.wire.mend();
     assert_eq!(timeout(PATIENCE, qemu.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
 
-    let (mut reader, _writer, qemu) = target.memory_lane(&keeper).await;
+    let (mut reader, _writer, qemu) = target.disk_lane(&keeper).await;
     target.wire.cut();
     until(&keeper, LinkCondition { lost: true, cuts: 1 }).await;
     drop(qemu);
@@ -235,8 +235,8 @@ async fn a_stopped_machines_disk_crosses_a_cut() {
     let disk = qcow2(60 << 20);
     std::fs::write(&from, &disk).unwrap();
     std::fs::write(&to, b"the empty overlay").unwrap();
-    let memory = UnixListener::bind(folder.path().join("r")).unwrap();
-    let mut target = Target::with(folder, Onward::Cold(landing(&to)), memory, GRACE).await;
+    let unused = UnixListener::bind(folder.path().join("d")).unwrap();
+    let mut target = Target::with(folder, Onward::Cold(landing(&to)), unused, GRACE).await;
     let keeper = Arc::new(target.keeper(GRACE).await);
     let sending = tokio::spawn({
         let (keeper, from) = (keeper.clone(), from.clone());
@@ -282,23 +282,23 @@ async fn send_frame(
     (send, recv)
 }
 
-const MAIN: LaneId = LaneId { kind: LaneKind::Memory, number: 0 };
+const FIRST: LaneId = LaneId { kind: LaneKind::Disk, number: 0 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_is_taken_up_only_by_its_own_source_forwards_and_where_it_was() {
     let target = Target::new(GRACE).await;
     let link = target.near.connect(target.wire.address, &Role::Agent { host: B }).await.unwrap();
-    let open = |turn, received| LaneOpen { ticket: target.ours.clone(), lane: MAIN, turn, received };
+    let open = |turn, received| LaneOpen { ticket: target.ours.clone(), lane: FIRST, turn, received };
     let refused = |verdict: LaneVerdict, what: &str| {
         let LaneVerdict::Refused(denial) = verdict else { panic!("{verdict:?}") };
         assert!(denial.text.contains(what), "{denial}");
     };
     refused(ask(&link, &open(1, 5)).await.0, "taken up");
-    refused(ask(&link, &LaneOpen { lane: LaneId { number: 17, ..MAIN }, ..open(1, 0) }).await.0, "expected");
+    refused(ask(&link, &LaneOpen { lane: LaneId { number: 17, ..FIRST }, ..open(1, 0) }).await.0, "expected");
 
     let (verdict, stream) = ask(&link, &open(3, 0)).await;
     assert_eq!(verdict, LaneVerdict::Open { received: 0 });
-    let (mut qemu, _) = target.memory.accept().await.unwrap();
+    let (mut qemu, _) = target.disk.accept().await.unwrap();
     let old = send_frame(stream, LaneFrame::Data { offset: 0, length: 4 }, b"abcd").await;
     let mut got = [0; 4];
     qemu.read_exact(&mut got).await.unwrap();
@@ -331,7 +331,7 @@ async fn a_lane_is_taken_up_only_by_its_own_source_forwards_and_where_it_was() {
     refused(ask(&link, &open(5, 1 << 40)).await.0, "not in 0..=0");
     assert_eq!(timeout(PATIENCE, qemu.read(&mut got)).await.unwrap().unwrap(), 0, "QEMU must be told");
     refused(ask(&link, &open(6, 0)).await.0, "broken");
-    let other = LaneOpen { lane: LaneId { number: 1, ..MAIN }, ..open(1, 0) };
+    let other = LaneOpen { lane: LaneId { number: 1, ..FIRST }, ..open(1, 0) };
     assert_eq!(ask(&link, &other).await.0, LaneVerdict::Open { received: 0 });
 }
 
@@ -346,15 +346,15 @@ async fn frames_that_cannot_be_end_the_lane_and_not_the_agent() {
         (LaneFrame::Data { offset: u64::MAX, length: 8 }, 8),
     ];
     for (number, (frame, length)) in (0..).zip(lies) {
-        let lane = LaneId { number, ..MAIN };
+        let lane = LaneId { number, ..FIRST };
         let open = LaneOpen { ticket: target.ours.clone(), lane, turn: 1, received: 0 };
         let (_, stream) = ask(&link, &open).await;
-        let (mut qemu, _) = target.memory.accept().await.unwrap();
+        let (mut qemu, _) = target.disk.accept().await.unwrap();
         let _kept = send_frame(stream, frame, &vec![0; length]).await;
         assert_eq!(timeout(PATIENCE, qemu.read(&mut [0; 8])).await.unwrap().unwrap(), 0, "{frame:?}");
     }
     let good =
-        LaneOpen { ticket: target.ours.clone(), lane: LaneId { number: 9, ..MAIN }, turn: 1, received: 0 };
+        LaneOpen { ticket: target.ours.clone(), lane: LaneId { number: 9, ..FIRST }, turn: 1, received: 0 };
     assert_eq!(ask(&link, &good).await.0, LaneVerdict::Open { received: 0 });
 }
 

@@ -87,7 +87,10 @@ async fn a_machine_moves_and_is_held_until_the_hand_over() {
     let gone = a.until(ticket.migration, GONE).await;
     assert_eq!(world.b.hypervisor.get(), Standing::Paused { persistent: true });
     let SideState::Outbound(OutboundState::Gone(report)) = gone else { unreachable!() };
-    assert_eq!(report.counts.memory_bytes, MEMORY + 8);
+    assert!(
+        (8..MEMORY).contains(&report.counts.memory_bytes),
+        "{report:?}: what crosses the wire is counted"
+    );
 
     let stale = b.migrations.resume_inbound(ticket.migration, VM, Epoch(1), spec()).await.unwrap_err();
     assert_eq!(stale.code, DenialCode::StaleEpoch);
@@ -208,7 +211,11 @@ async fn a_cut_in_the_middle_is_told_and_the_machine_moves_on() {
     b.until(ticket.migration, ARRIVED).await;
     let gone = a.until(ticket.migration, GONE).await;
     let SideState::Outbound(OutboundState::Gone(report)) = gone else { unreachable!() };
-    assert_eq!((report.cuts, report.counts.memory_bytes), (1, MEMORY + 8));
+    assert_eq!(report.cuts, 1);
+    assert!(
+        (8..MEMORY).contains(&report.counts.memory_bytes),
+        "{report:?}: what crosses the wire is counted"
+    );
     hand_over(&ticket, (&a, &b)).await;
     assert_eq!((world.a.hypervisor.get(), world.b.hypervisor.get()), (Standing::Absent, Standing::Running));
 }

@@ -1,0 +1,157 @@
+//! The page codec in a memory lane: QEMU's bytes become frames on the source, and QEMU's bytes again on the target.
+//!
+//! ```text
+//!  QEMU ──unix──▶ encode ──▶ lane ══▶ lane ──▶ decode ──unix──▶ QEMU
+//! ```
+//!
+//! The other direction (the return path of post-copy, a few bytes) is copied as it is.
+
+use super::relay::{BUFFER, Way};
+use novacron_codec::{Decoder, Encoder, Measured, Secret, Settings, Stats};
+use novacron_common::record::Ticket;
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+
+/// What kept pages may take of memory on each side. QEMU's main channel carries nearly everything; with more, an agent that
+/// moves one machine would need over 128 MiB (`benches/relay` measures it).
+const CACHE_MAIN: usize = 32 << 20;
+/// The same for a further channel: on one of many a page seldom comes back.
+const CACHE_FURTHER: usize = 4 << 20;
+/// QEMU writes in small pieces. Only when nothing follows for so long does it pause, and waits for the target perhaps.
+const PAUSE: Duration = Duration::from_millis(1);
+/// After so many bytes the encoder is told what they cost.
+const MEASURED_BYTES: u64 = 1 << 20;
+
+fn cache_of(lane: u8) -> usize {
+    if lane == 0 { CACHE_MAIN } else { CACHE_FURTHER }
+}
+
+fn secret_of(ticket: &Ticket) -> Secret {
+    Secret(ticket.secret)
+}
+
+/// The source's end of memory lane `lane`.
+pub fn encoder(ticket: &Ticket, lane: u8) -> Encoder {
+    Encoder::new(Settings { cache: cache_of(lane), ..Settings::new(secret_of(ticket), lane.into()) })
+}
+
+/// The target's end.
+pub fn decoder(ticket: &Ticket, lane: u8) -> Decoder {
+    Decoder::new(secret_of(ticket), lane.into(), cache_of(lane))
+}
+
+/// As [`super::relay::copy`], through `encoder`. Counts what crosses the wire; returns what became of it.
+///
+/// # Errors
+/// The system's, when either side breaks.
+pub async fn encode<R, W>(way: &mut Way<R, W>, encoder: Encoder, counter: &AtomicU64) -> io::Result<Stats>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut source = Source { encoder, frames: Vec::new(), cost: Cost::default(), counter };
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = match timeout(PAUSE, way.from.read(&mut buffer)).await {
+            Ok(read) => read?,
+            Err(_paused) => {
+                source.encoder.flush(&mut source.frames);
+                source.send(&mut way.to).await?;
+                way.from.read(&mut buffer).await?
+            }
+        };
+        if read == 0 {
+            break;
+        }
+        source.push(&buffer[..read]);
+        source.send(&mut way.to).await?;
+    }
+    source.encoder.finish(&mut source.frames);
+    source.send(&mut way.to).await?;
+    way.to.shutdown().await?;
+    Ok(*source.encoder.stats())
+}
+
+struct Source<'a> {
+    encoder: Encoder,
+    frames: Vec<u8>,
+    cost: Cost,
+    counter: &'a AtomicU64,
+}
+
+/// What was measured since the encoder was told.
+#[derive(Default)]
+struct Cost {
+    encoding: Duration,
+    sending: Duration,
+    plain: u64,
+    wire: u64,
+}
+
+impl Source<'_> {
+    fn push(&mut self, bytes: &[u8]) {
+        let began = Instant::now();
+        self.encoder.push(bytes, &mut self.frames);
+        self.cost.encoding += began.elapsed();
+        self.cost.plain += bytes.len() as u64;
+        if self.cost.plain >= MEASURED_BYTES {
+            let Cost { encoding, plain, .. } = self.cost;
+            self.encoder.measured(Measured { link: Some(self.cost.link_rate()), encoding, plain });
+            self.cost = Cost::default();
+        }
+    }
+
+    async fn send(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let began = Instant::now();
+        // Before the write: who has read the bytes finds them counted.
+        self.counter.fetch_add(self.frames.len() as u64, Ordering::Relaxed);
+        to.write_all(&self.frames).await?;
+        self.cost.sending += began.elapsed();
+        self.cost.wire += self.frames.len() as u64;
+        self.frames.clear();
+        Ok(())
+    }
+}
+
+impl Cost {
+    /// Bytes a second that the link takes. One that takes everything at once is fast, however little it was given.
+    fn link_rate(&self) -> u64 {
+        let rate = u128::from(self.wire) * 1_000_000_000 / self.sending.as_nanos().max(1);
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    }
+}
+
+/// As [`super::relay::copy`], through `decoder`.
+///
+/// # Errors
+/// The system's, when either side breaks; [`io::ErrorKind::InvalidData`] with the decoder's reason, when the peer sends what
+/// no encoder of this lane wrote.
+pub async fn decode<R, W>(way: &mut Way<R, W>, mut decoder: Decoder) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let (mut buffer, mut rebuilt) = (vec![0; BUFFER], Vec::new());
+    loop {
+        let read = way.from.read(&mut buffer).await?;
+        if read == 0 {
+            decoder.finish().map_err(invalid)?;
+            return way.to.shutdown().await;
+        }
+        let mut frames = &buffer[..read];
+        while !frames.is_empty() {
+            let taken = decoder.decode(frames, &mut rebuilt).map_err(invalid)?;
+            frames = &frames[taken..];
+            way.to.write_all(&rebuilt).await?;
+            rebuilt.clear();
+        }
+    }
+}

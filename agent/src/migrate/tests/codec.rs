@@ -1,0 +1,106 @@
+//! Memory lanes through the page codec: both ends over a pipe.
+
+use super::world::ticket;
+use crate::migrate::lane::{
+    codec::{decode, decoder, encode, encoder},
+    relay::Way,
+};
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    task::JoinHandle,
+    time::timeout,
+};
+
+const PIPE: usize = 64 << 10;
+const SOON: Duration = Duration::from_secs(60);
+
+struct Ends {
+    /// QEMU's on the source.
+    qemu: DuplexStream,
+    /// What crosses the wire.
+    counted: JoinHandle<io::Result<u64>>,
+    decoded: JoinHandle<io::Result<()>>,
+    /// QEMU's on the target.
+    incoming: DuplexStream,
+}
+
+/// Source and target of one memory lane.
+fn lane() -> Ends {
+    let ticket = ticket(true);
+    let (qemu, from) = duplex(PIPE);
+    let (wire, arriving) = duplex(PIPE);
+    let (to, incoming) = duplex(PIPE);
+    let (encoder, decoder) = (encoder(&ticket, 0), decoder(&ticket, 0));
+    let counted = tokio::spawn(async move {
+        let counter = AtomicU64::new(0);
+        let stats = encode(&mut Way { from, to: wire }, encoder, &counter).await?;
+        assert_eq!(stats.wire, counter.load(SeqCst), "what is counted is what is sent");
+        Ok(stats.wire)
+    });
+    let decoded = tokio::spawn(async move { decode(&mut Way { from: arriving, to }, decoder).await });
+    Ends { qemu, counted, decoded, incoming }
+}
+
+#[tokio::test]
+async fn what_qemu_writes_arrives_as_it_was_in_fewer_bytes() {
+    let Ends { mut qemu, counted, decoded, mut incoming } = lane();
+    let said: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 253) as u8).collect();
+    let copy = said.clone();
+    let writing = tokio::spawn(async move { qemu.write_all(&copy).await });
+    let mut heard = Vec::new();
+    timeout(SOON, incoming.read_to_end(&mut heard)).await.unwrap().unwrap();
+    assert!(heard == said, "bytes changed on the way");
+    writing.await.unwrap().unwrap();
+    decoded.await.unwrap().unwrap();
+    let wire = counted.await.unwrap().unwrap();
+    assert!(wire < 300_000, "{wire} bytes for what repeats itself every 253");
+}
+
+#[tokio::test]
+async fn what_qemu_has_written_arrives_though_nothing_follows() {
+    let Ends { mut qemu, mut incoming, .. } = lane();
+    let mut heard = [0; 5];
+    for said in [b"first", b"other"] {
+        qemu.write_all(said).await.unwrap();
+        timeout(SOON, incoming.read_exact(&mut heard)).await.unwrap().unwrap();
+        assert_eq!(&heard, said);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_what_was_not_encoded_gives_qemu_nothing() {
+    for sent in [b"QEVM\0\0\0\x03 and so on, as QEMU writes it".as_slice(), b"", &[1, 0xff, 0xff, 0xff, 0xff]]
+    {
+        let (mut wire, arriving) = duplex(PIPE);
+        let (to, mut incoming) = duplex(PIPE);
+        wire.write_all(sent).await.unwrap();
+        drop(wire);
+        let decoded = decode(&mut Way { from: arriving, to }, decoder(&ticket(true), 0)).await;
+        assert_eq!(decoded.unwrap_err().kind(), io::ErrorKind::InvalidData, "{sent:?}");
+        let mut heard = Vec::new();
+        incoming.read_to_end(&mut heard).await.unwrap();
+        assert!(heard.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn another_ticket_or_lane_decodes_nothing() {
+    let ours = ticket(true);
+    for decoder in
+        [decoder(&ours, 1), decoder(&novacron_common::record::Ticket { secret: [8; 32], ..ours.clone() }, 0)]
+    {
+        let (mut qemu, from) = duplex(PIPE);
+        let (wire, arriving) = duplex(PIPE);
+        let (to, _incoming) = duplex(PIPE);
+        qemu.write_all(b"of one migration's main lane").await.unwrap();
+        drop(qemu);
+        encode(&mut Way { from, to: wire }, encoder(&ours, 0), &AtomicU64::new(0)).await.unwrap();
+        let decoded = decode(&mut Way { from: arriving, to }, decoder).await;
+        assert_eq!(decoded.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}
