@@ -13,8 +13,12 @@ const PLAIN_TARGET: usize = 896 << 10;
 /// What one piece may add: below the distance from both targets to the limits of a frame.
 pub const PIECE_MAX: usize = 64 << 10;
 
+/// What operations and literals may take together: the last piece, and its operation, came when they were below the target.
+pub const BLOB_MAX: usize = BLOB_TARGET + PIECE_MAX + PAGE;
+/// The same of QEMU's bytes.
+const BATCH_MAX: usize = PLAIN_TARGET + PIECE_MAX;
+
 /// A batch that is being filled.
-#[derive(Default)]
 pub struct Batch {
     plain: Vec<u8>,
     ops: Vec<u8>,
@@ -23,6 +27,20 @@ pub struct Batch {
     /// An operation that the next one may still lengthen.
     run: Option<Op>,
     cursor: u64,
+}
+
+impl Default for Batch {
+    /// Empty, with all the room that it can need: what grows as it is filled is twice as large in the end.
+    fn default() -> Self {
+        Self {
+            plain: Vec::with_capacity(BATCH_MAX),
+            ops: Vec::new(),
+            literals: Vec::new(),
+            literal_bytes: 0,
+            run: None,
+            cursor: 0,
+        }
+    }
 }
 
 impl Batch {

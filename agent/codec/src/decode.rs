@@ -1,7 +1,7 @@
 //! Frames in, QEMU's bytes out. Runs in a privileged process on what another host sends.
 //!
-//! Memory is bounded by what it is made with: the cache, one frame (1 MiB), one unpacked batch (1 MiB); a call appends
-//! at most 1 MiB to its output. Nothing is given out before its proof is checked.
+//! Memory is bounded by what it is made with: the cache, and [`crate::DECODER_WORK`]; a call appends at most 1 MiB to
+//! its output. Nothing is given out before its proof is checked.
 
 use crate::cache::Slots;
 use crate::pack::Unpacker;
@@ -39,6 +39,15 @@ pub enum DecodeError {
         asked: u32,
         /// Pages that fit.
         room: u32,
+    },
+    /// There is no memory for the pages that are to be kept.
+    #[error("there is no memory for {slots} pages to be kept")]
+    NoMemory {
+        /// Agreed on.
+        slots: u32,
+        /// The kernel's reason.
+        #[source]
+        cause: std::io::Error,
     },
     /// A batch does not unpack.
     #[error("a compressed batch is damaged")]
@@ -173,13 +182,13 @@ impl Decoder {
     /// Goes on where a predecessor stood.
     ///
     /// # Errors
-    /// When it kept more pages than there is room for here.
+    /// When it kept more pages than there is room or memory for here.
     pub fn resume(secret: Secret, lane: u32, cache: usize, position: Position) -> Result<Self, DecodeError> {
         let mut decoder = Self { rebuilt: position.rebuilt, ..Self::new(secret, lane, cache) };
         if position.slots > decoder.room {
             return Err(DecodeError::Cache { asked: position.slots, room: decoder.room });
         }
-        decoder.begin(position.generation, position.slots);
+        decoder.begin(position.generation, position.slots)?;
         Ok(decoder)
     }
 
@@ -200,6 +209,7 @@ impl Decoder {
         self.collect(HEAD, &mut rest);
         if let Some(head) = self.arrived.first_chunk::<HEAD>() {
             let head = Head::read(*head).map_err(DecodeError::Head)?;
+            self.arrived.reserve_exact(HEAD + head.length - self.arrived.len());
             if self.collect(HEAD + head.length, &mut rest) {
                 let mut frame = std::mem::take(&mut self.arrived);
                 self.frame(head.kind, &frame[HEAD..], out)?;
@@ -266,13 +276,14 @@ impl Decoder {
         }
         // The old pages go before the new ones come: both together would exceed the bound.
         self.generation = None;
-        self.begin(number, slots);
-        Ok(())
+        self.begin(number, slots)
     }
 
-    fn begin(&mut self, number: u32, slots: u32) {
+    fn begin(&mut self, number: u32, count: u32) -> Result<(), DecodeError> {
         let prover = Prover::new(&self.secret, self.lane, number);
-        self.generation = Some(Generation { number, fresh: true, slots: Slots::new(slots), prover });
+        let slots = Slots::new(count).map_err(|cause| DecodeError::NoMemory { slots: count, cause })?;
+        self.generation = Some(Generation { number, fresh: true, slots, prover });
+        Ok(())
     }
 
     /// The body of the last frame is the stream's length, and none of its bytes.

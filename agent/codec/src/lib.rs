@@ -31,6 +31,14 @@ pub type Page = [u8; PAGE];
 /// What the caches of one lane may take of memory, on each side, unless told otherwise.
 pub const CACHE_DEFAULT: usize = 96 << 20;
 
+/// What an encoder takes of memory beside its cache, at most: a batch, its blob, what zstd makes of it and zstd's state,
+/// the pages seen, and its operations. (`tests/memory.rs` counts it.)
+pub const ENCODER_WORK: usize = 4 << 20;
+/// The same of a decoder, whatever the peer sends: a frame, an unpacked blob, and zstd's state.
+pub const DECODER_WORK: usize = 3 << 20;
+/// zstd's part of [`ENCODER_WORK`]; it takes it in C.
+pub const ZSTD_STATE: usize = 1 << 20;
+
 /// How many pages fit into so many bytes of memory, indices included.
 fn slots_in(bytes: usize) -> u32 {
     u32::try_from(bytes / SLOT_COST).unwrap_or(u32::MAX)

@@ -59,7 +59,7 @@ impl<'a> Rebuild<'a> {
     /// Appends to `out` exactly `announced` bytes, or fails.
     pub fn new(literals: &'a [u8], announced: usize, slots: &'a mut Slots, out: &'a mut Vec<u8>) -> Self {
         let end = out.len() + announced;
-        out.reserve(announced);
+        out.reserve_exact(announced);
         Self { literals, out, slots, end, announced, cursor: 0 }
     }
 

@@ -64,10 +64,10 @@ pub struct Held {
 }
 
 impl Held {
-    /// Nothing held yet, room for `count` pages.
+    /// Nothing held yet, room for `count` pages; for none, if the system has no memory for them.
     pub fn new(count: u32, printer: Printer) -> Self {
         Self {
-            slots: Slots::new(count),
+            slots: Slots::new(count).unwrap_or_else(|_| Slots::none()),
             about: Vec::new(),
             places: HashMap::new(),
             prints: HashMap::new(),

@@ -1,4 +1,13 @@
 //! Numbered places for pages, the same on both sides.
+//!
+//! The pages lie in one anonymous mapping of their own, not in the allocator's heap. There, thousands of blocks of a page
+//! each would lie between the buffers of every other task, on whichever thread's arena the lane just ran; freed, they
+//! stay with that arena, and the next migration fills another. A mapping takes memory as it is touched (mmap(2)), and
+//! gives all of it back when the lane is over (munmap(2)).
+
+use std::io;
+
+use memmap2::MmapMut;
 
 use crate::wire::op::Base;
 use crate::{PAGE, Page};
@@ -29,21 +38,30 @@ pub enum Stale {
     },
 }
 
-struct Slot {
-    version: u32,
-    page: Box<Page>,
-}
-
 /// The slots of one generation. Memory is taken as they fill.
 pub struct Slots {
-    slots: Vec<Slot>,
+    /// `None` if there is no slot: nothing can be mapped then.
+    pages: Option<MmapMut>,
+    /// Of those filled so far; the first one of a slot is 1.
+    versions: Vec<u32>,
     count: u32,
 }
 
 impl Slots {
     /// At most so many pages.
-    pub fn new(count: u32) -> Self {
-        Self { slots: Vec::new(), count }
+    ///
+    /// # Errors
+    /// The kernel's, if it has no room for them.
+    pub fn new(count: u32) -> io::Result<Self> {
+        let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(PAGE));
+        let length = length.ok_or(io::ErrorKind::OutOfMemory)?;
+        let pages = if length > 0 { Some(MmapMut::map_anon(length)?) } else { None };
+        Ok(Self { pages, versions: Vec::new(), count })
+    }
+
+    /// None at all: nothing is ever held.
+    pub fn none() -> Self {
+        Self { pages: None, versions: Vec::new(), count: 0 }
     }
 
     /// How many pages have room.
@@ -53,47 +71,57 @@ impl Slots {
 
     /// How many slots were filled so far; they fill from 0.
     pub fn filled(&self) -> u32 {
-        u32::try_from(self.slots.len()).unwrap_or(self.count)
+        u32::try_from(self.versions.len()).unwrap_or(self.count)
     }
 
     /// Puts a page; what was there is forgotten. A slot is filled first when all below it are.
     pub fn put(&mut self, slot: u32, page: &Page) -> Result<Base, Stale> {
-        if slot >= self.count || slot > self.filled() {
-            return Err(Stale::NoSlot { slot, slots: self.count });
+        let no_slot = self.no_slot(slot);
+        if slot > self.filled() {
+            return Err(no_slot);
         }
-        match self.slots.get_mut(slot as usize) {
-            Some(held) => {
-                held.version = held.version.wrapping_add(1);
-                held.page.copy_from_slice(page);
-            }
-            None => self.slots.push(Slot { version: 1, page: Box::new(*page) }),
+        self.page_mut(slot).ok_or(no_slot)?.copy_from_slice(page);
+        match self.versions.get_mut(slot as usize) {
+            Some(version) => *version = version.wrapping_add(1),
+            None => self.versions.push(1),
         }
         Ok(self.base(slot))
     }
 
     /// How to refer to what a filled slot holds now.
     pub fn base(&self, slot: u32) -> Base {
-        Base { slot, version: self.slots.get(slot as usize).map_or(0, |held| held.version) }
+        Base { slot, version: self.versions.get(slot as usize).copied().unwrap_or(0) }
     }
 
     /// The page that was referred to.
     pub fn get(&self, base: Base) -> Result<&Page, Stale> {
         self.check(base)?;
-        Ok(&self.slots[base.slot as usize].page)
+        let pages = self.pages.as_deref().map_or([].as_slice(), |bytes| bytes.as_chunks().0);
+        pages.get(base.slot as usize).ok_or(self.no_slot(base.slot))
     }
 
     /// The page that was referred to, to be made into its next version.
     pub fn edit(&mut self, base: Base) -> Result<&mut Page, Stale> {
         self.check(base)?;
-        let held = &mut self.slots[base.slot as usize];
-        held.version = held.version.wrapping_add(1);
-        Ok(&mut held.page)
+        let no_slot = self.no_slot(base.slot);
+        if let Some(version) = self.versions.get_mut(base.slot as usize) {
+            *version = version.wrapping_add(1);
+        }
+        self.page_mut(base.slot).ok_or(no_slot)
+    }
+
+    fn page_mut(&mut self, slot: u32) -> Option<&mut Page> {
+        self.pages.as_deref_mut()?.as_chunks_mut().0.get_mut(slot as usize)
+    }
+
+    fn no_slot(&self, slot: u32) -> Stale {
+        Stale::NoSlot { slot, slots: self.count }
     }
 
     fn check(&self, base: Base) -> Result<(), Stale> {
         let Base { slot, version: wanted } = base;
         if slot >= self.count {
-            return Err(Stale::NoSlot { slot, slots: self.count });
+            return Err(self.no_slot(slot));
         }
         match self.base(slot).version {
             held if held == wanted && held > 0 => Ok(()),

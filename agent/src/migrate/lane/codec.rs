@@ -6,7 +6,10 @@
 //!
 //! The other direction (the return path of post-copy, a few bytes) is copied as it is.
 
-use super::relay::{BUFFER, Way};
+use super::{
+    budget::cache_of,
+    relay::{BUFFER, Way},
+};
 use novacron_codec::{Decoder, Encoder, Measured, Secret, Settings, Stats};
 use novacron_common::record::Ticket;
 use std::{
@@ -19,19 +22,10 @@ use tokio::{
     time::timeout,
 };
 
-/// What kept pages may take of memory on each side. QEMU's main channel carries nearly everything; with more, an agent that
-/// moves one machine would need over 128 MiB (`benches/relay` measures it).
-const CACHE_MAIN: usize = 32 << 20;
-/// The same for a further channel: on one of many a page seldom comes back.
-const CACHE_FURTHER: usize = 4 << 20;
 /// QEMU writes in small pieces. Only when nothing follows for so long does it pause, and waits for the target perhaps.
 const PAUSE: Duration = Duration::from_millis(1);
 /// After so many bytes the encoder is told what they cost.
 const MEASURED_BYTES: u64 = 1 << 20;
-
-fn cache_of(lane: u8) -> usize {
-    if lane == 0 { CACHE_MAIN } else { CACHE_FURTHER }
-}
 
 fn secret_of(ticket: &Ticket) -> Secret {
     Secret(ticket.secret)

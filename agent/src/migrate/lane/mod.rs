@@ -9,8 +9,9 @@
 //! * [`target`] checks the ticket of each lane and connects it onwards, the control lane through the filter;
 //! * [`control`] is the control lane there;
 //! * [`cold`] sends a stopped machine's disk as a file;
-//! * [`relay`] copies bytes, and [`codec`] makes fewer of a memory lane's.
+//! * [`relay`] copies bytes, and [`codec`] makes fewer of a memory lane's, within its [`budget`].
 
+mod budget;
 pub mod codec;
 pub mod cold;
 pub mod control;

@@ -33,6 +33,8 @@ pub const CONTROL_MAX: u8 = 1;
 /// All lanes of a migration together.
 pub const SUM: usize =
     CONTROL + 2 * WIDE + (MEMORY_MAX as usize - 1) * MEMORY + (DISK_MAX as usize - 1) * DISK;
+/// Those that nearly every migration has: libvirt's, QEMU's main channel, one disk.
+pub const USUAL: usize = CONTROL + 2 * WIDE;
 
 const _: () = assert!(WIDE <= STREAM_WINDOW as usize, "a lane must fit a stream's window");
 const _: () = assert!(SUM <= LINK_WINDOW as usize, "all lanes must fit the connection's window");

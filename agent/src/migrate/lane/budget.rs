@@ -1,0 +1,41 @@
+//! How much memory the page codec may take for one migration, on either side: the one place where that is said.
+//!
+//! Each memory lane has an encoder or a decoder of its own. It takes what is stated for it and no more (the codec's
+//! `tests/memory.rs` counts), so the sum over all lanes that there may be bounds a migration, whatever the machine's
+//! size and however it dirties its memory. The sums are asserted here, when the program is built.
+
+use super::relay::BUFFER;
+use crate::migrate::link::window;
+use novacron_codec::{DECODER_WORK, ENCODER_WORK};
+
+const MIB: usize = 1 << 20;
+
+/// QEMU's main channel carries nearly everything.
+const CACHE_MAIN: usize = 16 * MIB;
+/// On one of many channels (multifd spreads pages over all of them) a page seldom comes back.
+const CACHE_FURTHER: usize = 2 * MIB;
+
+/// What a lane reads into, both ways, and the frames that one such read can make.
+const BUFFERS: usize = 2 * BUFFER + MIB;
+/// Of a lane, beside its cache.
+const WORK: usize = BUFFERS + if ENCODER_WORK > DECODER_WORK { ENCODER_WORK } else { DECODER_WORK };
+
+/// An agent that moves one machine over one memory channel, as QEMU does unless told otherwise.
+const AGENT_USUALLY: usize = 128 * MIB;
+/// An agent that moves one machine over as many channels as a migration may have.
+const AGENT_MOST: usize = 256 * MIB;
+/// What the rest of an agent takes, the slack of its allocator included.
+const REST: usize = 64 * MIB;
+
+/// The codec in all memory lanes of a migration.
+const ALL: usize = CACHE_MAIN + (window::MEMORY_MAX as usize - 1) * CACHE_FURTHER + window::MEMORY_MAX as usize * WORK;
+/// The usual migration: main channel, a disk, control.
+const USUAL: usize = CACHE_MAIN + WORK + window::USUAL;
+
+const _: () = assert!(USUAL + REST <= AGENT_USUALLY, "a usual migration must fit an agent's memory");
+const _: () = assert!(ALL + window::SUM + REST <= AGENT_MOST, "all lanes of a migration must fit an agent's memory");
+
+/// What kept pages may take of memory on each side of a memory lane.
+pub const fn cache_of(lane: u8) -> usize {
+    if lane == 0 { CACHE_MAIN } else { CACHE_FURTHER }
+}
