@@ -6,8 +6,8 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use novacron_codec::{
-    DECODER_WORK, Decoder, ENCODER_WORK, Encoder, Means, PAGE, PLAIN_MAX, Policy, SLOT_COST, Secret, Settings,
-    ZSTD_STATE,
+    DECODER_WORK, Decoder, ENCODER_WORK, Encoder, Means, PAGE, PLAIN_MAX, Policy, SLOT_COST, Secret,
+    Settings, ZSTD_STATE,
 };
 
 /// Counts what is taken, and the most that was.

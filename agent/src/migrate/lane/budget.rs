@@ -28,12 +28,14 @@ const AGENT_MOST: usize = 256 * MIB;
 const REST: usize = 64 * MIB;
 
 /// The codec in all memory lanes of a migration.
-const ALL: usize = CACHE_MAIN + (window::MEMORY_MAX as usize - 1) * CACHE_FURTHER + window::MEMORY_MAX as usize * WORK;
+const ALL: usize =
+    CACHE_MAIN + (window::MEMORY_MAX as usize - 1) * CACHE_FURTHER + window::MEMORY_MAX as usize * WORK;
 /// The usual migration: main channel, a disk, control.
 const USUAL: usize = CACHE_MAIN + WORK + window::USUAL;
 
 const _: () = assert!(USUAL + REST <= AGENT_USUALLY, "a usual migration must fit an agent's memory");
-const _: () = assert!(ALL + window::SUM + REST <= AGENT_MOST, "all lanes of a migration must fit an agent's memory");
+const _: () =
+    assert!(ALL + window::SUM + REST <= AGENT_MOST, "all lanes of a migration must fit an agent's memory");
 
 /// What kept pages may take of memory on each side of a memory lane.
 pub const fn cache_of(lane: u8) -> usize {

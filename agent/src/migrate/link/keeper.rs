@@ -12,16 +12,16 @@
 use super::{
     Lie,
     carrier::{CarryError, carry},
+    dialler::Dialler,
     lane::{Lane, LaneReader, LaneWriter},
     window,
 };
 use crate::text::describe;
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use novacron_common::{
     record::Ticket,
     wire::{Denial, LaneId, LaneKind, LaneOpen, LaneVerdict, StreamKind},
 };
-use novacron_transport::{Endpoint, Link, LinkError, Role, Stream};
+use novacron_transport::{Endpoint, Link, LinkError, Stream};
 use std::{
     net::SocketAddr,
     sync::{
@@ -32,16 +32,12 @@ use std::{
 };
 use tokio::{
     sync::{Mutex, watch},
-    time::{interval, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 /// How long the target may take to open a lane or to take it up.
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
-/// While the link is lost, somebody is called this often; earlier calls go on until QUIC gives them up. A cut costs
-/// little more than itself then, and a slow handshake is not cut short.
-const REDIAL_EVERY: Duration = Duration::from_millis(700);
-const DIALLING_MAX: usize = 8;
 
 /// A lane could not be had, or not be had again.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +84,7 @@ pub struct LinkCondition {
 pub struct Keeper(Arc<Shared>);
 
 struct Shared {
-    endpoint: Endpoint,
-    target: SocketAddr,
+    dialler: Dialler,
     ticket: Ticket,
     grace: Duration,
     state: watch::Sender<LinkState>,
@@ -110,10 +105,10 @@ impl Keeper {
         ticket: Ticket,
         grace: Duration,
     ) -> Result<Self, LaneError> {
-        let link = endpoint.connect_brisk(target, &Role::Agent { host: ticket.target }).await?;
+        let dialler = Dialler::new(endpoint, target, ticket.target);
+        let link = dialler.call().await?;
         let shared = Arc::new(Shared {
-            endpoint,
-            target,
+            dialler,
             ticket,
             grace,
             state: watch::Sender::new(LinkState::Up(link)),
@@ -223,7 +218,7 @@ impl Shared {
             }
             tracing::warn!(migration = %self.ticket.migration, reason, grace = ?self.grace, "the link to the target is lost");
             let found = tokio::select! {
-                found = timeout(self.grace, self.redial()) => found,
+                found = timeout(self.grace, self.dialler.call_until_answered()) => found,
                 () = self.stop.cancelled() => return,
             };
             match found {
@@ -250,25 +245,6 @@ impl Shared {
         }
     }
 
-    /// Calls the target until it answers. Fails only if somebody else does, or it is no member any more.
-    async fn redial(&self) -> Result<Link, LinkError> {
-        let (mut calls, mut again) = (FuturesUnordered::new(), interval(REDIAL_EVERY));
-        loop {
-            tokio::select! {
-                _ = again.tick(), if calls.len() < DIALLING_MAX => calls.push(self.call()),
-                Some(outcome) = calls.next() => match outcome {
-                    Ok(link) => return Ok(link),
-                    Err(error @ (LinkError::WrongPeer { .. } | LinkError::NotAMember(_))) => return Err(error),
-                    Err(error) => tracing::debug!(reason = describe(&error), "the target does not answer"),
-                },
-            }
-        }
-    }
-
-    async fn call(&self) -> Result<Link, LinkError> {
-        self.endpoint.connect_brisk(self.target, &Role::Agent { host: self.ticket.target }).await
-    }
-
     /// The link, once it is up; dialled again if certificates were renewed since. Lanes on the old one go on.
     async fn usable(&self) -> Result<Link, LaneError> {
         loop {
@@ -281,7 +257,7 @@ impl Shared {
             if !is_current {
                 continue;
             }
-            match self.call().await {
+            match self.dialler.call().await {
                 Ok(new) => _ = self.set(LinkState::Up(new)),
                 // Then its keeper calls.
                 Err(_) if link.is_closed() => {}

@@ -13,12 +13,13 @@
 //! * [`window`] says how much each lane may hold, so that no lane can starve another;
 //! * [`lane`] is the state with its two halves, which are read and written like a socket;
 //! * [`carrier`] moves frames between a lane and one stream, for one turn;
-//! * [`keeper`] holds the source's link, and dials again when it is cut.
+//! * [`keeper`] holds the source's link, and has [`dialler`] call again when it is cut.
 //!
 //! Only the source dials. What a lane carries passes through here untouched: whoever wants to re-code it does so between
 //! the socket and the half.
 
 pub mod carrier;
+pub mod dialler;
 pub mod duplex;
 pub mod incoming;
 pub mod keeper;

@@ -1,0 +1,53 @@
+//! Calls the target's agent: once, or until it answers.
+
+use crate::text::describe;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use novacron_common::ids::HostId;
+use novacron_transport::{Endpoint, Link, LinkError, Role};
+use std::{net::SocketAddr, time::Duration};
+use tokio::time::interval;
+
+/// While the link is lost, somebody is called this often; earlier calls go on until QUIC gives them up. A cut costs
+/// little more than itself then, and a slow handshake is not cut short.
+const REDIAL_EVERY: Duration = Duration::from_millis(700);
+const DIALLING_MAX: usize = 8;
+
+/// Whom to call, and from where.
+pub struct Dialler {
+    endpoint: Endpoint,
+    target: SocketAddr,
+    role: Role,
+}
+
+impl Dialler {
+    /// For calls to the agent of `host`; nobody else will do.
+    pub fn new(endpoint: Endpoint, target: SocketAddr, host: HostId) -> Self {
+        Self { endpoint, target, role: Role::Agent { host } }
+    }
+
+    /// One call.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn call(&self) -> Result<Link, LinkError> {
+        self.endpoint.connect_brisk(self.target, &self.role).await
+    }
+
+    /// Calls until it answers.
+    ///
+    /// # Errors
+    /// [`LinkError`] if somebody else does, or it is no member any more.
+    pub async fn call_until_answered(&self) -> Result<Link, LinkError> {
+        let (mut calls, mut again) = (FuturesUnordered::new(), interval(REDIAL_EVERY));
+        loop {
+            tokio::select! {
+                _ = again.tick(), if calls.len() < DIALLING_MAX => calls.push(self.call()),
+                Some(outcome) = calls.next() => match outcome {
+                    Ok(link) => return Ok(link),
+                    Err(error @ (LinkError::WrongPeer { .. } | LinkError::NotAMember(_))) => return Err(error),
+                    Err(error) => tracing::debug!(reason = describe(&error), "the target does not answer"),
+                },
+            }
+        }
+    }
+}
