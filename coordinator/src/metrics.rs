@@ -40,6 +40,8 @@ pub struct Metrics {
     vms: GaugeVec,
     jobs: GaugeVec,
     migrations: GaugeVec,
+    memory_pages: GaugeVec,
+    memory_bytes: GaugeVec,
     fires: GaugeVec,
     workflow_runs: GaugeVec,
     workflows: GaugeVec,
@@ -49,23 +51,30 @@ pub struct Metrics {
     clock_alarms: Gauge,
 }
 
+/// How many there are of each, by name.
+pub type Counts = Vec<(String, u64)>;
+
 /// What the ledger holds, counted at a scrape.
 #[derive(Debug, Default)]
 pub struct Census {
     /// Hosts by state.
-    pub hosts: Vec<(String, u64)>,
+    pub hosts: Counts,
     /// Machines by state.
-    pub vms: Vec<(String, u64)>,
+    pub vms: Counts,
     /// Jobs, enabled or not.
-    pub jobs: Vec<(String, u64)>,
+    pub jobs: Counts,
     /// Migrations by state.
-    pub migrations: Vec<(String, u64)>,
+    pub migrations: Counts,
+    /// Pages that migrations sent, by kind.
+    pub memory_pages: Counts,
+    /// Bytes of memory in migrations: written by QEMU, sent in each kind, on the wire.
+    pub memory_bytes: Counts,
     /// Fires by state.
-    pub fires: Vec<(String, u64)>,
+    pub fires: Counts,
     /// Workflows, enabled or not.
-    pub workflows: Vec<(String, u64)>,
+    pub workflows: Counts,
     /// Runs of workflows by state.
-    pub workflow_runs: Vec<(String, u64)>,
+    pub workflow_runs: Counts,
     /// Processes that are heard from in the gossip.
     pub gossip_peers: i64,
     /// The last log index that was applied.
@@ -104,7 +113,8 @@ impl Metrics {
             "From a fire's scheduled instant to its commit",
         )
         .buckets(LATENESS_BUCKETS.to_vec());
-        let by_state = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &["state"]);
+        let by = |label, name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &[label]);
+        let by_state = |name, help| by("state", name, help);
         let metrics = Self {
             registry: Registry::new(),
             http: HistogramVec::new(http, &["method", "endpoint", "status"])?,
@@ -126,6 +136,16 @@ impl Metrics {
             vms: by_state("novacron_vms", "Machines")?,
             jobs: by_state("novacron_jobs", "Jobs")?,
             migrations: by_state("novacron_migrations", "Migrations that the ledger holds")?,
+            memory_pages: by(
+                "kind",
+                "novacron_migration_memory_pages",
+                "Pages that the migrations in the ledger sent, by the way they were sent",
+            )?,
+            memory_bytes: by(
+                "kind",
+                "novacron_migration_memory_bytes",
+                "Bytes of memory of the migrations in the ledger: written by QEMU, in each kind, on the wire",
+            )?,
             fires: by_state("novacron_fires", "Fires that the ledger holds")?,
             workflow_runs: by_state("novacron_workflow_runs", "Runs of workflows that the ledger holds")?,
             workflows: by_state("novacron_workflows", "Workflows that the ledger holds")?,
@@ -145,7 +165,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn prometheus::core::Collector>; 17] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 19] = [
             Box::new(self.overdue.clone()),
             Box::new(self.http.clone()),
             Box::new(self.vm_operations.clone()),
@@ -156,6 +176,8 @@ impl Metrics {
             Box::new(self.vms.clone()),
             Box::new(self.jobs.clone()),
             Box::new(self.migrations.clone()),
+            Box::new(self.memory_pages.clone()),
+            Box::new(self.memory_bytes.clone()),
             Box::new(self.fires.clone()),
             Box::new(self.workflow_runs.clone()),
             Box::new(self.workflows.clone()),
@@ -214,6 +236,8 @@ impl Metrics {
         fill(&self.vms, &census.vms);
         fill(&self.jobs, &census.jobs);
         fill(&self.migrations, &census.migrations);
+        fill(&self.memory_pages, &census.memory_pages);
+        fill(&self.memory_bytes, &census.memory_bytes);
         fill(&self.fires, &census.fires);
         fill(&self.workflow_runs, &census.workflow_runs);
         fill(&self.workflows, &census.workflows);
@@ -229,7 +253,7 @@ impl Metrics {
 }
 
 /// Counts things by the text of their state.
-pub fn tally(states: impl Iterator<Item = String>) -> Vec<(String, u64)> {
+pub fn tally(states: impl Iterator<Item = String>) -> Counts {
     let mut counts = std::collections::BTreeMap::new();
     for state in states {
         *counts.entry(state).or_insert(0) += 1;

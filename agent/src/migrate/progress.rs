@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn counts(memory_bytes: u64, control_bytes: u64) -> TransferCounts {
-        TransferCounts { memory_bytes, control_bytes, disk_bytes: 0 }
+        TransferCounts { memory_bytes, control_bytes, ..TransferCounts::default() }
     }
 
     #[test]

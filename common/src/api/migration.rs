@@ -2,6 +2,7 @@
 
 use crate::{
     ids::{HostId, MigrationId, VmId},
+    record::MemoryTraffic,
     units::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,9 @@ pub struct MigrationView {
     pub status: MigrationStatus,
     /// RAM and device state, bytes.
     pub memory_bytes: u64,
+    /// How memory was sent, by the source's count.
+    #[serde(default)]
+    pub memory: MemoryTraffic,
     /// Disks, bytes.
     pub disk_bytes: u64,
     /// All lanes, bytes.

@@ -5,6 +5,7 @@ use crate::{
     units::{Epoch, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The right to move one VM once, from one host to another. Issued by the coordinator with the commit that
 /// starts the migration, held by both agents, spent by the first lane that presents it.
@@ -110,11 +111,52 @@ pub struct MigrationProgress {
     pub cuts: u32,
 }
 
+/// Pages of a machine's memory that were sent one way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SentPages {
+    /// How many.
+    pub pages: u64,
+    /// What they took before compression, bytes.
+    pub bytes: u64,
+}
+
+/// How a machine's memory was sent, a page that was sent again counted again. See `agent/codec/CODEC.md`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryTraffic {
+    /// What QEMU wrote, bytes.
+    pub written_bytes: u64,
+    /// What crossed the wire for it, bytes.
+    pub wire_bytes: u64,
+    /// As they are.
+    pub raw: SentPages,
+    /// Pages of zeros.
+    pub zero: SentPages,
+    /// As a reference to a page that was sent before.
+    pub reference: SentPages,
+    /// As edits of the version that was sent before.
+    pub delta: SentPages,
+    /// What is no page: headers, commands, the state of devices; bytes.
+    pub other_bytes: u64,
+    /// What went into compression, of all kinds, bytes.
+    pub compressed_from_bytes: u64,
+    /// What came out of it, bytes.
+    pub compressed_to_bytes: u64,
+}
+
+impl MemoryTraffic {
+    /// The kinds of pages by name.
+    pub const fn kinds(&self) -> [(&'static str, SentPages); 4] {
+        [("raw", self.raw), ("zero", self.zero), ("reference", self.reference), ("delta", self.delta)]
+    }
+}
+
 /// Bytes by lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferCounts {
     /// RAM and device state.
     pub memory_bytes: u64,
+    /// How that was sent; nothing on the target's side, which does not choose.
+    pub memory: MemoryTraffic,
     /// Disks.
     pub disk_bytes: u64,
     /// libvirt's control connection.

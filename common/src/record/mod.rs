@@ -8,6 +8,7 @@ mod vm;
 pub use attempt::{AttemptEnd, AttemptOutcome, AttemptReport, Output};
 pub use host::{Accel, HostAddresses, HostCapacity, HostHello, HostStatus};
 pub use migration::{
-    InboundState, MigrationProgress, MigrationReport, OutboundState, SideState, Ticket, TransferCounts,
+    InboundState, MemoryTraffic, MigrationProgress, MigrationReport, OutboundState, SentPages, SideState,
+    Ticket, TransferCounts,
 };
 pub use vm::{Progress, VmAction, VmAssignment, VmObservation, VmState};

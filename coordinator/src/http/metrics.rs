@@ -4,7 +4,7 @@ use super::{
     App,
     problem::{ApiError, ApiResult},
 };
-use crate::metrics::{Census, tally};
+use crate::metrics::{Census, Counts, tally};
 use axum::{
     extract::State,
     http::{HeaderName, header},
@@ -12,6 +12,7 @@ use axum::{
 use novacron_common::api::ProblemCode;
 use novacron_core::State as Ledger;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Prometheus' text format.
@@ -51,17 +52,40 @@ async fn scrape(app: &App) -> Text {
 }
 
 fn count(state: &Ledger) -> Census {
+    let (memory_pages, memory_bytes) = memory(state);
     let enabled = |enabled| if enabled { "enabled" } else { "disabled" }.to_owned();
     Census {
         hosts: tally(state.hosts().iter().map(|h| text(&h.state))),
         vms: tally(state.vms().iter().map(|v| text(&v.state))),
         jobs: tally(state.jobs().iter().map(|j| enabled(j.spec.enabled))),
         migrations: tally(state.migrations().iter().map(|m| text(&m.state))),
+        memory_pages,
+        memory_bytes,
         fires: tally(state.fires().iter().map(|f| text(&f.state))),
         workflows: tally(state.workflows().iter().filter(|w| !w.removed).map(|w| enabled(w.head.enabled))),
         workflow_runs: tally(state.runs().iter().filter(|r| !r.forgotten).map(|r| text(&r.state))),
         ..Census::default()
     }
+}
+
+/// Pages and bytes of memory by kind, of all migrations together.
+fn memory(state: &Ledger) -> (Counts, Counts) {
+    let (mut pages, mut bytes) = (BTreeMap::new(), BTreeMap::new());
+    for record in state.migrations().iter() {
+        let memory = record.counts().memory;
+        for (kind, sent) in memory.kinds() {
+            *pages.entry(kind).or_insert(0) += sent.pages;
+            *bytes.entry(kind).or_insert(0) += sent.bytes;
+        }
+        for (kind, count) in
+            [("other", memory.other_bytes), ("written", memory.written_bytes), ("wire", memory.wire_bytes)]
+        {
+            *bytes.entry(kind).or_insert(0) += count;
+        }
+    }
+    let named =
+        |counts: BTreeMap<&str, u64>| counts.into_iter().map(|(kind, n)| (kind.to_owned(), n)).collect();
+    (named(pages), named(bytes))
 }
 
 /// A state as JSON has it.

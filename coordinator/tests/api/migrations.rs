@@ -51,6 +51,17 @@ async fn a_machine_moves_and_every_step_is_taken_once_in_order() {
     let ended = until_ended(&cluster, &asked.ok()).await;
     assert_eq!(ended.status.state, MigrationState::Completed, "{ended:?}");
     assert_eq!((ended.source_host, ended.target_host, ended.iteration), (one.host, two.host, 2));
+    let memory = ended.memory;
+    assert_eq!((ended.memory_bytes, memory.wire_bytes, memory.written_bytes), (40, 40, 9000));
+    assert_eq!((memory.zero.pages, memory.raw.pages), (5, 0), "what the source reports, by kind");
+    let metrics = cluster.get("/api/v1/metrics").await.body;
+    for line in [
+        r#"novacron_migration_memory_pages{kind="zero"} 5"#,
+        r#"novacron_migration_memory_bytes{kind="written"} 9000"#,
+        r#"novacron_migration_memory_bytes{kind="wire"} 40"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in:\n{metrics}");
+    }
     assert_eq!(place(&cluster).await, (Some(two.host), made.epoch.0 + 1));
     until(&cluster, "web-1", VmState::Running).await;
     let steps = |log: Vec<String>, of: &[&str]| -> Vec<String> {

@@ -23,7 +23,12 @@ fn a_machine_moves_there_and_back_while_it_works_and_is_gone_when_deleted() -> R
     let machine = cluster.boot_guest(&GuestOptions::small("vm", "guest", "h1"))?;
     let echo = Echo::start(cluster.lab.outside(), machine.address)?;
     for to in ["h2", "h1"] {
-        cluster.migrate(&machine, to)?;
+        let asked = cluster.ask_to_migrate(&machine, to, &[])?;
+        let ended = cluster.follow_to_end(&asked.id.to_string(), SOON)?;
+        ensure!(ended.status.state == MigrationState::Completed, "{ended:?}");
+        let memory = ended.memory;
+        ensure!(memory.raw.pages > 0 && memory.zero.pages > 0, "pages of both kinds were sent: {memory:?}");
+        ensure!(memory.wire_bytes < memory.written_bytes, "the codec saved something: {memory:?}");
         ensure!(cluster.place_of(&machine)? == (to.to_owned(), "running".to_owned()));
         machine.recorder.wait_for_ticks(25, SOON)?;
         echo.wait_for_answers(5, SOON)?;

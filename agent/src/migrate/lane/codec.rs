@@ -7,14 +7,15 @@
 //! The other direction (the return path of post-copy, a few bytes) is copied as it is.
 
 use super::{
+    Counters,
     budget::cache_of,
     relay::{BUFFER, Way},
 };
 use novacron_codec::{Decoder, Encoder, Measured, Secret, Settings, Stats};
-use novacron_common::record::Ticket;
+use novacron_common::{record::Ticket, wire::LaneKind};
 use std::{
     io,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -41,16 +42,22 @@ pub fn decoder(ticket: &Ticket, lane: u8) -> Decoder {
     Decoder::new(secret_of(ticket), lane.into(), cache_of(lane))
 }
 
-/// As [`super::relay::copy`], through `encoder`. Counts what crosses the wire; returns what became of it.
+/// As [`super::relay::copy`], through `encoder`, of memory lane `lane`. Counts what crosses the wire, and how; returns what
+/// became of it.
 ///
 /// # Errors
 /// The system's, when either side breaks.
-pub async fn encode<R, W>(way: &mut Way<R, W>, encoder: Encoder, counter: &AtomicU64) -> io::Result<Stats>
+pub async fn encode<R, W>(
+    way: &mut Way<R, W>,
+    encoder: Encoder,
+    lane: u8,
+    counters: &Counters,
+) -> io::Result<Stats>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut source = Source { encoder, frames: Vec::new(), cost: Cost::default(), counter };
+    let mut source = Source { encoder, frames: Vec::new(), cost: Cost::default(), lane, counters };
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = match timeout(PAUSE, way.from.read(&mut buffer)).await {
@@ -77,7 +84,8 @@ struct Source<'a> {
     encoder: Encoder,
     frames: Vec<u8>,
     cost: Cost,
-    counter: &'a AtomicU64,
+    lane: u8,
+    counters: &'a Counters,
 }
 
 /// What was measured since the encoder was told.
@@ -105,7 +113,8 @@ impl Source<'_> {
     async fn send(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         let began = Instant::now();
         // Before the write: who has read the bytes finds them counted.
-        self.counter.fetch_add(self.frames.len() as u64, Ordering::Relaxed);
+        self.counters.of(LaneKind::Memory).fetch_add(self.frames.len() as u64, Ordering::Relaxed);
+        self.counters.encoded(self.lane, self.encoder.stats());
         to.write_all(&self.frames).await?;
         self.cost.sending += began.elapsed();
         self.cost.wire += self.frames.len() as u64;

@@ -20,13 +20,24 @@ pub mod sockets;
 pub mod source;
 pub mod target;
 
-use novacron_common::{record::TransferCounts, wire::LaneKind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use novacron_codec::{Kind, Stats};
+use novacron_common::{
+    record::{MemoryTraffic, SentPages, TransferCounts},
+    wire::LaneKind,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-/// Bytes by lane, both directions, counted while they pass.
+/// Bytes by lane, both directions, counted while they pass; and how the encoders of memory lanes sent theirs.
 #[derive(Debug, Default)]
 pub struct Counters {
     memory: AtomicU64,
+    encoded: Mutex<BTreeMap<u8, Stats>>,
     disk: AtomicU64,
     control: AtomicU64,
 }
@@ -41,12 +52,40 @@ impl Counters {
         }
     }
 
+    /// Memory lane `lane` has sent so much until now.
+    pub fn encoded(&self, lane: u8, stats: &Stats) {
+        self.encoded.lock().unwrap_or_else(PoisonError::into_inner).insert(lane, *stats);
+    }
+
+    fn traffic(&self) -> MemoryTraffic {
+        let encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Stats::default();
+        encoded.values().for_each(|stats| all.add(stats));
+        MemoryTraffic {
+            written_bytes: all.plain,
+            wire_bytes: all.wire,
+            raw: sent(all.raw),
+            zero: sent(all.zero),
+            reference: sent(all.reference),
+            delta: sent(all.delta),
+            other_bytes: all.other_bytes,
+            compressed_from_bytes: all.compressed_from,
+            compressed_to_bytes: all.compressed_to,
+        }
+    }
+
     /// All of them, now.
     pub fn read(&self) -> TransferCounts {
         TransferCounts {
             memory_bytes: self.memory.load(Ordering::Relaxed),
+            memory: self.traffic(),
             disk_bytes: self.disk.load(Ordering::Relaxed),
             control_bytes: self.control.load(Ordering::Relaxed),
         }
     }
+}
+
+fn sent(kind: Kind) -> SentPages {
+    let Kind { pages, bytes } = kind;
+    SentPages { pages, bytes }
 }

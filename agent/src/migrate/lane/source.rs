@@ -151,14 +151,14 @@ async fn relay_lane(
     service: &Service,
 ) -> io::Result<()> {
     let LaneId { kind, number } = reader.id();
-    let counter = service.counters.of(kind);
+    let (counters, counter) = (&service.counters, service.counters.of(kind));
     let (from, to) = connection.into_split();
     let (mut out, mut back) = (Way { from, to: writer }, Way { from: reader, to });
     if kind != LaneKind::Memory {
         return relay::both(&mut out, &mut back, counter).await;
     }
     let encoder = codec::encoder(service.keeper.ticket(), number);
-    let encoding = codec::encode(&mut out, encoder, counter);
+    let encoding = codec::encode(&mut out, encoder, number, counters);
     let (stats, ()) = tokio::try_join!(encoding, relay::copy(&mut back, counter))?;
     tracing::info!(number, plain = stats.plain, wire = stats.wire, ?stats, "a memory lane is over");
     Ok(())

@@ -2,14 +2,12 @@
 
 use super::world::ticket;
 use crate::migrate::lane::{
+    Counters,
     codec::{decode, decoder, encode, encoder},
     relay::Way,
 };
-use std::{
-    io,
-    sync::atomic::{AtomicU64, Ordering::SeqCst},
-    time::Duration,
-};
+use novacron_common::record::{MemoryTraffic, TransferCounts};
+use std::{io, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     task::JoinHandle,
@@ -23,7 +21,7 @@ struct Ends {
     /// QEMU's on the source.
     qemu: DuplexStream,
     /// What crosses the wire.
-    counted: JoinHandle<io::Result<u64>>,
+    counted: JoinHandle<io::Result<TransferCounts>>,
     decoded: JoinHandle<io::Result<()>>,
     /// QEMU's on the target.
     incoming: DuplexStream,
@@ -37,10 +35,12 @@ fn lane() -> Ends {
     let (to, incoming) = duplex(PIPE);
     let (encoder, decoder) = (encoder(&ticket, 0), decoder(&ticket, 0));
     let counted = tokio::spawn(async move {
-        let counter = AtomicU64::new(0);
-        let stats = encode(&mut Way { from, to: wire }, encoder, &counter).await?;
-        assert_eq!(stats.wire, counter.load(SeqCst), "what is counted is what is sent");
-        Ok(stats.wire)
+        let counters = Counters::default();
+        let stats = encode(&mut Way { from, to: wire }, encoder, 0, &counters).await?;
+        let counts = counters.read();
+        let told = (counts.memory_bytes, counts.memory.wire_bytes);
+        assert_eq!((stats.wire, stats.wire), told, "what is counted is what is sent");
+        Ok(counts)
     });
     let decoded = tokio::spawn(async move { decode(&mut Way { from: arriving, to }, decoder).await });
     Ends { qemu, counted, decoded, incoming }
@@ -57,8 +57,40 @@ async fn what_qemu_writes_arrives_as_it_was_in_fewer_bytes() {
     assert!(heard == said, "bytes changed on the way");
     writing.await.unwrap().unwrap();
     decoded.await.unwrap().unwrap();
-    let wire = counted.await.unwrap().unwrap();
+    let wire = counted.await.unwrap().unwrap().memory_bytes;
     assert!(wire < 300_000, "{wire} bytes for what repeats itself every 253");
+}
+
+/// A record as QEMU's preempt channel has them.
+fn record(number: u64, page: &[u8; 4096]) -> Vec<u8> {
+    const PAGE_FLAG: u64 = 8;
+    [&((number << 12) | PAGE_FLAG).to_be_bytes(), b"\x03ram".as_slice(), page].concat()
+}
+
+#[tokio::test]
+async fn what_is_sent_is_counted_by_kind() {
+    let Ends { mut qemu, counted, decoded, mut incoming } = lane();
+    let noise = |seed: u32| -> [u8; 4096] {
+        std::array::from_fn(|at| (seed + at as u32 + 1).wrapping_mul(2_654_435_761).to_be_bytes()[0])
+    };
+    let mut edited = noise(1);
+    edited[100] ^= 1;
+    let pages = [noise(1), noise(5000), noise(9000), [0; 4096], noise(5000), edited];
+    // The last one comes from where the first one was.
+    let said: Vec<u8> =
+        [0, 1, 2, 3, 4, 0].into_iter().zip(&pages).flat_map(|(at, page)| record(at, page)).collect();
+    let writing = tokio::spawn(async move { qemu.write_all(&said).await.map(|()| said) });
+    let mut heard = Vec::new();
+    timeout(SOON, incoming.read_to_end(&mut heard)).await.unwrap().unwrap();
+    let said = writing.await.unwrap().unwrap();
+    assert!(heard == said, "bytes changed on the way");
+    decoded.await.unwrap().unwrap();
+    let memory = counted.await.unwrap().unwrap().memory;
+    let MemoryTraffic { raw, zero, reference, delta, .. } = memory;
+    assert_eq!([raw, zero, reference, delta].map(|kind| kind.pages), [3, 1, 1, 1], "{memory:?}");
+    assert_eq!((raw.bytes, zero.bytes, reference.bytes), (3 * 4096, 0, 0));
+    assert!((1..100).contains(&delta.bytes), "{memory:?}");
+    assert_eq!(memory.written_bytes, said.len() as u64);
 }
 
 #[tokio::test]
@@ -99,7 +131,7 @@ async fn another_ticket_or_lane_decodes_nothing() {
         let (to, _incoming) = duplex(PIPE);
         qemu.write_all(b"of one migration's main lane").await.unwrap();
         drop(qemu);
-        encode(&mut Way { from, to: wire }, encoder(&ours, 0), &AtomicU64::new(0)).await.unwrap();
+        encode(&mut Way { from, to: wire }, encoder(&ours, 0), 0, &Counters::default()).await.unwrap();
         let decoded = decode(&mut Way { from: arriving, to }, decoder).await;
         assert_eq!(decoded.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

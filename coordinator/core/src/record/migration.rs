@@ -4,7 +4,7 @@ use crate::placement::Placement;
 use novacron_common::{
     api::MigrationState,
     ids::{HostId, MigrationId, VmId},
-    record::{InboundState, MigrationProgress, MigrationReport, OutboundState, Ticket},
+    record::{InboundState, MigrationProgress, MigrationReport, OutboundState, Ticket, TransferCounts},
     units::{ByteCount, Epoch, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,11 @@ impl MigrationRecord {
             secret: self.secret,
             expires_at: self.ticket_expires_at,
         }
+    }
+
+    /// What was sent: as reported at the end, or so far.
+    pub fn counts(&self) -> TransferCounts {
+        self.report.as_ref().map_or(self.progress.counts, |report| report.counts)
     }
 
     /// Whether nothing more will happen.

@@ -5,14 +5,11 @@ use crate::{
     record::{HostRecord, MigrationRecord},
     state::State,
 };
-use novacron_common::{
-    api::{MigrationState, MigrationStatus, MigrationView},
-    record::TransferCounts,
-};
+use novacron_common::api::{MigrationState, MigrationStatus, MigrationView};
 
 /// The view of a migration.
 pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
-    let counts = counts(record);
+    let counts = record.counts();
     let copying = record.state == MigrationState::Copying;
     let now = |figure: u64| if copying { figure } else { 0 };
     let progress = &record.progress;
@@ -24,6 +21,7 @@ pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
         live: record.live,
         status: status(state, record),
         memory_bytes: counts.memory_bytes,
+        memory: counts.memory,
         disk_bytes: counts.disk_bytes,
         total_bytes: counts.total(),
         rate: now(progress.rate),
@@ -35,10 +33,6 @@ pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
         cuts_survived: record.report.as_ref().map_or(progress.cuts, |r| r.cuts),
         placement: record.placement.as_ref().map(ToString::to_string),
     }
-}
-
-fn counts(record: &MigrationRecord) -> TransferCounts {
-    record.report.as_ref().map_or(record.progress.counts, |r| r.counts)
 }
 
 fn status(state: &State, record: &MigrationRecord) -> MigrationStatus {

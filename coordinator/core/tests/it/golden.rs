@@ -9,8 +9,8 @@ use novacron_common::{
         TokenId, VmId,
     },
     record::{
-        AttemptEnd, AttemptOutcome, InboundState, MigrationProgress, MigrationReport, OutboundState, Output,
-        VmState,
+        AttemptEnd, AttemptOutcome, InboundState, MemoryTraffic, MigrationProgress, MigrationReport,
+        OutboundState, Output, SentPages, TransferCounts, VmState,
     },
     spec::Sha256Digest,
     units::{ByteCount, Epoch, UnixMillis},
@@ -220,6 +220,18 @@ fn jobs_and_fires() {
 
 #[test]
 fn migrations() {
+    let memory = MemoryTraffic {
+        written_bytes: 1,
+        wire_bytes: 2,
+        raw: SentPages { pages: 3, bytes: 4 },
+        zero: SentPages { pages: 5, bytes: 6 },
+        reference: SentPages { pages: 7, bytes: 8 },
+        delta: SentPages { pages: 9, bytes: 10 },
+        other_bytes: 11,
+        compressed_from_bytes: 12,
+        compressed_to_bytes: 13,
+    };
+    let counts = TransferCounts { memory_bytes: 14, memory, disk_bytes: 15, control_bytes: 16 };
     let migration = MigrationRecord {
         id: MigrationId::from_u128(4),
         vm: VmId::from_u128(3),
@@ -249,7 +261,7 @@ fn migrations() {
             cuts: 3,
             ..MigrationProgress::default()
         },
-        report: Some(MigrationReport { copy_ms: 12, cuts: 4, ..MigrationReport::default() }),
+        report: Some(MigrationReport { counts, copy_ms: 12, cuts: 4, ..MigrationReport::default() }),
         placement: Some(placement()),
         started_at: NOON,
         ended_at: Some(NOON),
@@ -336,7 +348,7 @@ const GOLDEN_OVERDUE: &str = "0105fd00d8a08841030000fd02d8a0884103000002";
 const GOLDEN_HISTORY: &str = "01050200020402070407020402070100010203000000";
 const GOLDEN_FIRE: &str = "0105fd00d8a0884103000001fd00d8a08841030000010202fd00d8a0884103000001010101010001080102050001fd00d8a0884103000001fd00d8a08841030000010001";
 const GOLDEN_ATTEMPT: &str = "0105fd00d8a088410300000102020101fd00d8a0884103000001000101fd00d8a08841030000fd00d8a08841030000036f757403656e64fbe80301027b7d01000301";
-const GOLDEN_MIGRATION: &str = "010403010201020909090909090909090909090909090909090909090909090909090909090909fd00d8a0884103000002fd0000000001000000fd00000080020000000404000300000000000000010106046c6f7374000101000103776879fbf4010000000000000001030103010000000c00000401010161fd0000000003000000030201020162030106fc00005000080201fd00d8a0884103000001fd00d8a08841030000";
+const GOLDEN_MIGRATION: &str = "010403010201020909090909090909090909090909090909090909090909090909090909090909fd00d8a0884103000002fd0000000001000000fd0000008002000000040400030000000000000000000000000000000000000000010106046c6f7374000101000103776879fbf401000000000000000000000000000000000000000001030103010e0102030405060708090a0b0c0d0f100c00000401010161fd0000000003000000030201020162030106fc00005000080201fd00d8a0884103000001fd00d8a08841030000";
 const GOLDEN_REQUEST: &str = "0104040404040404040404040404040404040404040404040404040404040404040505050505050505050505050505050505050505050505050505050505050505050901c903010203fd00d8a08841030000";
 const GOLDEN_TICKET: &str =
     "01060606060606060606060606060606060606060606060606060606060606060601fd00d8a08841030000";

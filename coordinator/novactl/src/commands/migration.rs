@@ -7,7 +7,10 @@ use crate::{
     output::{self, Row, word},
     progress,
 };
-use novacron_common::{api::MigrationView, units::ByteCount};
+use novacron_common::{api::MigrationView, record::MemoryTraffic, units::ByteCount};
+
+/// The longest bar of a chart, in characters.
+const BAR: usize = 24;
 
 impl Row for MigrationView {
     const TITLES: &'static [&'static str] = &["id", "vm", "state", "done", "bytes", "started", "ended"];
@@ -46,17 +49,77 @@ pub async fn run(context: &Context, verb: MigrationVerb) -> Result<(), CtlError>
 
 /// One migration with all that is known of it.
 pub fn show(context: &Context, view: &MigrationView) -> Result<(), CtlError> {
-    let more = [
+    let mut more = vec![
         ("message", view.status.message.clone()),
         ("from", view.source_host.to_string()),
         ("to", view.target_host.to_string()),
         ("live", view.live.to_string()),
         ("memory", ByteCount(view.memory_bytes).to_string()),
+        ("for", rebuilt(&view.memory)),
         ("disk", ByteCount(view.disk_bytes).to_string()),
         ("iteration", view.iteration.to_string()),
         ("downtime", view.qemu_downtime_ms.map(|ms| format!("{ms} ms (by QEMU)")).unwrap_or_default()),
         ("cuts survived", view.cuts_survived.to_string()),
         ("placement", view.placement.clone().unwrap_or_default()),
     ];
+    more.extend(chart(&view.memory));
     output::one(view, context.format, &more)
+}
+
+/// What QEMU wrote, and what compression made of its part; empty if nothing was sent.
+fn rebuilt(memory: &MemoryTraffic) -> String {
+    if memory.written_bytes == 0 {
+        return String::new();
+    }
+    let written = format!("{} of QEMU's", ByteCount(memory.written_bytes));
+    match (memory.compressed_from_bytes, memory.compressed_to_bytes) {
+        (0, _) => written,
+        (from, to) => format!("{written}; {} of it compressed to {}", ByteCount(from), ByteCount(to)),
+    }
+}
+
+/// How pages were sent: a line for each kind, with a bar for its share of all pages.
+fn chart(memory: &MemoryTraffic) -> Vec<(&'static str, String)> {
+    let all: u64 = memory.kinds().iter().map(|(_, sent)| sent.pages).sum();
+    let line = |pages: u64, bytes: u64| {
+        let length = u128::from(pages) * BAR as u128 / u128::from(all.max(1));
+        // What there is shows, however little.
+        let bar = "█".repeat(usize::try_from(length).unwrap_or(BAR).max(1));
+        format!("{bar:BAR$}  {pages} pages, {}", ByteCount(bytes))
+    };
+    let kinds = memory.kinds().into_iter().filter(|(_, sent)| sent.pages > 0);
+    kinds.map(|(kind, sent)| (kind, line(sent.pages, sent.bytes))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use novacron_common::record::SentPages;
+
+    #[test]
+    fn kinds_are_bars_by_their_share_of_the_pages() {
+        let raw = SentPages { pages: 300, bytes: 300 * 4096 };
+        let (zero, delta) = (SentPages { pages: 900, bytes: 0 }, SentPages { pages: 1, bytes: 40 });
+        let memory = MemoryTraffic { raw, zero, delta, ..MemoryTraffic::default() };
+        let chart = chart(&memory);
+        let bars: Vec<_> =
+            chart.iter().map(|(kind, line)| (*kind, line.chars().filter(|c| *c == '█').count())).collect();
+        assert_eq!(bars, [("raw", 5), ("zero", 17), ("delta", 1)]);
+        assert!(chart[0].1.ends_with("300 pages, 1.2 MiB"), "{}", chart[0].1);
+    }
+
+    #[test]
+    fn nothing_sent_is_nothing_shown() {
+        assert_eq!(
+            (chart(&MemoryTraffic::default()).len(), rebuilt(&MemoryTraffic::default()).len()),
+            (0, 0)
+        );
+        let memory = MemoryTraffic {
+            written_bytes: 1 << 30,
+            compressed_from_bytes: 1 << 20,
+            compressed_to_bytes: 1 << 10,
+            ..MemoryTraffic::default()
+        };
+        assert_eq!(rebuilt(&memory), "1.0 GiB of QEMU's; 1.0 MiB of it compressed to 1.0 KiB");
+    }
 }

@@ -4,8 +4,9 @@ use super::capacity;
 use novacron_common::{
     ids::{AttemptKey, HostId, MigrationId, VmId},
     record::{
-        AttemptEnd, AttemptOutcome, AttemptReport, HostStatus, InboundState, MigrationReport, OutboundState,
-        Output, SideState, VmAction, VmAssignment, VmObservation, VmState,
+        AttemptEnd, AttemptOutcome, AttemptReport, HostStatus, InboundState, MemoryTraffic, MigrationReport,
+        OutboundState, Output, SentPages, SideState, TransferCounts, VmAction, VmAssignment, VmObservation,
+        VmState,
     },
     spec::JobTarget,
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
@@ -160,7 +161,10 @@ impl World {
         let peer = self.state.lock().unwrap().peers[&target].clone();
         self.state.lock().unwrap().vms.remove(&vm);
         peer.side(migration, SideState::Inbound(InboundState::Arrived));
-        let report = MigrationReport { copy_ms: 7, iterations: 2, ..MigrationReport::default() };
+        let zero = SentPages { pages: 5, bytes: 0 };
+        let memory = MemoryTraffic { written_bytes: 9000, wire_bytes: 40, zero, ..MemoryTraffic::default() };
+        let counts = TransferCounts { memory_bytes: 40, memory, ..TransferCounts::default() };
+        let report = MigrationReport { counts, copy_ms: 7, iterations: 2, ..MigrationReport::default() };
         self.side(migration, SideState::Outbound(OutboundState::Gone(report)))
     }
 
