@@ -71,7 +71,8 @@ async fn a_root_file_system_that_is_missing_or_not_roots_alone_is_a_failed_start
     fs::create_dir(roots.path().join("shared")).unwrap();
     fs::set_permissions(roots.path().join("shared"), PermissionsExt::from_mode(0o777)).unwrap();
     std::os::unix::fs::symlink("/", roots.path().join("link")).unwrap();
-    let whys = [("absent", "No such file"), ("shared", "writable by nobody else"), ("link", "no folder")];
+    let whys =
+        [("absent", "No such file"), ("shared", "writable by nobody else"), ("link", "Not a directory")];
     for (image, why) in whys {
         let end = run(&mut world, image, "echo ran").await;
         let AttemptOutcome::FailedToStart { reason } = end.outcome else {

@@ -7,14 +7,14 @@ use nix::{
     fcntl::{OFlag, open},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::stat::Mode,
+    sys::stat::{Mode, fstat},
     unistd::{Gid, Uid, chown},
 };
 use novacron_common::units::ByteCount;
 use std::{
     fs::{File, create_dir, metadata, set_permissions},
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd, OwnedFd},
         unix::fs::{MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -41,11 +41,12 @@ pub struct Plan<'a> {
 /// [`StepError`]; nothing needs undoing then, as the namespace goes with the process.
 pub fn build(plan: &Plan<'_>) -> Result<(), StepError> {
     leave_the_hosts_mounts()?;
-    check_lower(plan.lower)?;
+    // The stage may cover the folder: from here on it goes by its descriptor.
+    let lower = open_lower(plan.lower)?;
     let size = format!("mode=0755,size={},nr_inodes={INODES_MAX}", plan.scratch_max.0);
     mount_new("tmpfs", Path::new(STAGE), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &size)
         .doing("mount the stage")?;
-    mount_overlay(plan.lower, plan.owner)?;
+    mount_overlay(&Path::new("/proc/self/fd").join(lower.as_raw_fd().to_string()), plan.owner)?;
     let root = open(&new_root(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .doing("open the new root")?;
     mask_secrets(&root, &mask::secrets(plan.masked))?;
@@ -64,13 +65,14 @@ fn leave_the_hosts_mounts() -> Result<(), StepError> {
 }
 
 /// A root file system must be root's alone: whoever could write to it could run programs in every command that uses it.
-fn check_lower(lower: &Path) -> Result<(), StepError> {
-    let doing = || format!("use the root file system {}", lower.display());
-    let found = std::fs::symlink_metadata(lower).map_err(|cause| StepError::new(doing(), cause))?;
-    match (found.is_dir(), found.uid(), found.mode() & 0o022) {
-        (false, ..) => Err(StepError::new(doing(), "it is no folder")),
-        (true, 0, 0) => Ok(()),
-        _ => Err(StepError::new(doing(), "it must belong to root and be writable by nobody else")),
+fn open_lower(lower: &Path) -> Result<OwnedFd, StepError> {
+    let doing = format!("use the root file system {}", lower.display());
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let folder = open(lower, flags, Mode::empty()).doing(&doing)?;
+    let found = fstat(&folder).doing(&doing)?;
+    match found.st_uid == 0 && found.st_mode & 0o022 == 0 {
+        true => Ok(folder),
+        false => Err(StepError::new(doing, "it must belong to root and be writable by nobody else")),
     }
 }
 
