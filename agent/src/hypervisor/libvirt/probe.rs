@@ -6,7 +6,12 @@
 
 use novacron_common::record::Accel;
 use serde::Deserialize;
-use std::{io, path::Path, process::Stdio, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 use tokio::process::Command;
 
 /// `hypervisor.accel` in agent.toml.
@@ -45,7 +50,7 @@ pub async fn decide(setting: AccelSetting) -> Accel {
 
 /// Whether a guest under this accelerator (QEMU's name for it) ends as it should before the deadline.
 pub async fn works(accel: &str, deadline: Duration) -> bool {
-    match tokio::time::timeout(deadline, run(accel)).await {
+    match tokio::time::timeout(deadline, run(accel, &std::env::temp_dir())).await {
         Ok(Ok(true)) => true,
         Ok(Ok(false)) => refuse(accel, "the guest did not run to its end"),
         Ok(Err(error)) => refuse(accel, &format!("QEMU could not be run: {error}")),
@@ -58,16 +63,30 @@ fn refuse(accel: &str, why: &str) -> bool {
     false
 }
 
-async fn run(accel: &str) -> io::Result<bool> {
-    let folder = std::env::temp_dir().join(format!("novacron-probe-{}", uuid::Uuid::new_v4().simple()));
-    tokio::fs::create_dir(&folder).await?;
-    let firmware = folder.join("firmware");
-    let outcome = match tokio::fs::write(&firmware, firmware_image()).await {
-        Ok(()) => run_guest(accel, &firmware).await,
-        Err(error) => Err(error),
-    };
-    tokio::fs::remove_dir_all(&folder).await?;
-    outcome
+/// Goes with whoever holds it: a probe that is given up leaves nothing behind either.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn below(parent: &Path) -> io::Result<Self> {
+        let folder = parent.join(format!("novacron-probe-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, folder = %self.0.display(), "a probe's folder was left behind");
+        }
+    }
+}
+
+async fn run(accel: &str, parent: &Path) -> io::Result<bool> {
+    let scratch = Scratch::below(parent)?;
+    let firmware = scratch.0.join("firmware");
+    std::fs::write(&firmware, firmware_image())?;
+    run_guest(accel, &firmware).await
 }
 
 async fn run_guest(accel: &str, firmware: &Path) -> io::Result<bool> {
@@ -135,6 +154,18 @@ mod tests {
         // TCG counts too, given time: the deadline is what tells it from hardware.
         assert!(works("tcg", Duration::from_secs(60)).await);
         assert!(!works("tcg", Duration::from_millis(1)).await);
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_is_given_up_leaves_no_folder_behind() {
+        require!(QEMU);
+        let parent = tempfile::tempdir().unwrap();
+        let left = || std::fs::read_dir(parent.path()).unwrap().count();
+        let mut probe = Box::pin(run("tcg", parent.path()));
+        assert!(futures_util::poll!(&mut probe).is_pending());
+        assert_eq!(left(), 1, "it runs");
+        drop(probe);
+        assert_eq!(left(), 0);
     }
 
     #[tokio::test]
