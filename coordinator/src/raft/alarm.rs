@@ -49,7 +49,7 @@ async fn tell(inner: &Inner, median_ahead_ms: Option<i64>) {
         None => tracing::info!("this coordinator's clock is right again"),
     }
     let alarm = CommandBody::ClockAlarm(ClockAlarm { node: inner.node, median_ahead_ms });
-    if let Err(error) = inner.commit(vec![alarm]).await {
+    if let Err(error) = inner.commit(|| vec![alarm.clone()]).await {
         tracing::debug!(%error, "the alarm was not committed; it will be tried again");
     }
 }

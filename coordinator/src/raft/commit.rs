@@ -44,13 +44,16 @@ enum Route {
 }
 
 impl Inner {
-    /// Commits `bodies` as one entry.
-    pub async fn commit(&self, bodies: Vec<CommandBody>) -> Result<Committed, LedgerError> {
+    /// Commits `bodies` as one entry. They are asked for at each try.
+    pub async fn commit(
+        &self,
+        bodies: impl Fn() -> Vec<CommandBody> + Send,
+    ) -> Result<Committed, LedgerError> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let tried = match self.route() {
-                Route::Here => self.commit_here(bodies.clone(), deadline).await,
-                Route::Through(leader) => self.commit_through(leader, &bodies, deadline).await,
+                Route::Here => self.commit_here(bodies(), deadline).await,
+                Route::Through(leader) => self.commit_through(leader, bodies(), deadline).await,
                 Route::Nowhere => Err(Missed::Retry),
             };
             match tried {
@@ -89,10 +92,10 @@ impl Inner {
     async fn commit_through(
         &self,
         leader: CoordinatorAddress,
-        bodies: &[CommandBody],
+        bodies: Vec<CommandBody>,
         deadline: Instant,
     ) -> Result<Committed, Missed> {
-        let request = ForwardRequest::Propose(bodies.to_vec());
+        let request = ForwardRequest::Propose(bodies);
         match forward::ask(self, leader, &request, deadline).await? {
             ForwardReply::Applied { index, outcomes } => Ok((index, outcomes)),
             ForwardReply::NotLeader => Err(Missed::Retry),

@@ -156,7 +156,7 @@ async fn deliver(inner: &Inner, group: Vec<Ask>) {
         },
     };
     if !group.is_empty() {
-        let outcome = inner.commit(bodies_of(&group)).await.map_err(Missed::Final);
+        let outcome = inner.commit(|| bodies_of(&group)).await.map_err(Missed::Final);
         answer(group, &outcome);
     }
 }

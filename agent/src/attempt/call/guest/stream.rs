@@ -16,7 +16,7 @@ pub enum Step {
     Bytes(Vec<u8>),
     /// So many that nobody read in time.
     LeftOut(u64),
-    /// Nothing, for now.
+    /// No byte has come since the last look.
     Nothing,
 }
 
