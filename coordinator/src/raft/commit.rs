@@ -7,6 +7,7 @@ use super::{
     LedgerError, forward,
     leadership::{leader_of, leads},
     ledger::Inner,
+    peers::SILENCE_MAX,
     rpc::{ForwardReply, ForwardRequest},
     types::Commands,
 };
@@ -196,10 +197,33 @@ impl Inner {
         if self.raft.metrics().borrow().running_state.is_err() {
             return Err(LedgerError::Stopped);
         }
-        if Instant::now() + RETRY >= deadline || self.majority_is_silent() {
+        if gives_up(deadline.saturating_duration_since(Instant::now()), || self.majority_is_silent()) {
             return Err(self.no_leader());
         }
         sleep(RETRY).await;
         Ok(())
+    }
+}
+
+/// Whether a request with so much time left is answered that nobody leads. It first looks itself for as long as two
+/// questions to the others take: what was heard of them before is no word on now, if this process had no processor for
+/// a while, and of a member that has only just joined nothing can have been heard yet.
+fn gives_up(left: Duration, majority_is_silent: impl FnOnce() -> bool) -> bool {
+    left <= RETRY || (DEADLINE.saturating_sub(left) >= SILENCE_MAX && majority_is_silent())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_looks_for_itself_before_it_believes_that_nobody_can_lead() {
+        let left = |waited: Duration| DEADLINE - waited;
+        assert!(!gives_up(DEADLINE, || true), "the first failed try");
+        assert!(!gives_up(left(SILENCE_MAX - RETRY), || true));
+        assert!(gives_up(left(SILENCE_MAX), || true), "two questions had no answer meanwhile");
+        assert!(!gives_up(left(SILENCE_MAX), || false), "a majority answers: it will lead");
+        assert!(!gives_up(RETRY * 2, || false));
+        assert!(gives_up(RETRY, || false), "no time for another try");
     }
 }

@@ -24,7 +24,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// How long an answer may take.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// Whoever was not heard for so long counts as unreachable: two questions in a row had no answer.
-const SILENCE_MAX: Duration = Duration::from_millis(1600);
+pub(super) const SILENCE_MAX: Duration = Duration::from_millis(1600);
 
 /// A coordinator that does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +120,8 @@ impl Inner {
     }
 
     /// Whether so many voters have been silent that nobody can lead: waiting for the deadline would not help. A node
-    /// that has just begun has not had the time to hear anybody.
+    /// that has just begun has not had the time to hear anybody, and neither has one whose cluster has just grown: see
+    /// [`super::commit`].
     pub fn majority_is_silent(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();

@@ -34,6 +34,7 @@ enum Fault {
     CrashAll,
     LeaderAlone,
     HostAlone,
+    OldOrders,
 }
 
 /// How often each is chosen.
@@ -57,6 +58,7 @@ const MIX: &[(Fault, u64)] = &[
     (Fault::CrashAll, 2),
     (Fault::LeaderAlone, 2),
     (Fault::HostAlone, 1),
+    (Fault::OldOrders, 2),
 ];
 /// How long a new leader is waited for.
 const ELECTION: Duration = Duration::from_secs(3);
@@ -125,6 +127,7 @@ fn strike(cluster: &mut Cluster, rng: &mut SplitMix64) {
         }
         Fault::LeaderAlone => leader_alone(cluster, rng),
         Fault::HostAlone => host_alone(cluster, rng),
+        Fault::OldOrders => cluster.net.repeat_orders(),
     }
 }
 

@@ -1,14 +1,15 @@
 //! The simulated network, at the level that QUIC gives to the code above it: connections and ordered streams of
 //! bytes. A lost packet is a late one, because QUIC repeats it; a cut longer than QUIC's idle time-out ends the
 //! connection on the side that hears nothing; a machine that crashed says nothing more. Beyond what QUIC can do,
-//! a finished request is now and then delivered a second time, as by a client that repeats it.
+//! a finished request is now and then delivered a second time, as by a client that repeats it, and all that hosts were
+//! told of late may come once more, long after it was overtaken.
 
 mod line;
 mod pipe;
 
 use crate::{
     executor::{Executor, Machine},
-    identities::role,
+    identities::{COORDINATORS, role},
     os::SECOND,
 };
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use line::{Conversation, Line};
 use novacron_runtime::time::sleep;
 use novacron_transport::{Met, SimulatedNet};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -29,6 +30,8 @@ const IDLE: u64 = 8 * SECOND;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How soon a sender repeats what was not acknowledged.
 const REPEAT: u64 = SECOND / 8;
+/// Orders to hosts that may come once more.
+const ORDERS_MAX: usize = 64;
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 64;
 
@@ -62,6 +65,15 @@ struct State {
     cuts: u64,
     listening: BTreeMap<Machine, Listening>,
     conversations: Vec<Weak<Conversation>>,
+    /// What coordinators told hosts of late, the newest last.
+    orders: VecDeque<Order>,
+}
+
+/// A whole request that was sent to a host.
+struct Order {
+    on: Weak<Conversation>,
+    from: line::Side,
+    request: Vec<u8>,
 }
 
 struct Listening {
@@ -96,6 +108,7 @@ impl Net {
             cuts: 0,
             listening: BTreeMap::new(),
             conversations: Vec::new(),
+            orders: VecDeque::new(),
         };
         Self(Arc::new(Inner { executor, state: Mutex::new(state) }))
     }
@@ -168,6 +181,29 @@ impl Net {
         for conversation in conversations {
             if let (Some(side), Some(_)) = (conversation.side_of(to), conversation.side_of(from)) {
                 conversation.fall_silent(side);
+            }
+        }
+    }
+
+    /// Takes note of a request, if it is an order to a host.
+    fn note_request(&self, on: &Arc<Conversation>, from: line::Side, request: &[u8]) {
+        let [sender, receiver] = [on.ends[from].0, on.ends[1 - from].0];
+        if sender >= COORDINATORS || receiver < COORDINATORS {
+            return;
+        }
+        let mut state = self.state();
+        if state.orders.len() == ORDERS_MAX {
+            state.orders.pop_front();
+        }
+        state.orders.push_back(Order { on: Arc::downgrade(on), from, request: request.to_vec() });
+    }
+
+    /// All that hosts were told of late comes once more, on connections that still stand; nobody reads the answers.
+    pub fn repeat_orders(&self) {
+        let orders = std::mem::take(&mut self.state().orders);
+        for Order { on, from, request } in orders {
+            if let Some(conversation) = on.upgrade() {
+                pipe::send_again(&conversation, from, request);
             }
         }
     }

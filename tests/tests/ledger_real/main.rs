@@ -1,9 +1,10 @@
 //! Three coordinators and three agents, real processes on one bridge, a schedule of a hundred jobs a second, and faults:
 //! no tick is silently missed, none runs twice at once, and what clients read and write is linearizable. Besides, one
-//! promise at a time: stale reads, a lease that is lost, a workflow under SIGKILL, the pages' examples.
+//! promise at a time: stale reads, a lease that is lost, a full disk, a workflow under SIGKILL, the pages' examples.
 //!
 //! `NOVACRON_SEED` replays a plan of faults, `NOVACRON_SOAK=1` makes it long, `NOVACRON_FAULTS` says how long.
 
+mod disk_full;
 mod examples;
 mod lease;
 mod stale;

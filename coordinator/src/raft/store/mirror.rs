@@ -221,3 +221,44 @@ fn latest(batch: &[Applied]) -> impl Iterator<Item = &Change> {
         changes.map(|change| ((change.table, change.key.as_slice()), change)).collect();
     last.into_values()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use novacron_common::units::UnixMillis;
+    use novacron_store::Store;
+    use openraft::{CommittedLeaderId, LogId};
+    use tokio::task::unconstrained;
+
+    const CHANGE_BYTES: usize = 32 << 10;
+
+    fn entry(index: u64) -> (Arc<Committed>, AppliedTo) {
+        let key = index.to_be_bytes().to_vec();
+        let change = Change { table: TableId::ApiTokens, key, value: Some(vec![7; CHANGE_BYTES]) };
+        let committed = Committed { index, at: UnixMillis(1), changes: vec![change], reset: false };
+        let last = Some(LogId { leader_id: CommittedLeaderId::new(1, 1), index });
+        (Arc::new(committed), AppliedTo { last, ..AppliedTo::default() })
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_waits_for_a_slow_disk_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = Rows::open(Store::open(folder.path()).unwrap()).unwrap();
+        let mirror = Mirror::new(rows, &AppliedTo::default());
+        let mut taken = 0;
+        {
+            let _slow_disk = mirror.rows();
+            // Unconstrained: what this task has done so far is no reason to wait.
+            while taken < 1000 && unconstrained(mirror.room()).now_or_never().is_some() {
+                taken += 1;
+                let (committed, to) = entry(taken);
+                mirror.push(committed, to);
+            }
+        }
+        assert_eq!(taken, (WAITING_BYTES_MAX / CHANGE_BYTES) as u64);
+        mirror.room().await.unwrap();
+        mirror.written(Some(taken)).await.unwrap();
+        assert_eq!(mirror.rows().snapshot().unwrap().1.last.map(|last| last.index), Some(taken));
+    }
+}

@@ -124,6 +124,13 @@ impl State {
     }
 }
 
+/// Sends a whole request on a stream of its own.
+pub(super) fn send_again(conversation: &Arc<Conversation>, from: Side, request: Vec<u8>) {
+    let (there, _unread) = conversation.stream(from);
+    there.send(Piece::Bytes(request));
+    there.send(Piece::End(End::Clean));
+}
+
 /// The sending half.
 pub(super) struct Writer {
     pipe: Arc<Pipe>,
@@ -142,14 +149,11 @@ impl Writer {
     /// a second one that finds a leader would make untrue.
     fn double(&mut self) {
         let Some(request) = self.copy.take() else { return };
-        let conversation = Arc::clone(&self.pipe.conversation);
-        let Some(later) = conversation.net.doubled().filter(|_| !is_forwarded(&request)) else { return };
-        let (net, from) = (conversation.net.clone(), self.pipe.from);
-        let again = move || {
-            let (there, _unread) = conversation.stream(from);
-            there.send(Piece::Bytes(request));
-            there.send(Piece::End(End::Clean));
-        };
+        let (conversation, from) = (Arc::clone(&self.pipe.conversation), self.pipe.from);
+        let net = conversation.net.clone();
+        net.note_request(&conversation, from, &request);
+        let Some(later) = net.doubled().filter(|_| !is_forwarded(&request)) else { return };
+        let again = move || send_again(&conversation, from, request);
         net.executor().act_in(later, Box::new(again));
     }
 }
