@@ -8,6 +8,8 @@ mod cron;
 mod failover;
 mod guest;
 mod load;
+mod migration;
+mod moves;
 mod raft;
 mod relay;
 mod report;
@@ -19,9 +21,10 @@ use anyhow::{Result, bail};
 /// A bench and its name.
 type Bench = (&'static str, fn() -> Result<()>);
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     ("api", api::run),
     ("relay", relay::run),
+    ("migration", migration::run),
     ("raft", raft::run),
     ("cron", cron::run),
     ("failover", failover::run),

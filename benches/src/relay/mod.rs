@@ -5,18 +5,12 @@
 //! not zero); it rewrites nothing. Seconds are wall clock from the request to its end: of `virsh migrate --live`, and of
 //! our migration through the HTTPS API. Bytes are what the source's `eth0` sent, as the kernel counts them.
 
-mod memory;
-mod movers;
-mod pki;
-mod wire;
-
 use crate::{
     guest::{Shape, create, start_plain},
+    moves::{Mover, Run, Series, Stage, ours_of, pki, series},
     report::{Row, publish},
-    stats::median,
 };
 use anyhow::{Context, Result, bail, ensure};
-use movers::{Mover, Run, Stage};
 use novacron_tests::{
     cluster::{Cluster, ClusterOptions, TemplateOptions},
     guest_image::GuestImage,
@@ -36,12 +30,6 @@ const AGENT_MIB: f64 = 128.0;
 enum Wire {
     Unshaped,
     Shaped,
-}
-
-/// What was measured with one mover on one wire.
-struct Series {
-    mover: Mover,
-    runs: Vec<Run>,
 }
 
 pub fn run() -> Result<()> {
@@ -66,9 +54,9 @@ fn measure(cluster: &Cluster, tls: Result<()>) -> Result<Vec<Row>> {
     // Each has moved once before it is timed.
     stage.run(Mover::Plain)?;
     stage.run(Mover::Ours)?;
-    let unshaped = series(&mut stage, &movers)?;
+    let unshaped = series(&mut stage, &movers, PAIRS)?;
     shape(cluster)?;
-    let shaped = series(&mut stage, &movers)?;
+    let shaped = series(&mut stage, &movers, PAIRS)?;
     let verdict = stage.ours.recorder.judge();
     ensure!(verdict.is_continuous(), "our guest did not run on without a gap: {verdict:?}");
     let mut rows = rows_of(Wire::Shaped, &shaped)?;
@@ -95,24 +83,6 @@ fn shape(cluster: &Cluster) -> Result<()> {
     cluster.members.iter().try_for_each(|member| cluster.lab.shape(member.host.node(), MBIT))
 }
 
-fn series(stage: &mut Stage<'_>, movers: &[Mover]) -> Result<Vec<Series>> {
-    let mut all: Vec<Series> = movers.iter().map(|&mover| Series { mover, runs: Vec::new() }).collect();
-    for _ in 0..PAIRS {
-        for series in &mut all {
-            let run = stage.run(series.mover)?;
-            println!("{:>14}: {:6.2} s {:7.1} MiB", series.mover.name(), run.seconds, run.mib);
-            series.runs.push(run);
-        }
-    }
-    Ok(all)
-}
-
-impl Series {
-    fn median(&self, part: fn(&Run) -> f64) -> f64 {
-        median(&self.runs.iter().map(part).collect::<Vec<_>>())
-    }
-}
-
 fn rows_of(wire: Wire, all: &[Series]) -> Result<Vec<Row>> {
     let ours = ours_of(all)?;
     let peers = all.iter().filter(|series| series.mover != Mover::Ours);
@@ -137,7 +107,7 @@ fn memory_rows(wires: &[Vec<Series>]) -> Result<Vec<Row>> {
     let mut peaks = [0.0_f64; 2];
     for all in wires {
         let runs = &ours_of(all)?.runs;
-        let seen = runs.iter().filter_map(|run| run.agents);
+        let seen = runs.iter().filter_map(|run| run.agents).map(|agents| agents.peaks);
         seen.for_each(|seen| peaks = [peaks[0].max(seen.source_mib), peaks[1].max(seen.target_mib)]);
     }
     let row =
@@ -145,17 +115,15 @@ fn memory_rows(wires: &[Vec<Series>]) -> Result<Vec<Row>> {
     Ok(vec![row("source", peaks[0]), row("target", peaks[1])])
 }
 
-fn ours_of(all: &[Series]) -> Result<&Series> {
-    all.iter().find(|series| series.mover == Mover::Ours).context("ours was not measured")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use memory::Peaks;
+    use crate::moves::{Agents, Peaks};
+    use std::time::Duration;
 
-    fn series(mover: Mover, seconds: f64, agents: Option<Peaks>) -> Series {
-        Series { mover, runs: vec![Run { seconds, mib: 600.0, agents }] }
+    fn series(mover: Mover, seconds: f64, agents: Option<Agents>) -> Series {
+        let span = Duration::ZERO..Duration::ZERO;
+        Series { mover, runs: vec![Run { seconds, mib: 600.0, blackout_ms: 0.0, span, agents }] }
     }
 
     #[test]
@@ -170,7 +138,8 @@ mod tests {
 
     #[test]
     fn the_agents_worst_run_counts() {
-        let peak = |source_mib| Some(Peaks { source_mib, target_mib: 10.0 });
+        let peak =
+            |source_mib| Some(Agents { peaks: Peaks { source_mib, target_mib: 10.0 }, cpu_seconds: 1.0 });
         let one = vec![series(Mover::Ours, 1.0, peak(200.0))];
         let rows = memory_rows(&[one, vec![series(Mover::Ours, 1.0, peak(50.0))]]).unwrap();
         assert!(!rows[0].holds && rows[1].holds);

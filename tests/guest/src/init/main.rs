@@ -1,5 +1,5 @@
 //! `/init` of the lab's guest: loads drivers, brings the network up, then ticks on the serial console while other threads
-//! rewrite and verify memory, write and verify the disk, echo on TCP port 7 and wait for the power button.
+//! rewrite and verify memory, write and verify the disk, echo on TCP port 7, take data on port 9 and wait for the power button.
 //!
 //! Built for `x86_64-unknown-linux-gnu` with `+crt-static`, so that the initramfs holds this one file and the drivers.
 
@@ -7,6 +7,7 @@ mod agent;
 mod boot;
 mod console;
 mod echo;
+mod feed;
 mod net;
 mod power;
 mod work;
@@ -65,11 +66,12 @@ fn start(options: Options, console: Console) -> Guest {
 }
 
 fn spawn_workers(guest: &Arc<Guest>) {
-    let workers: [fn(&Guest); 7] = [
+    let workers: [fn(&Guest); 8] = [
         work::rewrite,
         work::verify,
         work::use_disk,
         echo::serve,
+        feed::serve,
         power::wait_for_button,
         console::obey,
         agent::run,

@@ -1,0 +1,158 @@
+//! What is moved, over what, and by whom.
+
+use super::{Measured, feed, rows};
+use crate::{
+    guest::{COMMAND_LIMIT, Shape, create, start_plain, virsh},
+    moves::{Mover, Stage},
+    report::Row,
+};
+use anyhow::Result;
+use novacron_tests::cluster::Cluster;
+use std::{net::Ipv4Addr, time::Duration};
+
+const MEMORY_MIB: u32 = 1024;
+const OURS_AT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
+const PEER_AT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 51);
+
+/// One guest on one link.
+pub struct Scenario {
+    /// Its name, for `ROW=`.
+    pub name: &'static str,
+    /// For people.
+    pub about: &'static str,
+    /// What the link carries, Mbit/s; `None`: as much as it can.
+    pub mbit: Option<u32>,
+    /// Words for the guest's init beside its address.
+    pub words: &'static str,
+    /// Real file data that it is given to keep, MiB.
+    pub fed_mib: usize,
+    /// Who moves it, in turn.
+    pub movers: &'static [Mover],
+    /// How often each.
+    pub rounds: usize,
+    /// Ours moves it as often again, with the link cut.
+    pub cut: bool,
+    /// Its rows.
+    pub rows: fn(&Measured) -> Result<Vec<Row>>,
+}
+
+const NOISE: &str = "nova.mb=512 nova.fill=rand nova.rate=0 nova.verify=0 nova.tick=100 nova.disk=0";
+
+/// All of them.
+pub const SCENARIOS: [Scenario; 7] = [
+    Scenario {
+        name: "files",
+        about: "idle, 600 MiB of ELF files in memory, 1 Gbit/s",
+        mbit: Some(1000),
+        words: "nova.mb=1 nova.rate=0 nova.verify=0 nova.tick=100 nova.disk=0 nova.feed=600",
+        fed_mib: 600,
+        movers: &[Mover::MultifdZstd, Mover::Ours],
+        rounds: 5,
+        cut: false,
+        rows: rows::files,
+    },
+    Scenario {
+        name: "noise",
+        about: "idle, 512 MiB that cannot be compressed, 1 Gbit/s; then with the link away for 5 s",
+        mbit: Some(1000),
+        words: NOISE,
+        fed_mib: 0,
+        movers: &[Mover::Plain, Mover::Ours],
+        rounds: 5,
+        cut: true,
+        rows: rows::noise,
+    },
+    Scenario {
+        name: "busy",
+        about: "16,000 random pages a second of 128 MiB get one small write, 400 Mbit/s",
+        mbit: Some(400),
+        words: "nova.mb=128 nova.poke=16000 nova.rate=0 nova.verify=8 nova.tick=100 nova.disk=0",
+        fed_mib: 0,
+        movers: &[
+            Mover::Plain,
+            Mover::AutoConverge,
+            Mover::Xbzrle,
+            Mover::MultifdZstd,
+            Mover::PostCopy,
+            Mover::Ours,
+        ],
+        rounds: 3,
+        cut: false,
+        rows: rows::busy,
+    },
+    Scenario {
+        name: "unshaped",
+        about: "idle, 512 MiB that cannot be compressed, as fast as it goes",
+        mbit: None,
+        words: NOISE,
+        fed_mib: 0,
+        movers: &[Mover::Multifd, Mover::Tls, Mover::Ours],
+        rounds: 5,
+        cut: false,
+        rows: rows::unshaped,
+    },
+    Scenario {
+        name: "blackout-idle",
+        about: "idle, a tick every 5 ms, as fast as it goes",
+        mbit: None,
+        words: "nova.mb=64 nova.rate=0 nova.verify=0 nova.tick=5 nova.disk=0",
+        fed_mib: 0,
+        movers: &[Mover::Plain, Mover::Ours],
+        rounds: 25,
+        cut: false,
+        rows: rows::blackout_idle,
+    },
+    Scenario {
+        name: "blackout-busy",
+        about: "as busy as busy, a tick every 5 ms, as fast as it goes",
+        mbit: None,
+        words: "nova.mb=128 nova.poke=16000 nova.rate=0 nova.verify=0 nova.tick=5 nova.disk=0",
+        fed_mib: 0,
+        movers: &[Mover::Plain, Mover::Ours],
+        rounds: 25,
+        cut: false,
+        rows: rows::blackout_busy,
+    },
+    Scenario {
+        name: "slow-down",
+        about: "a guest that rewrites 24 MiB a second of 64 MiB, 1 Gbit/s",
+        mbit: Some(1000),
+        words: "nova.mb=64 nova.rate=24 nova.verify=0 nova.tick=20 nova.disk=0 nova.feed=400",
+        fed_mib: 400,
+        movers: &[Mover::Plain, Mover::Ours],
+        rounds: 5,
+        cut: false,
+        rows: rows::slow_down,
+    },
+];
+
+impl Scenario {
+    /// Both guests, on the first host, with all that they are to hold.
+    pub fn set<'a>(&self, cluster: &'a Cluster, template: &str) -> Result<Stage<'a>> {
+        let (ours, peer) = (self.shape("ours", OURS_AT), self.shape("peer", PEER_AT));
+        let (machine, _) = create(cluster, &ours, &ours.body(template, "h1"))?;
+        machine.recorder.wait_for(Duration::ZERO, COMMAND_LIMIT, |line| line.starts_with("READY"))?;
+        let hosts: Vec<_> = cluster.members.iter().map(|member| &member.host).collect();
+        let started = start_plain(cluster.lab.outside(), &peer, &hosts)?;
+        started.wait_until_ready(peer.name)?;
+        let stage = Stage::new(cluster, machine, peer.name, started.recorder);
+        if self.fed_mib > 0 {
+            let data = feed::elf_files(self.fed_mib << 20)?;
+            feed::give(cluster, &stage.ours.recorder, OURS_AT, &data)?;
+            feed::give(cluster, &stage.peer_console, PEER_AT, &data)?;
+        }
+        Ok(stage)
+    }
+
+    /// Removes both.
+    pub fn clear(&self, cluster: &Cluster, stage: Stage<'_>) -> Result<()> {
+        let host = &stage.host_of(Mover::Plain).host;
+        virsh(cluster.lab.outside(), host, &["destroy", "peer"])?;
+        cluster.delete(&stage.ours)
+    }
+
+    fn shape(&self, name: &'static str, at: Ipv4Addr) -> Shape {
+        let words = format!("{} nova.addr={at}/24", self.words);
+        Shape { name, memory_mib: MEMORY_MIB, disk_mib: 0, words }
+    }
+}
