@@ -1,9 +1,9 @@
 //! Streams that QEMU could have written come back, and each kind of page is sent the way that is meant for it.
 
 use novacron_codec::parse::{Channel, Parser};
-use novacron_codec::{Encoder, Means, PAGE, Page};
+use novacron_codec::{Encoder, Means, PAGE, Page, SLOT_COST, Settings};
 
-use crate::lane::{decode, decoder, settings, there_and_back};
+use crate::lane::{decode, decoder, encode, settings, there_and_back};
 use crate::streams::{Content, Main, Noise, multifd_greeting, multifd_packet, preempt};
 
 const PAGES: u64 = 512;
@@ -99,6 +99,27 @@ fn a_guest_larger_than_the_cache_comes_back() {
     let stats = there_and_back(Means::Pages, &main.finish(b"devices"));
     assert!(stats.delta.pages > 500 && stats.reference.pages > 500, "{stats:?}");
     assert!(stats.ratio().is_some_and(|ratio| ratio < 0.9), "{stats:?}");
+}
+
+#[test]
+fn pages_sent_once_take_little_room_and_those_that_come_back_all_of_it() {
+    let first = pages(|_, noise| Content::of(noise.page()));
+    let written = pages(|page, _| {
+        let mut bytes = noise_page_of(&first, page);
+        bytes[64] ^= 0x55;
+        Content::of(bytes)
+    });
+    let little = Settings { fresh: 64 * SLOT_COST, ..settings(Means::Pages) };
+    let sent = |rounds: &[&[Content]]| {
+        let stream = stream_of(rounds);
+        let (wire, stats) = encode(little.clone(), &stream, &[48 << 10], usize::MAX);
+        assert!(decode(&mut decoder(), &wire, 64 << 10).expect("the frames are good") == stream);
+        stats
+    };
+    let twice = sent(&[&first, &written]);
+    assert_eq!(twice.delta.pages, 64, "only so many were held: {twice:?}");
+    let thrice = sent(&[&first, &written, &first]);
+    assert_eq!(thrice.delta.pages, 64 + PAGES, "what came back was held: {thrice:?}");
 }
 
 #[test]

@@ -10,19 +10,21 @@ use novacron_codec::{DECODER_WORK, ENCODER_WORK};
 
 const MIB: usize = 1 << 20;
 
-/// QEMU's main channel carries nearly everything.
-const CACHE_MAIN: usize = 16 * MIB;
+/// QEMU's main channel carries nearly everything: pages that a busy guest writes to again and again are worth their room.
+const CACHE_MAIN: usize = 128 * MIB;
 /// On one of many channels (multifd spreads pages over all of them) a page seldom comes back.
 const CACHE_FURTHER: usize = 2 * MIB;
+/// What pages may take that were sent once only, on any lane. An idle guest has no others.
+pub const FRESH: usize = 16 * MIB;
 
 /// What a lane reads into, both ways, and the frames that one such read can make.
 const BUFFERS: usize = 2 * BUFFER + MIB;
 /// Of a lane, beside its cache.
 const WORK: usize = BUFFERS + if ENCODER_WORK > DECODER_WORK { ENCODER_WORK } else { DECODER_WORK };
 
-/// An agent that moves one machine over one memory channel, as QEMU does unless told otherwise.
-const AGENT_USUALLY: usize = 128 * MIB;
-/// An agent that moves one machine over as many channels as a migration may have.
+/// An agent that moves one idle machine over one memory channel, as QEMU does unless told otherwise.
+const AGENT_IDLE: usize = 128 * MIB;
+/// An agent that moves one machine, whatever it does, over as many channels as a migration may have.
 const AGENT_MOST: usize = 256 * MIB;
 /// What the rest of an agent takes, the slack of its allocator included.
 const REST: usize = 64 * MIB;
@@ -30,10 +32,10 @@ const REST: usize = 64 * MIB;
 /// The codec in all memory lanes of a migration.
 const ALL: usize =
     CACHE_MAIN + (window::MEMORY_MAX as usize - 1) * CACHE_FURTHER + window::MEMORY_MAX as usize * WORK;
-/// The usual migration: main channel, a disk, control.
-const USUAL: usize = CACHE_MAIN + WORK + window::USUAL;
+/// The usual migration of an idle machine: main channel, a disk, control.
+const IDLE: usize = FRESH + WORK + window::USUAL;
 
-const _: () = assert!(USUAL + REST <= AGENT_USUALLY, "a usual migration must fit an agent's memory");
+const _: () = assert!(IDLE + REST <= AGENT_IDLE, "an idle machine's migration must fit an agent's memory");
 const _: () =
     assert!(ALL + window::SUM + REST <= AGENT_MOST, "all lanes of a migration must fit an agent's memory");
 

@@ -8,7 +8,7 @@
 
 use super::{
     Counters,
-    budget::cache_of,
+    budget::{FRESH, cache_of},
     relay::{BUFFER, Way},
 };
 use novacron_codec::{Decoder, Encoder, Measured, Secret, Settings, Stats};
@@ -34,7 +34,8 @@ fn secret_of(ticket: &Ticket) -> Secret {
 
 /// The source's end of memory lane `lane`.
 pub fn encoder(ticket: &Ticket, lane: u8) -> Encoder {
-    Encoder::new(Settings { cache: cache_of(lane), ..Settings::new(secret_of(ticket), lane.into()) })
+    let usual = Settings::new(secret_of(ticket), lane.into());
+    Encoder::new(Settings { cache: cache_of(lane), fresh: FRESH, ..usual })
 }
 
 /// The target's end.

@@ -23,8 +23,8 @@ const CONTROL: usize = 1 << 20;
 /// Disk connections beside the first.
 const DISK: usize = 512 << 10;
 
-/// Memory lanes: the main channel, and multifd's or post-copy's.
-pub const MEMORY_MAX: u8 = 17;
+/// Memory lanes: the main channel, and up to four of multifd's or the one of post-copy.
+pub const MEMORY_MAX: u8 = 5;
 /// Disk connections, those that are made again after a break included.
 pub const DISK_MAX: u8 = 16;
 /// libvirtd connects once.
