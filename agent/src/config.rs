@@ -13,6 +13,7 @@ use novacron_common::{
 use serde::Deserialize;
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -178,11 +179,12 @@ impl Default for RawJobs {
 struct RawMigration {
     run_dir: PathBuf,
     link_grace_seconds: u64,
+    bandwidth_mbit: Option<NonZeroU32>,
 }
 
 impl Default for RawMigration {
     fn default() -> Self {
-        Self { run_dir: "/run/novacron".into(), link_grace_seconds: 15 }
+        Self { run_dir: "/run/novacron".into(), link_grace_seconds: 15, bandwidth_mbit: None }
     }
 }
 
@@ -234,6 +236,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// How long a migration whose link was lost waits for it.
     pub link_grace: Duration,
+    /// What all migrations away from this host may take of its link, Mbit/s; `None`: all that they can get.
+    pub bandwidth_mbit: Option<NonZeroU32>,
     /// `tracing` filter.
     pub log_level: String,
     /// Whether the log is JSON.
@@ -364,6 +368,7 @@ impl Config {
             jobs_roots: raw.jobs.roots,
             run_dir: raw.migration.run_dir,
             link_grace: Duration::from_secs(raw.migration.link_grace_seconds),
+            bandwidth_mbit: raw.migration.bandwidth_mbit,
             log_level: raw.log.level,
             log_json: raw.log.json,
         });

@@ -20,7 +20,7 @@ use crate::{
     image::{DiskError, Disks, ImageStore, StoreOptions},
     ledger::{AgentLedger, LedgerError},
     metrics,
-    migrate::{Migrations, MigrationsParts, SocketError, SocketRoom, ports::Mover},
+    migrate::{Budget, Migrations, MigrationsParts, Pacer, SocketError, SocketRoom, ports::Mover},
     peers::Peers,
     room::Room,
     text::describe,
@@ -141,6 +141,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         libvirt_socket: config.hypervisor.as_ref().map(|h| h.socket.clone()).unwrap_or_default(),
         bridge: config.bridge.clone(),
         link_grace: config.link_grace,
+        pacer: Pacer::new(config.bandwidth_mbit.map(Budget::of_mbit)),
         now: clock::now,
         changes,
     })

@@ -30,5 +30,6 @@ mod target;
 mod tests;
 
 pub use lane::sockets::{SocketError, SocketRoom};
+pub use link::pace::{Budget, Pacer};
 pub use migrations::Migrations;
 pub use parts::MigrationsParts;

@@ -3,6 +3,7 @@
 use super::{
     journal::Record,
     lane::sockets::SocketRoom,
+    link::pace::Pacer,
     ports::{Failure, Journal, Landing, Mover, Residents},
 };
 use crate::{hypervisor::Definition, hypervisor::MachineFiles, text::describe};
@@ -38,6 +39,8 @@ pub struct MigrationsParts {
     pub bridge: String,
     /// How long a link that was lost is waited for, before the migration ends fully back.
     pub link_grace: Duration,
+    /// What all migrations away from this host send by, together.
+    pub pacer: Pacer,
     /// The host's clock.
     pub now: fn() -> UnixMillis,
     /// Told of each change. When it is full a change is left out: who wants to be sure asks.

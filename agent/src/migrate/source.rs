@@ -127,8 +127,9 @@ impl Departure {
     async fn make_way(&self) -> Result<Way, Failure> {
         let target = self.target.ok_or("the target's address is not known")?;
         let files = self.parts.files.prepare(self.vm(), &self.spec).await?;
-        let (endpoint, grace) = (self.parts.endpoint.clone(), self.parts.link_grace);
-        let keeper = Keeper::dial(endpoint, target, self.ticket.clone(), grace).await?;
+        let MigrationsParts { endpoint, link_grace, pacer, .. } = &*self.parts;
+        let keeper =
+            Keeper::dial(endpoint.clone(), target, self.ticket.clone(), *link_grace, pacer.clone()).await?;
         if !self.ticket.live {
             return Ok(Way::Cold(keeper, files.disk));
         }

@@ -12,6 +12,7 @@ use crate::{
         link::{
             carrier::{CarryError, carry},
             lane::{Lane, LaneReader, LaneWriter},
+            pace::Pacer,
             window,
         },
     },
@@ -196,7 +197,7 @@ impl Door {
     async fn carry(&self, lane: &Lane, turn: u32, received: u64, mut stream: Stream) {
         let answered = stream.send(&LaneVerdict::Open { received }).await;
         let carried = match answered {
-            Ok(()) => carry(lane, turn, stream).await,
+            Ok(()) => carry(lane, turn, stream, &Pacer::default()).await,
             // The source did not hear it, and comes again if it still wants to.
             Err(error) => Err(CarryError::Cut(io::Error::other(error))),
         };

@@ -3,6 +3,7 @@
 use super::{
     Lie,
     lane::{Lane, Step},
+    pace::Pacer,
 };
 use bytes::{Bytes, BytesMut};
 use novacron_common::wire::{BadLaneFrame, LANE_FRAME_BYTES, LaneFrame, LaneKind};
@@ -43,22 +44,26 @@ impl From<io::Error> for CarryError {
     }
 }
 
-/// Carries `lane` in `turn` over `stream`, whose opening is done. `Ok` when both directions are over on both sides.
+/// Carries `lane` in `turn` over `stream`, whose opening is done, no faster than `pacer` lets it. `Ok` when both directions
+/// are over on both sides.
 ///
 /// # Errors
 /// [`CarryError`].
-pub async fn carry(lane: &Lane, turn: u32, stream: Stream) -> Result<(), CarryError> {
+pub async fn carry(lane: &Lane, turn: u32, stream: Stream, pacer: &Pacer) -> Result<(), CarryError> {
     let (send, recv) = stream.split();
     if lane.id().kind == LaneKind::Control {
         send.set_priority(CONTROL_PRIORITY);
     }
-    tokio::try_join!(send_frames(lane, turn, send), take_frames(lane, turn, recv)).map(drop)
+    tokio::try_join!(send_frames(lane, turn, send, pacer), take_frames(lane, turn, recv)).map(drop)
 }
 
-async fn send_frames(lane: &Lane, turn: u32, mut to: SendHalf) -> Result<(), CarryError> {
+async fn send_frames(lane: &Lane, turn: u32, mut to: SendHalf, pacer: &Pacer) -> Result<(), CarryError> {
     loop {
         match lane.next_step(turn).await {
             Step::Frame(frame, bytes) => {
+                if lane.id().kind != LaneKind::Control {
+                    pacer.take(bytes.len()).await;
+                }
                 let header = Bytes::copy_from_slice(&frame.to_bytes());
                 to.write_chunks(&mut [header, bytes]).await?;
             }

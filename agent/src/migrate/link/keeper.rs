@@ -14,6 +14,7 @@ use super::{
     carrier::{CarryError, carry},
     dialler::Dialler,
     lane::{Lane, LaneReader, LaneWriter},
+    pace::Pacer,
     window,
 };
 use crate::text::describe;
@@ -87,6 +88,7 @@ struct Shared {
     dialler: Dialler,
     ticket: Ticket,
     grace: Duration,
+    pacer: Pacer,
     state: watch::Sender<LinkState>,
     cuts: AtomicU32,
     numbers: [AtomicU8; 3],
@@ -95,7 +97,8 @@ struct Shared {
 }
 
 impl Keeper {
-    /// Dials the target; nobody but the host in the ticket will do. A cut is waited out for `grace`.
+    /// Dials the target; nobody but the host in the ticket will do. A cut is waited out for `grace`, and lanes send no
+    /// faster than `pacer` lets them.
     ///
     /// # Errors
     /// [`LaneError`].
@@ -104,6 +107,7 @@ impl Keeper {
         target: SocketAddr,
         ticket: Ticket,
         grace: Duration,
+        pacer: Pacer,
     ) -> Result<Self, LaneError> {
         let dialler = Dialler::new(endpoint, target, ticket.target);
         let link = dialler.call().await?;
@@ -111,6 +115,7 @@ impl Keeper {
             dialler,
             ticket,
             grace,
+            pacer,
             state: watch::Sender::new(LinkState::Up(link)),
             cuts: AtomicU32::new(0),
             numbers: Default::default(),
@@ -327,7 +332,7 @@ impl Shared {
 
     async fn carry_on(&self, lane: &Lane, mut turn: u32, mut stream: Stream) {
         loop {
-            match carry(lane, turn, stream).await {
+            match carry(lane, turn, stream, &self.pacer).await {
                 Ok(()) => return,
                 Err(CarryError::Cut(_)) => {}
                 Err(error) => return lane.break_off(describe(&error)),

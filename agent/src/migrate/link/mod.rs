@@ -25,6 +25,7 @@ pub mod incoming;
 pub mod keeper;
 pub mod lane;
 pub mod outgoing;
+pub mod pace;
 #[cfg(test)]
 mod tests;
 pub mod window;

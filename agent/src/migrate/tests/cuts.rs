@@ -16,6 +16,7 @@ use crate::migrate::{
     link::{
         keeper::{Keeper, LinkCondition},
         lane::{LaneReader, LaneWriter},
+        pace::Pacer,
         window,
     },
 };
@@ -102,7 +103,9 @@ impl Target {
     }
 
     async fn keeper(&self, grace: Duration) -> Keeper {
-        Keeper::dial(self.near.clone(), self.wire.address, self.ours.clone(), grace).await.unwrap()
+        Keeper::dial(self.near.clone(), self.wire.address, self.ours.clone(), grace, Pacer::default())
+            .await
+            .unwrap()
     }
 
     /// A disk's lane, and the connection that leads on from it.

@@ -12,6 +12,7 @@ use crate::{
         link::{
             carrier::carry,
             lane::{Lane, LaneReader, LaneWriter},
+            pace::{Budget, Pacer},
             window,
         },
     },
@@ -24,6 +25,7 @@ use novacron_common::{
 };
 use novacron_transport::{Link, Role, Stream};
 use std::{
+    num::NonZeroU32,
     path::Path,
     sync::{
         Arc,
@@ -76,10 +78,14 @@ async fn streams(net: &Net) -> (Link, Link, Stream, Stream) {
 
 /// A lane over `stream`, in its first turn and without another.
 pub fn lane_over(stream: Stream, id: LaneId) -> (LaneReader, LaneWriter) {
+    paced_lane_over(stream, id, Pacer::default())
+}
+
+fn paced_lane_over(stream: Stream, id: LaneId, pacer: Pacer) -> (LaneReader, LaneWriter) {
     let (lane, reader, writer) = Lane::new(id, window::of(id).unwrap());
     lane.take_turn(1, 0).unwrap();
     tokio::spawn(async move {
-        if let Err(error) = carry(&lane, 1, stream).await {
+        if let Err(error) = carry(&lane, 1, stream, &pacer).await {
             lane.break_off(error.to_string());
         }
     });
@@ -100,6 +106,32 @@ fn attach(
         relay::both(&mut Way { from, to: writer }, &mut Way { from: reader, to }, &counter).await
     });
     (ours, task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_is_used_up_holds_up_memory_and_not_control() {
+    const CONTROL: LaneId = LaneId { kind: LaneKind::Control, number: 0 };
+    let net = Net::new();
+    let (_here, _there, memory_out, memory_came) = streams(&net).await;
+    let (_here, _there, control_out, control_came) = streams(&net).await;
+    // 125 kB a second: eight megabytes are a minute's.
+    let pacer = Pacer::new(NonZeroU32::new(1).map(Budget::of_mbit));
+    let (_back, mut memory) = paced_lane_over(memory_out, MAIN, pacer.clone());
+    let (mut arriving, _writer) = lane_over(memory_came, MAIN);
+    let (_back, mut control) = paced_lane_over(control_out, CONTROL, pacer);
+    let (mut heard, _writer) = lane_over(control_came, CONTROL);
+    let flood = tokio::spawn(async move { memory.write_all(&vec![7; 6 << 20]).await.map(|()| memory) });
+    let mut first = [0; 1];
+    timeout(SOON, arriving.read_exact(&mut first)).await.unwrap().unwrap();
+    for call in 0..100u8 {
+        control.write_all(&[call; 1000]).await.unwrap();
+        let mut frame = [0; 1000];
+        timeout(SOON, heard.read_exact(&mut frame)).await.expect("control waits for memory").unwrap();
+        assert_eq!(frame, [call; 1000]);
+    }
+    let mut rest = vec![0; 6 << 20];
+    assert!(timeout(Duration::ZERO, arriving.read_exact(&mut rest)).await.is_err(), "memory was not held up");
+    flood.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

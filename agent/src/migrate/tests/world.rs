@@ -4,7 +4,7 @@ use super::libvirt::{FakeLibvirt, Faults, PlayedHypervisor};
 use crate::{
     hypervisor::MachineFiles,
     migrate::{
-        Migrations, MigrationsParts, SocketRoom,
+        Migrations, MigrationsParts, Pacer, SocketRoom,
         journal::Record,
         ports::{Failure, Journal, Landing, Residents, Standing},
     },
@@ -184,6 +184,7 @@ impl Host {
             libvirt_socket: self.folder.join("libvirt"),
             bridge: "novabr0".into(),
             link_grace: GRACE,
+            pacer: Pacer::default(),
             now: crate::clock::now,
             changes,
         });
