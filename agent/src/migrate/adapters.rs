@@ -123,8 +123,8 @@ impl Residents for Machines {
         Machines::give_back(self, vm, migration).await
     }
 
-    async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch) -> Result<(), Denial> {
-        Machines::arrived(self, vm, spec, epoch).await
+    async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial> {
+        Machines::arrived(self, vm, spec, epoch, run).await
     }
 
     async fn left(&self, vm: VmId, epoch: Epoch) -> Result<(), Denial> {

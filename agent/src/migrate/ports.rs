@@ -103,8 +103,8 @@ pub trait Residents: Send + Sync {
     async fn lend(&self, vm: VmId, migration: MigrationId, epoch: Epoch) -> Result<(), Denial>;
     /// It ended here: the machine is its owner's again.
     async fn give_back(&self, vm: VmId, migration: MigrationId) -> Result<(), Denial>;
-    /// The machine is here and may run under `epoch`.
-    async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch) -> Result<(), Denial>;
+    /// The machine is here and may run under `epoch`; `run`: it is one that is to run.
+    async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial>;
     /// The machine runs elsewhere under `epoch`.
     async fn left(&self, vm: VmId, epoch: Epoch) -> Result<(), Denial>;
     /// Whether the machine belongs here.

@@ -285,11 +285,16 @@ impl Arrival {
         if run {
             match self.mover.standing(self.vm()).await? {
                 Standing::Running => {}
-                Standing::Stopped => self.mover.start(self.vm()).await?,
+                Standing::Stopped if !self.ticket.live => self.mover.start(self.vm()).await?,
+                // Its process ended while it was held. Starting it would be a reboot that nobody asked for: as with
+                // any guest that ends, its owner's restart policy says what follows.
+                Standing::Stopped => {
+                    tracing::warn!(vm = %self.vm(), "the guest ended on this host before it could run here");
+                }
                 _ => self.mover.resume(self.vm()).await?,
             }
         }
-        Ok(self.parts.residents.arrived(self.vm(), self.spec.clone(), epoch).await?)
+        Ok(self.parts.residents.arrived(self.vm(), self.spec.clone(), epoch, run).await?)
     }
 
     async fn discard(&mut self, reason: String) -> TargetPhase {

@@ -203,7 +203,7 @@ mod tests {
         assert!(machines.lend(damaged, migration, Epoch(9)).await.is_err());
         assert!(machines.left(damaged, Epoch(10)).await.is_err());
         let spec = assignment(VmAction::Run).spec;
-        assert!(machines.arrived(damaged, spec, Epoch(10)).await.is_err());
+        assert!(machines.arrived(damaged, spec, Epoch(10), true).await.is_err());
         assert_eq!(fake.state(damaged).await.unwrap(), VmState::Missing);
         assert!(ledger.shelf::<Entry>(SHELF).unwrap().get(&ledger_key(damaged)).is_err(), "overwritten");
     }

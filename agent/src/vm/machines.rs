@@ -13,7 +13,7 @@ use crate::{
 };
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::{VmAssignment, VmState},
+    record::VmAssignment,
     spec::{MachineKind, VmSpec},
     units::Epoch,
     wire::{AgentReply, Denial, DenialCode},
@@ -134,18 +134,13 @@ impl Machines {
         self.ask(vm, |reply| Message::GiveBack { migration, reply }).await
     }
 
-    /// The machine is here and may run under `epoch`. One that came stopped waits for the coordinator's next word:
-    /// it alone knows whether the machine is to run.
+    /// The machine is here and may run under `epoch`. One that is not to `run` came stopped, and waits for the
+    /// coordinator's next word; one that is to run and does not has ended, and its restart policy says what follows.
     ///
     /// # Errors
     /// [`Denial`] if the agent is stopping or cannot write its ledger.
-    pub async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch) -> Result<(), Denial> {
-        let hypervisor = self.parts.hypervisors.of(spec.kind);
-        let stopped = match hypervisor {
-            Some(hypervisor) => matches!(hypervisor.state(vm).await, Ok(VmState::Stopped)),
-            None => false,
-        };
-        self.ask(vm, |reply| Message::Arrived { spec: Box::new(spec), epoch, stopped, reply }).await?
+    pub async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial> {
+        self.ask(vm, |reply| Message::Arrived { spec: Box::new(spec), epoch, run, reply }).await?
     }
 
     /// The machine runs elsewhere under `epoch`.

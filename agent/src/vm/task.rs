@@ -39,7 +39,7 @@ pub(super) enum Message {
     Assign(VmAssignment, oneshot::Sender<AgentReply>),
     Lend { migration: MigrationId, epoch: Epoch, reply: oneshot::Sender<Result<VmSpec, Denial>> },
     GiveBack { migration: MigrationId, reply: oneshot::Sender<()> },
-    Arrived { spec: Box<VmSpec>, epoch: Epoch, stopped: bool, reply: oneshot::Sender<Result<(), Denial>> },
+    Arrived { spec: Box<VmSpec>, epoch: Epoch, run: bool, reply: oneshot::Sender<Result<(), Denial>> },
     Left { epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
     Look,
 }
@@ -101,8 +101,8 @@ impl VmTask {
                 self.give_back(migration);
                 let _ = reply.send(());
             }
-            Message::Arrived { spec, epoch, stopped, reply } => {
-                drop(reply.send(self.arrived(*spec, epoch, stopped)));
+            Message::Arrived { spec, epoch, run, reply } => {
+                drop(reply.send(self.arrived(*spec, epoch, run)));
             }
             Message::Left { epoch, reply } => {
                 self.parts.board.forget(self.vm);
@@ -173,10 +173,10 @@ impl VmTask {
         }
     }
 
-    fn arrived(&mut self, spec: VmSpec, epoch: Epoch, stopped: bool) -> Result<(), Denial> {
-        let action = if stopped { VmAction::Stop { grace_ms: 0 } } else { VmAction::Run };
+    fn arrived(&mut self, spec: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial> {
+        let action = if run { VmAction::Run } else { VmAction::Stop { grace_ms: 0 } };
         let assignment = VmAssignment { vm: self.vm, epoch, spec, action };
-        let record = VmRecord { ran: !stopped, ..VmRecord::new(assignment) };
+        let record = VmRecord { ran: run, ..VmRecord::new(assignment) };
         self.write(Entry::Held(record))
     }
 

@@ -190,7 +190,7 @@ impl Migrations {
             Standing::Running | Standing::Stopped => {}
             _ => return deny(DenialCode::Unknown, format!("{vm} is not here")),
         }
-        self.parts.residents.arrived(vm, spec, epoch).await?;
+        self.parts.residents.arrived(vm, spec, epoch, standing != Standing::Stopped).await?;
         let state = SideState::Inbound(InboundState::Running);
         self.write(id, Record::Ended(state.clone())).await?;
         self.remember(id, state);

@@ -345,6 +345,19 @@ async fn a_stopped_machine_moves_with_its_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_ended_while_it_was_held_is_not_started_anew_but_left_to_its_policy() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let (a, b) = begin(&world, &ticket).await;
+    b.until(ticket.migration, ARRIVED).await;
+    a.until(ticket.migration, GONE).await;
+    world.b.hypervisor.set(Standing::Stopped);
+    hand_over(&ticket, (&a, &b)).await;
+    assert_eq!((world.a.hypervisor.get(), world.b.hypervisor.get()), (Standing::Absent, Standing::Stopped));
+    assert_eq!(lives(&world.b.owner), Some(Epoch(2)));
+    assert_eq!(world.b.owner.to_run.lock().unwrap().get(&VM), Some(&true), "it is one that is to run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_denied_and_changes_nothing() {
     let world = World::new();
     let (a, b) = (world.a.agent(), world.b.agent());

@@ -112,6 +112,8 @@ impl Landing for Folder {
 pub struct Owner {
     pub here: Arc<Mutex<BTreeMap<VmId, Epoch>>>,
     pub lent: Arc<Mutex<BTreeSet<VmId>>>,
+    /// Of what arrived, what is to run.
+    pub to_run: Arc<Mutex<BTreeMap<VmId, bool>>>,
 }
 
 #[async_trait]
@@ -125,7 +127,8 @@ impl Residents for Owner {
         self.lent.lock().unwrap().remove(&vm);
         Ok(())
     }
-    async fn arrived(&self, vm: VmId, _: VmSpec, epoch: Epoch) -> Result<(), Denial> {
+    async fn arrived(&self, vm: VmId, _: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial> {
+        self.to_run.lock().unwrap().insert(vm, run);
         self.here.lock().unwrap().insert(vm, epoch);
         Ok(())
     }
