@@ -33,7 +33,7 @@ impl Dialler {
         self.endpoint.connect_brisk(self.target, &self.role).await
     }
 
-    /// Calls until it answers.
+    /// Calls again and again until it answers.
     ///
     /// # Errors
     /// [`LinkError`] if somebody else does, or it is no member any more.

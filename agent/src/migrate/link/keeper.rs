@@ -1,4 +1,5 @@
 //! The source's link to the target's agent: dialled at the start, dialled again when it is cut, given up after a grace.
+//! A cut at the first call is a cut like any other.
 //!
 //! ```text
 //!  Up ──cut──▶ Lost ──dialled again──▶ Up
@@ -46,6 +47,9 @@ pub enum LaneError {
     /// The link to the target.
     #[error("could not reach the target's agent")]
     Link(#[from] LinkError),
+    /// Nobody answered at all.
+    #[error("the target's agent did not answer within {} s", .0.as_secs_f32())]
+    Silent(Duration),
     /// The target does not honour the ticket.
     #[error("the target refused")]
     Refused(#[source] Denial),
@@ -97,8 +101,8 @@ struct Shared {
 }
 
 impl Keeper {
-    /// Dials the target; nobody but the host in the ticket will do. A cut is waited out for `grace`, and lanes send no
-    /// faster than `pacer` lets them.
+    /// Dials the target until it answers; nobody but the host in the ticket will do. It is waited for, now and after a
+    /// cut, for `grace`. Lanes send no faster than `pacer` lets them.
     ///
     /// # Errors
     /// [`LaneError`].
@@ -110,7 +114,8 @@ impl Keeper {
         pacer: Pacer,
     ) -> Result<Self, LaneError> {
         let dialler = Dialler::new(endpoint, target, ticket.target);
-        let link = dialler.call().await?;
+        let answered = timeout(grace, dialler.call_until_answered()).await;
+        let link = answered.map_err(|_| LaneError::Silent(grace))??;
         let shared = Arc::new(Shared {
             dialler,
             ticket,

@@ -139,6 +139,34 @@ fn noise(length: usize, seed: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_cut_off_when_it_is_called_first_is_called_until_it_answers() {
+    let target = Target::new(PATIENCE).await;
+    target.wire.cut();
+    let (keeper, ()) = tokio::join!(target.keeper(PATIENCE), async {
+        // Longer than one call is tried for, so that it takes another; on a slow machine the first may do.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        target.wire.mend();
+    });
+    let (_reader, mut writer, mut qemu) = target.disk_lane(&keeper).await;
+    assert_eq!(keeper.condition(), LinkCondition::default(), "no cut of a link that there was");
+    writer.write_all(b"hello").await.unwrap();
+    let mut read = [0; 5];
+    timeout(PATIENCE, qemu.read_exact(&mut read)).await.unwrap().unwrap();
+    assert_eq!(&read, b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_never_answers_is_given_up_after_the_grace_and_the_error_says_so() {
+    let target = Target::new(PATIENCE).await;
+    target.wire.cut();
+    let grace = Duration::from_secs(1);
+    let (near, ours) = (target.near.clone(), target.ours.clone());
+    let dialled = Keeper::dial(near, target.wire.address, ours, grace, Pacer::default()).await;
+    let error = dialled.map(|_| ()).unwrap_err();
+    assert_eq!(error.to_string(), "the target's agent did not answer within 1 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lane_that_is_cut_twice_in_the_middle_delivers_every_byte_once_both_ways() {
     const LENGTH: usize = 48 << 20;
     let target = Target::new(GRACE).await;
