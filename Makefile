@@ -14,6 +14,7 @@ NAME ?=
 SEEDS ?= 10
 KEEP ?=
 FILTER ?=
+CELL ?=
 PROFILE ?= dist
 CI ?= false
 
@@ -21,7 +22,7 @@ OUT := $(CARGO_TARGET_DIR)
 export CARGO_TARGET_DIR CI KEEP PROFILE
 say = @printf '\n==> %s\n' "$(1)"
 
-.PHONY: help deps demo test planted lint bench soak packages audit clean build build-release fuzz-smoke
+.PHONY: help deps demo test planted lint bench soak soak-migration packages audit clean build build-release fuzz-smoke
 
 help: ## this list
 	@printf 'NovaCron\n\n'
@@ -85,6 +86,11 @@ soak: deps build ## 40 x SEEDS simulated clusters; the rest of the suite SEEDS t
 	$(call say,soak: the suite $(SEEDS) times - NOVACRON_SOAK=1)
 	@$(if $(FILTER),,NOVACRON_SEEDS=$$((40 * $(SEEDS))) cargo nextest run --locked --workspace -E 'package(novacron-sim)')
 	NOVACRON_SOAK=1 NOVACRON_SEEDS=$(SEEDS) cargo nextest run --locked --profile soak --workspace --stress-count $(SEEDS) -E '$(or $(FILTER),not package(novacron-sim))'
+
+soak-migration: deps build ## every cell of the crash matrix on real QEMU (CELL=part of a name), table in $(OUT)/migration
+	$(call say,soak-migration: about an hour for all cells - the table grows in $(OUT)/migration/crash-matrix.md)
+	@$(if $(CELL),export NOVACRON_MATRIX_CELL='$(CELL)',)
+	NOVACRON_SOAK=1 cargo nextest run --locked --workspace --ignore-default-filter -E 'test(=matrix::crash_matrix_whole)' --no-capture
 
 packages: ## .deb of novacron-agent, novacron-coordinator and novactl in $(OUT)/packages (PROFILE=debug for a quick try)
 	$(call say,packages: profile $(PROFILE))

@@ -1,6 +1,6 @@
 //! The test lab: real hosts in namespaces of one machine, a guest that proves its own continuity, and the judge of that proof.
 //!
-//! Suites under `tests/` and the demo use it. Everything here needs root except [`serial`], [`need`], [`bins`], [`bare_guest`] and the judges in [`ledger`].
+//! Suites under `tests/` and the demo use it. Everything here needs root except [`serial`], [`need`], [`bins`], [`bare_guest`], [`matrix`] and the judges in [`ledger`].
 
 pub mod bare_guest;
 pub mod bins;
@@ -10,5 +10,6 @@ pub mod demo;
 pub mod guest_image;
 pub mod lab;
 pub mod ledger;
+pub mod matrix;
 pub mod need;
 pub mod serial;

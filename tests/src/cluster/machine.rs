@@ -249,7 +249,7 @@ impl Cluster {
         u64::from_str_radix(hash, 16).with_context(|| format!("reading {:?}", said.text))
     }
 
-    /// The same hash, computed from the image of the stopped machine on its host.
+    /// The same hash, computed from the image on the machine's host. The machine is stopped, or its disk settled.
     ///
     /// # Errors
     /// When the image cannot be read.
@@ -261,7 +261,7 @@ impl Cluster {
         Ok(area_hash(area))
     }
 
-    /// What the whole disk of the stopped machine holds, through its backing chain.
+    /// What the whole disk of a stopped machine, or of one whose disk is settled, holds through its backing chain.
     ///
     /// # Errors
     /// When the image cannot be read.
@@ -270,7 +270,7 @@ impl Cluster {
             &self.members.iter().find(|member| member.host.name() == host).context("no such host")?.host;
         let raw = host.dir().join("tmp/disk.raw");
         let image = format!("{MACHINES}/{}/disk.qcow2", machine.id);
-        host.exec("qemu-img", &["convert", "-O", "raw", &image, "/var/tmp/disk.raw"])?;
+        host.exec("qemu-img", &["convert", "-U", "-O", "raw", &image, "/var/tmp/disk.raw"])?;
         let bytes = fs::read(&raw).with_context(|| format!("reading {}", raw.display()))?;
         fs::remove_file(raw)?;
         Ok(bytes)

@@ -12,7 +12,7 @@ use crate::lab::Host;
 /// Sockets of migrations, as a host sees the folder.
 const RUN_DIR: &str = "/run/novacron";
 
-/// A domain, a folder, a process or a socket of the machine `id` on a host.
+/// A domain, a folder, a process, a tap or a socket of the machine `id` on a host that should have none.
 pub fn on_host(host: &Host, id: &str) -> Result<Vec<String>> {
     let name = host.name();
     let mut remains: Vec<String> =
@@ -22,8 +22,16 @@ pub fn on_host(host: &Host, id: &str) -> Result<Vec<String>> {
         remains.push(format!("{name}: {}", folder.display()));
     }
     remains.extend(host.qemu_pids()?.into_iter().map(|pid| format!("{name}: QEMU {pid}")));
+    remains.extend(taps(host)?.into_iter().map(|tap| format!("{name}: tap {tap}")));
     remains.extend(sockets(host)?.into_iter().map(|socket| format!("{name}: socket {socket}")));
     Ok(remains)
+}
+
+/// The host's ends of machines' network cards, as libvirt names them.
+fn taps(host: &Host) -> Result<Vec<String>> {
+    let listed = host.exec("ip", &["-o", "link", "show"])?;
+    let names = listed.lines().filter_map(|line| line.split(": ").nth(1));
+    Ok(names.filter(|name| name.starts_with("vnet")).map(str::to_owned).collect())
 }
 
 /// Names of all domains that the host's libvirtd knows, running or not.

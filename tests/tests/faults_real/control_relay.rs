@@ -82,6 +82,11 @@ impl ControlRelay {
         self.has_come_by.load(Ordering::SeqCst)
     }
 
+    /// Forgets what came by: the next migration is seen anew.
+    pub fn forget(&self) {
+        self.has_come_by.store(false, Ordering::SeqCst);
+    }
+
     /// Waits until the answer to Finish comes by: the copy is complete, the guest is paused on the target.
     pub fn wait_for_it(&self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;

@@ -6,4 +6,5 @@ mod control_relay;
 mod cut;
 mod killed;
 mod link;
+mod matrix;
 mod survived;
