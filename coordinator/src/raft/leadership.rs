@@ -4,15 +4,20 @@
 //! has everything that former leaders acknowledged, so [`Leadership::Leader`] is published after a read barrier.
 
 use super::{
-    settings,
+    ledger::Inner,
+    settings::{self, HEARTBEAT},
     types::{Member, NodeId, Raft},
 };
 use novacron_common::{
     planted::{self, Mistake},
     wire::CoordinatorAddress,
 };
+use novacron_runtime::time::sleep;
 use openraft::{RaftMetrics, ServerState};
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// Pause before the read barrier is tried again, while no quorum answers.
@@ -58,6 +63,26 @@ pub(super) fn leads(metrics: &Metrics) -> bool {
 pub(super) fn leader_of(metrics: &Metrics) -> Option<CoordinatorAddress> {
     let node = metrics.current_leader?;
     Some(metrics.membership_config.membership().get_node(&node)?.address(node))
+}
+
+/// While this node leads, tells the others so again and again; until it stops. openraft's own heartbeats come no more often
+/// than its requests may last.
+pub(super) async fn tell(inner: Arc<Inner>) {
+    loop {
+        sleep(HEARTBEAT).await;
+        let (leads, stopped) = {
+            let metrics = inner.raft.metrics();
+            let metrics = metrics.borrow();
+            (metrics.state == ServerState::Leader, metrics.running_state.is_err())
+        };
+        if stopped {
+            return;
+        }
+        if leads && !inner.silent.load(Ordering::Acquire) {
+            // That it has stopped meanwhile is seen at the next look.
+            let _ = inner.raft.trigger().heartbeat().await;
+        }
+    }
 }
 
 /// Publishes who leads until the node stops.
@@ -110,7 +135,7 @@ async fn barrier(raft: &Raft, term: u64) -> bool {
             biased;
             passed = raft.ensure_linearizable() => match passed {
                 Ok(_) => return true,
-                Err(_) => novacron_runtime::time::sleep(BARRIER_RETRY).await,
+                Err(_) => sleep(BARRIER_RETRY).await,
             },
             () = &mut lost => return false,
         }

@@ -61,6 +61,8 @@ pub(super) struct Inner {
     pub freshness: Freshness,
     /// Leadership is being handed over: nothing is committed or confirmed here.
     pub paused: AtomicBool,
+    /// While it hands over its leadership: it sends no heartbeats.
+    pub silent: AtomicBool,
     pub peers: Peers,
     /// A node with a shorter log wants to lead, and nobody does.
     pub should_stand: Notify,
@@ -118,6 +120,7 @@ impl Ledger {
             through,
             freshness: Freshness::default(),
             paused: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             peers: Peers::default(),
             should_stand: Notify::new(),
             began: Instant::now(),
@@ -125,6 +128,7 @@ impl Ledger {
         let (proposals, asks) = proposer::queue();
         let tasks = vec![
             spawn(leadership::watch(inner.raft.clone(), publish)),
+            spawn(leadership::tell(inner.clone())),
             spawn(election::keep(inner.clone())),
             spawn(proposer::run(inner.clone(), asks)),
             spawn(super::membership::keep(inner.clone())),

@@ -3,8 +3,12 @@
 use openraft::{Config, ConfigError, SnapshotPolicy};
 use std::{sync::Arc, time::Duration};
 
-/// A leader is heard from this often, milliseconds; also the deadline of one replication request.
-const HEARTBEAT_MS: u64 = 100;
+/// A leader is heard from this often (`leadership.rs`).
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Deadline of one replication request and of one question whether this node still leads, milliseconds. openraft has one
+/// figure for it and for the heartbeat; but coordinators may be further apart than a heartbeat, or busy for as long, and a
+/// request that is given up is sent again and makes them busier. Two that are lost must still not cost the leadership.
+const RPC_DEADLINE_MS: u64 = 250;
 /// A follower that hears nothing for the leader's lease (openraft takes the maximum for it) and then for a random time
 /// between these two stands for election (`election.rs`): six to eight missed heartbeats. What a leader that dies costs
 /// is at most the lease, the maximum, and an election: 400 + 400 + the few milliseconds of two synced votes and one
@@ -47,9 +51,11 @@ pub(super) fn raft(compaction: Compaction) -> Result<Arc<Config>, ConfigError> {
     let Compaction { snapshot_every, keep_behind, purge_batch } = compaction;
     let config = Config {
         cluster_name: "novacron".into(),
-        heartbeat_interval: HEARTBEAT_MS,
+        heartbeat_interval: RPC_DEADLINE_MS,
+        enable_heartbeat: false,
         enable_elect: false,
-        election_timeout_min: ELECTION_MIN_MS,
+        // Not used, but must lie between the other two.
+        election_timeout_min: ELECTION_MAX_MS - 1,
         election_timeout_max: ELECTION_MAX_MS,
         install_snapshot_timeout: SNAPSHOT_CHUNK_DEADLINE_MS,
         snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,

@@ -117,7 +117,7 @@ impl Inner {
         let pause = Pause::begin(self)?;
         let began = Instant::now();
         self.caught_up(to.node).await?;
-        self.raft.runtime_config().heartbeat(false);
+        self.silent.store(true, Ordering::Release);
         sleep(LEASE + LEASE_MARGIN).await;
         let elected = timeout(ELECTION_DEADLINE, self.elected(&to)).await;
         drop(pause);
@@ -178,7 +178,7 @@ impl<'a> Pause<'a> {
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
-        self.0.raft.runtime_config().heartbeat(true);
+        self.0.silent.store(false, Ordering::Release);
         self.0.paused.store(false, Ordering::Release);
     }
 }

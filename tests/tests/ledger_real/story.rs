@@ -28,7 +28,7 @@ const HEAL_LIMIT: Duration = Duration::from_secs(120);
 /// How long attempts under way may take to be done after the schedule has ended.
 const SETTLE_LIMIT: Duration = Duration::from_secs(300);
 /// Faults between two harvests: the ledger keeps a thousand fires of a job.
-const HARVEST_EVERY: usize = 40;
+const HARVEST_EVERY: usize = 20;
 
 pub fn run(seed: u64, count: usize) -> Result<()> {
     let mut trio = Trio::start(&TrioOptions::new("ledger"))?;
@@ -90,7 +90,8 @@ impl Trouble<'_> {
             println!("{at:6.1} s  {:3}/{count}  {step} {told}", number + 1);
             if (number + 1) % HARVEST_EVERY == 0 {
                 let (harvest, jobs) = (&mut *self.harvest, self.jobs);
-                self.reach.on_api(async |api| harvest.take(api, jobs).await)?;
+                let open = self.reach.on_api(async |api| harvest.take(api, jobs).await)?;
+                println!("{:6.1} s  {open} fires are not done yet", began.elapsed().as_secs_f32());
             }
         }
         Ok(())
