@@ -57,6 +57,14 @@ async fn what_is_not_json_or_has_unknown_fields_is_refused() {
     ] {
         refused(&cluster, path, &body).await.problem(400, "invalid_request", field);
     }
+    for twice in [
+        r#"{"name": "a", "schedule": "@daily", "name": "b"}"#,
+        r#"{"name": "a", "schedule": "@daily", "schedule": "@hourly"}"#,
+    ] {
+        let problem =
+            harmless(&cluster, Method::POST, "/api/v1/jobs", twice).await.problem(400, "invalid_request", "");
+        assert!(problem.cause.contains("duplicate field"), "{problem:?}");
+    }
     cluster.get("/api/v1/vms?page=2").await.problem(400, "invalid_request", "page");
     cluster.get("/api/v1/vms?limit=0").await.problem(400, "invalid_request", "limit");
     cluster.get("/api/v1/vms?limit=x").await.problem(400, "invalid_request", "limit");

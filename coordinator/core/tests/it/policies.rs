@@ -6,7 +6,7 @@ use novacron_common::{
     ids::{FireKey, HostId, JobId},
     record::{AttemptEnd, AttemptOutcome, AttemptReport, Output},
     spec::{Concurrency, JobSpec},
-    units::UnixMillis,
+    units::{Epoch, UnixMillis},
 };
 use novacron_core::{
     Applied, CommandBody, attempts,
@@ -47,8 +47,14 @@ fn start(world: &mut World, fire: FireKey, host: HostId) {
 }
 
 fn end(world: &mut World, fire: FireKey, outcome: AttemptOutcome) {
-    let record = world.state.fire(fire).unwrap();
-    let (attempt, epoch) = (record.attempt().unwrap(), record.epoch);
+    let epoch = world.state.fire(fire).unwrap().epoch;
+    let report = report(world, fire, epoch, outcome);
+    world.ok(report);
+}
+
+/// What a host says of the attempt under way.
+fn report(world: &World, fire: FireKey, epoch: Epoch, outcome: AttemptOutcome) -> CommandBody {
+    let attempt = world.state.fire(fire).unwrap().attempt().unwrap();
     let end = AttemptEnd {
         outcome,
         started_at: None,
@@ -56,7 +62,24 @@ fn end(world: &mut World, fire: FireKey, outcome: AttemptOutcome) {
         output: Output::default(),
         result: None,
     };
-    world.ok(CommandBody::AttemptEnd(Box::new(AttemptReport { attempt, epoch, end })));
+    CommandBody::AttemptEnd(Box::new(AttemptReport { attempt, epoch, end }))
+}
+
+#[test]
+fn a_report_under_an_epoch_that_was_never_issued_or_is_over_changes_nothing() {
+    let (mut world, hosts) = World::with_hosts(1);
+    let id = world.job(working("work"));
+    let fire = execute(&mut world, id);
+    start(&mut world, fire, hosts[0]);
+    let issued = world.state.fire(fire).unwrap().epoch;
+    for epoch in [Epoch(issued.0 - 1), issued.next(), Epoch(u64::MAX)] {
+        let (said, before) =
+            (report(&world, fire, epoch, AttemptOutcome::Exited(0)), world.state.rows().collect::<Vec<_>>());
+        assert_eq!(world.apply(said), Applied::AlreadySo, "{epoch}");
+        assert_eq!(before, world.state.rows().collect::<Vec<_>>(), "{epoch}");
+    }
+    end(&mut world, fire, AttemptOutcome::Exited(0));
+    assert_eq!(state_of(&world, fire), FireState::Succeeded);
 }
 
 fn state_of(world: &World, fire: FireKey) -> FireState {
