@@ -12,7 +12,7 @@ use crate::{
 };
 use novacron_common::{
     ids::VmId,
-    record::Ticket,
+    record::{MoveLimits, Ticket},
     spec::{ImageRef, VmSpec},
     wire::{AgentCommand, AgentReply, AttemptStart, Denial, DenialCode},
 };
@@ -66,8 +66,8 @@ impl Dispatch {
             AgentCommand::PrepareInbound { ticket, spec } => {
                 done(self.migrations.prepare_inbound(ticket, spec).await)
             }
-            AgentCommand::StartOutbound { ticket, spec, target } => {
-                self.start_outbound(ticket, spec, target).await
+            AgentCommand::StartOutbound { ticket, spec, target, limits } => {
+                self.start_outbound(ticket, spec, target, limits).await
             }
             AgentCommand::CancelOutbound { migration, reason } => {
                 done(self.migrations.cancel_outbound(migration, reason).await)
@@ -116,12 +116,18 @@ impl Dispatch {
         admitted(self.attempts.start(start).await)
     }
 
-    async fn start_outbound(&self, ticket: Ticket, spec: VmSpec, target: SocketAddr) -> AgentReply {
+    async fn start_outbound(
+        &self,
+        ticket: Ticket,
+        spec: VmSpec,
+        target: SocketAddr,
+        limits: MoveLimits,
+    ) -> AgentReply {
         let _turn = match self.guests.may_leave(&ticket, &self.attempts).await {
             Ok(turn) => turn,
             Err(denial) => return AgentReply::Denied(denial),
         };
-        done(self.migrations.start_outbound(ticket, spec, target).await)
+        done(self.migrations.start_outbound(ticket, spec, target, limits).await)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     journal::Record,
-    ports::{Copied, Failure, Journal, Landing, Mover, Residents, Route, Standing},
+    ports::{Copied, Failure, Journal, Landing, Mover, Push, Residents, Route, Standing},
 };
 use crate::{
     hypervisor::{
@@ -10,6 +10,7 @@ use crate::{
         libvirt::{
             Libvirt,
             migration::{DiskCopy, MigrateCall, Presence},
+            throttle::Throttle,
             xml,
         },
     },
@@ -43,7 +44,7 @@ impl Mover for Libvirt {
         })
     }
 
-    async fn send(&self, vm: VmId, route: Route) -> Result<(), HvError> {
+    async fn send(&self, vm: VmId, route: Route, push: Push) -> Result<(), HvError> {
         // An overlay's own clusters travel; the image below them is on the target, checked by its content.
         let disk_copy = if route.disk.is_some() { DiskCopy::Top } else { DiskCopy::None };
         let call = MigrateCall {
@@ -56,8 +57,22 @@ impl Mover for Libvirt {
             parallel: None,
             bandwidth_mib: None,
             target_xml: None,
+            throttle: Throttle::up_to(push.slowdown_pct),
         };
+        // Set each time: an earlier move may have left another.
+        self.allow_downtime(vm, push.pause_ms).await?;
+        if let Some(throttle) = call.throttle {
+            self.bound_throttle(vm, throttle).await?;
+        }
         self.migrate_p2p(vm, call).await
+    }
+
+    async fn allow_pause(&self, vm: VmId, pause_ms: u32) -> Result<(), HvError> {
+        self.allow_downtime(vm, pause_ms).await
+    }
+
+    async fn hold(&self, vm: VmId) -> Result<(), HvError> {
+        self.pause(vm).await
     }
 
     async fn abort(&self, vm: VmId) -> Result<(), HvError> {
@@ -71,6 +86,7 @@ impl Mover for Libvirt {
             iteration: job.iteration,
             dirty_pages_per_second: job.dirty_pages_per_second,
             downtime_ms: job.downtime_ms,
+            throttle_pct: job.throttle_pct,
         }))
     }
 

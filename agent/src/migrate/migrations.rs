@@ -13,7 +13,7 @@ use super::{
 use crate::text::describe;
 use novacron_common::{
     ids::{HostId, MigrationId, VmId},
-    record::{InboundState, OutboundState, SideState, Ticket},
+    record::{InboundState, MoveLimits, OutboundState, SideState, Ticket},
     spec::{MachineKind, VmSpec},
     wire::{Denial, DenialCode, LaneOpen},
 };
@@ -93,7 +93,7 @@ impl Migrations {
                     OutboundMark::Gone(report) => SourcePhase::Gone(report),
                     OutboundMark::Releasing(epoch) => SourcePhase::Release(epoch),
                 };
-                self.spawn_outbound(mover, Trip { ticket, spec, target: None, state }, phase);
+                self.spawn_outbound(mover, Trip::known(ticket, spec, state), phase);
             }
             (Record::Inbound { ticket, spec, mark }, Some(mover)) => {
                 let restarted = || "the target's agent restarted".to_owned();
@@ -106,7 +106,7 @@ impl Migrations {
                     }
                     InboundMark::Discarding { reason } => TargetPhase::Discard(reason),
                 };
-                self.spawn_inbound(mover, Trip { ticket, spec, target: None, state }, phase);
+                self.spawn_inbound(mover, Trip::known(ticket, spec, state), phase);
             }
             _ => self.remember(id, state),
         }
@@ -203,14 +203,23 @@ impl Migrations {
     }
 
     fn spawn_outbound(&self, mover: Arc<dyn Mover>, trip: Trip, phase: SourcePhase) {
-        let Trip { ticket, spec, target, state } = trip;
+        let Trip { ticket, spec, target, limits, state } = trip;
         let (cancel, called_off) = watch::channel(None);
         let (releases, inbox) = mpsc::channel(INBOX);
         let post = Post::new(ticket.migration, state, self.parts.changes.clone());
         self.enter(&ticket, &post, Hands::Outbound { cancel, releases });
         let parts = self.parts.clone();
-        let departure =
-            Departure { parts, mover, ticket, spec, target, post, releases: inbox, cancel: called_off };
+        let departure = Departure {
+            parts,
+            mover,
+            ticket,
+            spec,
+            target,
+            limits,
+            post,
+            releases: inbox,
+            cancel: called_off,
+        };
         tokio::spawn(departure.run(phase));
     }
 
@@ -257,7 +266,16 @@ struct Trip {
     ticket: Ticket,
     spec: VmSpec,
     target: Option<SocketAddr>,
+    /// What a live copy must keep to; not known any more after a restart, and not needed then.
+    limits: MoveLimits,
     state: SideState,
+}
+
+impl Trip {
+    /// One of which there is nothing to be sent any more, or nothing yet.
+    fn known(ticket: Ticket, spec: VmSpec, state: SideState) -> Self {
+        Self { ticket, spec, target: None, limits: MoveLimits::default(), state }
+    }
 }
 
 fn is_over(state: &SideState) -> bool {

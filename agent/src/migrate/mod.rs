@@ -5,7 +5,7 @@
 //!
 //! * [`Migrations`] owns all of it: one task a migration ([`source`], [`target`]), written down in a [`journal`];
 //! * [`lane`] leads bytes from socket to socket, [`link`] carries them and outlives cuts, [`filter`] judges what reaches the target's libvirtd;
-//! * [`outcome`] and [`progress`] are pure: how it ended, how far it is;
+//! * [`outcome`], [`progress`] and `climb` are pure: how it ended, how far it is, how hard it is pushed;
 //! * [`ports`] is what all this needs of the rest of the agent; `adapters` ties it to the real thing.
 //!
 //! A link that is cut is no failure: lanes go on from the last byte that arrived once the source has dialled again. If it
@@ -15,6 +15,7 @@
 //! the target holds what arrived until the hand-over is committed. No time-out on either side lets a guest run.
 
 mod adapters;
+mod climb;
 pub mod filter;
 pub mod journal;
 pub mod lane;

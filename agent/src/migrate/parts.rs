@@ -140,7 +140,7 @@ fn told(state: &SideState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use novacron_common::record::MigrationProgress;
+    use novacron_common::record::{Climb, MigrationProgress};
 
     #[test]
     fn figures_are_no_event_and_reasons_are_told() {
@@ -151,7 +151,11 @@ mod tests {
             })))
         };
         assert_eq!(copying(1), copying(900));
-        let back = OutboundState::Back { reason: "the link broke".to_owned(), cancelled: false };
+        let back = OutboundState::Back {
+            reason: "the link broke".to_owned(),
+            cancelled: false,
+            climb: Climb::default(),
+        };
         assert_eq!(told(&SideState::Outbound(back)), "outbound: stays here: the link broke");
     }
 }

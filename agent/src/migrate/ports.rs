@@ -46,6 +46,15 @@ pub struct Route {
     pub disk: Option<&'static str>,
 }
 
+/// How hard the hypervisor may push a copy by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Push {
+    /// The pause that it may plan for at first, milliseconds ([`Mover::allow_pause`]).
+    pub pause_ms: u32,
+    /// How much of its processors' time it may withhold from a guest that writes too fast, percent; 0: none.
+    pub slowdown_pct: u8,
+}
+
 /// How far the hypervisor is with a copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Copied {
@@ -59,6 +68,8 @@ pub struct Copied {
     pub dirty_pages_per_second: u64,
     /// The hypervisor's figure for the pause, milliseconds.
     pub downtime_ms: Option<u64>,
+    /// How much is withheld of the guest's processors' time just now, percent.
+    pub throttle_pct: u8,
 }
 
 /// The hypervisor, as a migration uses it. Every method is idempotent.
@@ -68,7 +79,11 @@ pub trait Mover: Send + Sync {
     async fn standing(&self, vm: VmId) -> Result<Standing, HvError>;
     /// Copies the running machine to the other end of `route`; there it stays paused. Returns when the hypervisor
     /// says that it is over; whether it is there or here is for [`Mover::standing`] to say.
-    async fn send(&self, vm: VmId, route: Route) -> Result<(), HvError>;
+    async fn send(&self, vm: VmId, route: Route, push: Push) -> Result<(), HvError>;
+    /// Lets a copy that is under way plan for another pause, milliseconds. With none under way it means nothing.
+    async fn allow_pause(&self, vm: VmId, pause_ms: u32) -> Result<(), HvError>;
+    /// Holds the guest of a copy that is under way. If the copy fails it is for [`Mover::resume`] to let it run on.
+    async fn hold(&self, vm: VmId) -> Result<(), HvError>;
     /// Ends a copy that is under way. Nothing to end is no error.
     async fn abort(&self, vm: VmId) -> Result<(), HvError>;
     /// How far the copy is; `None` if none is under way.

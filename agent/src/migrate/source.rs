@@ -24,7 +24,7 @@ use super::{
 use crate::{hypervisor::libvirt::xml::DISK_TARGET, text::describe};
 use novacron_common::{
     ids::VmId,
-    record::{MigrationReport, OutboundState, SideState, Ticket},
+    record::{MigrationReport, MoveLimits, OutboundState, SideState, Ticket},
     spec::VmSpec,
     units::Epoch,
     wire::{Denial, DenialCode},
@@ -76,6 +76,8 @@ pub(super) struct Departure {
     pub spec: VmSpec,
     /// Where the target serves QUIC; not known any more after a restart, and not needed then.
     pub target: Option<SocketAddr>,
+    /// What a live copy must keep to.
+    pub limits: MoveLimits,
     pub post: Post,
     pub releases: mpsc::Receiver<Release>,
     /// Set once, with the reason, when it is called off.
@@ -221,14 +223,14 @@ impl Departure {
     }
 
     async fn back(&mut self, ending: Ending) -> SourcePhase {
-        let Ending { reason, cancelled, .. } = ending;
+        let Ending { reason, cancelled, report, .. } = ending;
         let reason = if reason.is_empty() { "the machine stayed on its host".to_owned() } else { reason };
         tracing::info!(migration = %self.ticket.migration, reason, cancelled, "the machine is back");
         until_done("give back", || async {
             Ok(self.parts.residents.give_back(self.vm(), self.ticket.migration).await?)
         })
         .await;
-        let state = OutboundState::Back { reason, cancelled };
+        let state = OutboundState::Back { reason, cancelled, climb: report.climb };
         self.parts.note(self.ticket.migration, ended(state.clone())).await;
         self.show(state);
         SourcePhase::Ended

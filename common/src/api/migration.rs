@@ -2,27 +2,11 @@
 
 use crate::{
     ids::{HostId, MigrationId, VmId},
-    record::MemoryTraffic,
+    record::{Climb, MemoryTraffic, MoveLimits},
     units::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-fn yes() -> bool {
-    true
-}
-
-/// `POST /api/v1/vms/{id}/migrate`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MigrateRequest {
-    /// A host's name or id; without it the placement decides and says why.
-    #[serde(default, alias = "target_node", skip_serializing_if = "Option::is_none")]
-    pub target_host: Option<String>,
-    /// `true` (default) moves it running; `false` stops it, moves it and starts it again.
-    #[serde(default = "yes")]
-    pub live: bool,
-}
 
 /// Where a migration is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -84,6 +68,12 @@ pub struct MigrationView {
     pub target_host: HostId,
     /// Running or stopped.
     pub live: bool,
+    /// What it has to keep to.
+    #[serde(default)]
+    pub limits: MoveLimits,
+    /// How far up the ladder of means it went to keep to that.
+    #[serde(default)]
+    pub climb: Climb,
     /// How it is.
     pub status: MigrationStatus,
     /// RAM and device state, bytes.
@@ -115,19 +105,4 @@ pub struct MigrationView {
     /// Why the target was chosen, if the placement chose it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<String>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_names_of_the_target_are_taken() {
-        for body in [r#"{"target_host":"node-2","live":true}"#, r#"{"target_node":"node-2"}"#] {
-            let request: MigrateRequest = serde_json::from_str(body).unwrap();
-            assert_eq!(request.target_host.as_deref(), Some("node-2"));
-            assert!(request.live);
-        }
-        assert!(serde_json::from_str::<MigrateRequest>(r#"{"targt_host":"x"}"#).is_err());
-    }
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod event;
 mod host;
 mod job;
+mod migrate;
 mod migration;
 mod page;
 mod problem;
@@ -27,7 +28,8 @@ pub use job::{
     MisfireBody, MisfirePolicyBody, OverdueView, Period, RetentionBody, RetryBody, RetryOnBody, StatusBody,
     TickState, VmCommandBody, VmVerbBody, parse_duration,
 };
-pub use migration::{MigrateRequest, MigrationState, MigrationStatus, MigrationView};
+pub use migrate::MigrateRequest;
+pub use migration::{MigrationState, MigrationStatus, MigrationView};
 pub use page::{JobQuery, Page, PageQuery};
 pub use problem::{Problem, ProblemCode};
 pub use schedule::{PreviewTick, ScheduleWarning, Transition};

@@ -1,5 +1,6 @@
 //! A migration as each of its two sides sees it.
 
+use super::Climb;
 use crate::{
     ids::{HostId, MigrationId, VmId},
     units::{Epoch, UnixMillis},
@@ -52,6 +53,8 @@ pub enum OutboundState {
         reason: String,
         /// Whether it was cancelled on request.
         cancelled: bool,
+        /// How far up the ladder it went.
+        climb: Climb,
     },
     /// The hand-over is known here and what was left is cleaned up.
     Released,
@@ -109,6 +112,8 @@ pub struct MigrationProgress {
     pub link_lost: bool,
     /// How often it was lost and came back.
     pub cuts: u32,
+    /// How far up the ladder it is.
+    pub climb: Climb,
 }
 
 /// Pages of a machine's memory that were sent one way.
@@ -183,4 +188,6 @@ pub struct MigrationReport {
     pub iterations: u64,
     /// How often the link between the two agents was lost and came back.
     pub cuts: u32,
+    /// How far up the ladder it went.
+    pub climb: Climb,
 }

@@ -3,6 +3,7 @@
 mod attempt;
 mod host;
 mod migration;
+mod strategy;
 mod vm;
 
 pub use attempt::{AttemptEnd, AttemptOutcome, AttemptReport, Output};
@@ -11,4 +12,5 @@ pub use migration::{
     InboundState, MemoryTraffic, MigrationProgress, MigrationReport, OutboundState, SentPages, SideState,
     Ticket, TransferCounts,
 };
+pub use strategy::{Climb, Limit, MoveLimits, Rung, Strategy};
 pub use vm::{Progress, VmAction, VmAssignment, VmObservation, VmState};

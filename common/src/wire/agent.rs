@@ -3,7 +3,7 @@
 use super::CoordinatorAddress;
 use crate::{
     ids::{AttemptKey, HostId, MigrationId, VmId},
-    record::{AttemptReport, SideState, Ticket, VmAssignment, VmObservation},
+    record::{AttemptReport, MoveLimits, SideState, Ticket, VmAssignment, VmObservation},
     spec::{ImageRef, JobTarget, Name, OnLeaseLost, Sha256Digest, VmSpec},
     units::{Epoch, UnixMillis},
 };
@@ -119,6 +119,8 @@ pub enum AgentCommand {
         spec: VmSpec,
         /// Where the target serves QUIC.
         target: SocketAddr,
+        /// What a live copy must keep to.
+        limits: MoveLimits,
     },
     /// End the copy and go back (source).
     CancelOutbound {

@@ -13,7 +13,7 @@ pub use workflow::{NodeLogsArgs, NodeName, RunName, WorkflowVerb};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use novacron_common::{
     api::{HostState, MigrationState, TokenRole},
-    record::VmState,
+    record::{Strategy, VmState},
 };
 use std::path::PathBuf;
 
@@ -177,8 +177,21 @@ pub struct VmMigrateArgs {
     #[arg(long)]
     pub to: Option<String>,
     /// Stop it, move it and start it, in place of moving it running.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["max_downtime", "max_slowdown", "deadline", "strategy"])]
     pub offline: bool,
+    /// What may be done to a guest that changes its memory faster than the link carries it: auto slows it and pauses it
+    /// for longer, as far as the limits below allow; precopy does neither; stop_and_copy pauses it until the rest is sent.
+    #[arg(long, value_parser = parse_word::<Strategy>)]
+    pub strategy: Option<Strategy>,
+    /// The longest pause that may be planned for, such as 500ms or 2s (default 300ms; none with stop_and_copy).
+    #[arg(long, value_name = "TIME")]
+    pub max_downtime: Option<String>,
+    /// How much of its processors' time may be withheld from the guest, 0 to 99 percent (default 0; only with auto).
+    #[arg(long, value_name = "PERCENT")]
+    pub max_slowdown: Option<u32>,
+    /// How long the copy may take, such as 10m; then the machine stays where it is (default: for as long as it converges).
+    #[arg(long, value_name = "TIME")]
+    pub deadline: Option<String>,
     /// Follow it to its end with a progress bar.
     #[arg(long)]
     pub wait: bool,

@@ -203,6 +203,7 @@ async fn migrate(
 }
 
 async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult<MigrationView> {
+    let limits = body.limits()?;
     let mut secret = [0; 32];
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| crate::identity::NoRandomness)?;
     let id = MigrationId::generate();
@@ -217,7 +218,8 @@ async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult
                     (offer.placement.host, Some(offer.placement))
                 }
             };
-            ApiResult::Ok(MigrationAsk { id, vm: vm.id, target, live: body.live, secret, placement })
+            let (vm, live) = (vm.id, body.live);
+            ApiResult::Ok(MigrationAsk { id, vm, target, live, limits, secret, placement })
         })
         .await??;
     let id = match app.propose(CommandBody::MigrationAsk(Box::new(ask))).await? {

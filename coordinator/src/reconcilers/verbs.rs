@@ -7,7 +7,7 @@ use super::{
 use crate::identity::now;
 use novacron_common::{
     ids::{FireKey, MigrationId},
-    record::{AttemptEnd, AttemptOutcome, AttemptReport, Output},
+    record::{AttemptEnd, AttemptOutcome, AttemptReport, MoveLimits, Output},
     spec::{JobTarget, Name, VmVerb, VmVerbTarget},
     units::UnixMillis,
 };
@@ -50,6 +50,7 @@ fn migration(state: &State, target: &VmVerbTarget) -> VerbStep {
             vm: vm.id,
             target,
             live: *live,
+            limits: MoveLimits::default(),
             secret,
             placement,
         }),

@@ -6,9 +6,9 @@ use crate::{
     machines::{template, until, vm},
 };
 use novacron_common::{
-    api::{HostView, MigrationState, MigrationView, TemplateView, VmView},
+    api::{HostView, MigrationState, MigrationView, Page, TemplateView, VmView},
     ids::HostId,
-    record::VmState,
+    record::{MoveLimits, Strategy, VmState},
 };
 use serde_json::json;
 
@@ -73,6 +73,36 @@ async fn a_machine_moves_and_every_step_is_taken_once_in_order() {
     // The room that was kept on the source is free again.
     let source: HostView = cluster.get("/api/v1/hosts/node-1").await.ok();
     assert_eq!((source.vms, source.memory_reserved.0), (0, 0));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_reach_the_source_and_are_shown_and_contradictions_begin_nothing() {
+    let cluster = TestCluster::start().await;
+    let (one, _two, _) = two_hosts(&cluster).await;
+    let path = "/api/v1/vms/web-1/migrate";
+    for (body, field) in [
+        (json!({ "live": false, "max_downtime_ms": 5 }), "max_downtime_ms"),
+        (json!({ "strategy": "precopy", "max_slowdown_pct": 9 }), "max_slowdown_pct"),
+        (json!({ "max_slowdown_pct": 100 }), "max_slowdown_pct"),
+        (json!({ "deadline": "soon" }), "deadline"),
+        (json!({ "strategy": "magic" }), ""),
+    ] {
+        cluster.post(path, body).await.problem(400, "invalid_request", field);
+    }
+    let none: Page<MigrationView> = cluster.get("/api/v1/migrations").await.ok();
+    assert_eq!(none.items, []);
+    let body = json!({ "max_downtime_ms": "2s", "max_slowdown_pct": 30, "deadline": 60000 });
+    let asked: MigrationView = cluster.post(path, body).await.ok();
+    let limits = MoveLimits {
+        strategy: Strategy::Auto,
+        max_downtime_ms: Some(2000),
+        max_slowdown_pct: 30,
+        deadline_ms: Some(60_000),
+    };
+    let ended = until_ended(&cluster, &asked).await;
+    assert_eq!((asked.limits, ended.limits, ended.status.state), (limits, limits, MigrationState::Completed));
+    assert!(one.log().contains(&format!("{limits:?}")), "{:?}", one.log());
     cluster.stop().await;
 }
 

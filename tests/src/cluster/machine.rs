@@ -53,6 +53,8 @@ pub struct GuestOptions {
     pub area_mib: u32,
     /// What the guest keeps in memory and rewrites, MiB.
     pub working_set_mib: u32,
+    /// How fast it rewrites that with content that nothing compresses, MiB a second.
+    pub rewrite_mib: u32,
     /// Milliseconds between ticks.
     pub tick_ms: u32,
     /// The host to start on.
@@ -73,6 +75,7 @@ impl GuestOptions {
             storage_mib: 32,
             area_mib: 16,
             working_set_mib: 24,
+            rewrite_mib: 2,
             tick_ms: 20,
             host: Some(host.to_owned()),
             more: Vec::new(),
@@ -81,8 +84,9 @@ impl GuestOptions {
 
     fn cmdline(&self) -> String {
         format!(
-            "console=ttyS0 quiet nova.mb={} nova.rate=2 nova.verify=16 nova.tick={} nova.disk={} nova.disk_mb={} nova.addr={}/{}",
+            "console=ttyS0 quiet nova.mb={} nova.rate={} nova.verify=16 nova.tick={} nova.disk={} nova.disk_mb={} nova.addr={}/{}",
             self.working_set_mib,
+            self.rewrite_mib,
             self.tick_ms,
             u8::from(self.storage_mib > 0),
             self.area_mib,

@@ -73,6 +73,7 @@ impl Pair {
             parallel: None,
             bandwidth_mib,
             target_xml: None,
+            throttle: None,
         }
     }
 

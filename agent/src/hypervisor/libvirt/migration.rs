@@ -8,6 +8,7 @@ use super::{
     Libvirt,
     connection::{self, Private},
     ffi, life,
+    throttle::Throttle,
 };
 use novacron_common::{ids::VmId, record::VmState};
 use tokio::sync::oneshot;
@@ -50,6 +51,8 @@ pub struct MigrateCall {
     pub bandwidth_mib: Option<u64>,
     /// The domain's document for the target where it differs (file paths), else `None`.
     pub target_xml: Option<String>,
+    /// How the guest may be slowed; `None`: not at all. [`Libvirt::bound_throttle`] comes first.
+    pub throttle: Option<Throttle>,
 }
 
 impl MigrateCall {
@@ -69,7 +72,8 @@ impl MigrateCall {
         };
         let paused = if self.paused { sys::VIR_MIGRATE_PAUSED } else { 0 };
         let parallel = if self.parallel.is_some() { sys::VIR_MIGRATE_PARALLEL } else { 0 };
-        always | copy | paused | parallel
+        let slowed = if self.throttle.is_some() { sys::VIR_MIGRATE_AUTO_CONVERGE } else { 0 };
+        always | copy | paused | parallel | slowed
     }
 
     fn parameters(&self) -> MigrateParameters {
@@ -81,6 +85,8 @@ impl MigrateCall {
             bandwidth: self.bandwidth_mib,
             dest_xml: self.target_xml.clone(),
             persist_xml: self.target_xml.clone(),
+            auto_converge_initial: self.throttle.map(|throttle| throttle.first.into()),
+            auto_converge_increment: self.throttle.map(|throttle| throttle.increment.into()),
             ..MigrateParameters::default()
         }
     }
@@ -121,6 +127,8 @@ pub struct JobProgress {
     pub dirty_pages_per_second: u64,
     /// QEMU's own figure for the pause, milliseconds: an estimate while it runs. It leaves out our hand-over.
     pub downtime_ms: Option<u64>,
+    /// How much of its processors' time QEMU withholds from the guest, percent.
+    pub throttle_pct: u8,
 }
 
 /// One counted thing.
@@ -171,6 +179,7 @@ impl JobProgress {
             iteration: get(sys::VIR_DOMAIN_JOB_MEMORY_ITERATION),
             dirty_pages_per_second: get(sys::VIR_DOMAIN_JOB_MEMORY_DIRTY_RATE),
             downtime_ms: figures.get(sys::VIR_DOMAIN_JOB_DOWNTIME),
+            throttle_pct: u8::try_from(get(sys::VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE)).unwrap_or(u8::MAX),
         })
     }
 }
@@ -308,6 +317,7 @@ mod tests {
             parallel: None,
             bandwidth_mib: Some(7),
             target_xml: None,
+            throttle: None,
         };
         let flags = call.flags();
         for wanted in [sys::VIR_MIGRATE_PEER2PEER, sys::VIR_MIGRATE_PAUSED, sys::VIR_MIGRATE_NON_SHARED_INC] {
@@ -316,6 +326,10 @@ mod tests {
         assert_eq!(flags & (sys::VIR_MIGRATE_PARALLEL | sys::VIR_MIGRATE_NON_SHARED_DISK), 0);
         let parameters = call.parameters();
         assert_eq!((parameters.bandwidth, parameters.parallel_connections), (Some(7), None));
+        assert_eq!((flags & sys::VIR_MIGRATE_AUTO_CONVERGE, parameters.auto_converge_initial), (0, None));
+        let slowed = MigrateCall { throttle: Throttle::up_to(15), ..call.clone() };
+        assert_ne!(slowed.flags() & sys::VIR_MIGRATE_AUTO_CONVERGE, 0);
+        assert_eq!(slowed.parameters().auto_converge_initial, Some(15));
         assert_ne!(MigrateCall { parallel: Some(2), ..call }.flags() & sys::VIR_MIGRATE_PARALLEL, 0);
     }
 }

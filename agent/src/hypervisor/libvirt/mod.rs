@@ -6,6 +6,7 @@
 //! * `xml` and `metadata` say what a domain of ours looks like;
 //! * [`guest`] speaks to the agent inside a machine;
 //! * `ffi` is the only file with `unsafe` code: the calls that the `virt` crate lacks or gets wrong;
+//! * [`throttle`] says how hard QEMU may push a copy;
 //! * [`probe`] finds out whether KVM works by running something.
 
 mod connection;
@@ -19,6 +20,7 @@ mod life;
 mod metadata;
 pub mod migration;
 pub mod probe;
+pub mod throttle;
 pub mod xml;
 
 pub use cpu::CpuModel;

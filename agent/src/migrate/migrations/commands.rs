@@ -9,7 +9,7 @@ use crate::migrate::{
 };
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::{InboundState, OutboundState, SideState, Ticket},
+    record::{Climb, InboundState, MoveLimits, OutboundState, SideState, Ticket},
     spec::VmSpec,
     units::Epoch,
     wire::{Denial, DenialCode},
@@ -42,7 +42,7 @@ impl Migrations {
         let state = record.state();
         self.write(ticket.migration, record).await?;
         if !self.is_known(&ticket, true)? {
-            self.spawn_inbound(mover, Trip { ticket, spec, target: None, state }, TargetPhase::Prepare);
+            self.spawn_inbound(mover, Trip::known(ticket, spec, state), TargetPhase::Prepare);
         }
         Ok(())
     }
@@ -56,6 +56,7 @@ impl Migrations {
         ticket: Ticket,
         spec: VmSpec,
         target: SocketAddr,
+        limits: MoveLimits,
     ) -> Result<(), Denial> {
         if self.is_known(&ticket, false)? {
             return Ok(());
@@ -82,7 +83,7 @@ impl Migrations {
             let state = SideState::Outbound(OutboundState::Connecting);
             self.spawn_outbound(
                 mover,
-                Trip { ticket, spec, target: Some(target), state },
+                Trip { ticket, spec, target: Some(target), limits, state },
                 SourcePhase::Connect,
             );
         }
@@ -116,7 +117,8 @@ impl Migrations {
             }
         };
         if !known {
-            let state = SideState::Outbound(OutboundState::Back { reason, cancelled: true });
+            let state =
+                SideState::Outbound(OutboundState::Back { reason, cancelled: true, climb: Climb::default() });
             self.write(id, Record::Ended(state.clone())).await?;
             self.remember(id, state);
         }

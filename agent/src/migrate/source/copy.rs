@@ -5,15 +5,16 @@ use super::{Departure, called_off};
 use crate::{
     hypervisor::HvError,
     migrate::{
+        climb::{Ladder, Look, Step},
         lane::{Counters, cold, source::SourceLanes},
         link::keeper::{Keeper, LinkCondition},
-        ports::{Copied, Standing},
+        ports::{Copied, Push, Standing},
         progress::Meter,
     },
     text::describe,
 };
 use novacron_common::{
-    record::{MigrationReport, OutboundState},
+    record::{MigrationReport, MoveLimits, OutboundState},
     wire::LaneKind,
 };
 use std::{
@@ -50,8 +51,10 @@ pub(in crate::migrate) struct Ending {
 impl Departure {
     pub(super) async fn copy_live(&mut self, lanes: &SourceLanes, disk: Option<&'static str>) -> Ending {
         let (mover, vm) = (self.mover.clone(), self.vm());
-        let (mut copy, mut cancel) = (Copy::new(), self.cancel.clone());
-        let send = mover.send(vm, lanes.sockets().route(disk));
+        let (mut copy, mut cancel) = (Copy::new(self.limits), self.cancel.clone());
+        let push =
+            Push { pause_ms: copy.ladder.climb().pause_ms, slowdown_pct: self.limits.max_slowdown_pct };
+        let send = mover.send(vm, lanes.sockets().route(disk), push);
         tokio::pin!(send);
         let mut tick = interval(PROGRESS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -67,10 +70,14 @@ impl Departure {
                     if copy.cut(lanes) { break Err("the hypervisor did not end the copy in time".into()) }
                 }
                 // The last word must not wait for statistics: that would be blackout.
-                () = time_to_look(&mut tick, lanes, copy.condition) => tokio::select! {
-                    outcome = &mut send => break outcome.map_err(|error| describe(&error)),
-                    () = self.progress(&mut copy, lanes) => {}
-                },
+                () = time_to_look(&mut tick, lanes, copy.condition) => {
+                    let step = tokio::select! {
+                        outcome = &mut send => break outcome.map_err(|error| describe(&error)),
+                        step = self.progress(&mut copy, lanes) => step,
+                    };
+                    // Not broken off: a pause that comes after the end would hold a guest that is back.
+                    self.take(step, &mut copy).await;
+                }
             }
         };
         let explain =
@@ -88,16 +95,46 @@ impl Departure {
         }
     }
 
-    async fn progress(&self, copy: &mut Copy, lanes: &SourceLanes) {
+    /// Looks how far it is, and says what follows.
+    async fn progress(&self, copy: &mut Copy, lanes: &SourceLanes) -> Step {
         copy.condition = lanes.condition();
         let copied = self.mover.copied(self.vm()).await.ok().flatten();
         let now = Instant::now();
         let mut progress = copy.meter.read(now, lanes.counters().read(), copied);
         (progress.link_lost, progress.cuts) = (copy.condition.lost, copy.condition.cuts);
         if copy.why.is_none() && copy.meter.is_stalled(now) {
-            return self.abort(copy, Why::Failed("no byte has moved for too long".into())).await;
+            return Step::GiveUp("no byte has moved for too long".into());
         }
+        // Without new figures the last ones serve: a deadline passes all the same.
+        let step = match copy.why {
+            None => copy.ladder.look(copy.meter.last().at(now - copy.began)),
+            Some(_) => Step::GoOn,
+        };
+        progress.climb = copy.ladder.climb();
         self.show(OutboundState::Copying(progress));
+        step
+    }
+
+    async fn take(&self, step: Step, copy: &mut Copy) {
+        let vm = self.vm();
+        match step {
+            Step::GoOn => {}
+            Step::AllowPause(ms) => {
+                tracing::info!(migration = %self.ticket.migration, ms, "a longer pause is allowed");
+                if let Err(error) = self.mover.allow_pause(vm, ms).await {
+                    // The copy goes on with the pause that it has, and the ladder with its rounds.
+                    tracing::warn!(migration = %self.ticket.migration, reason = describe(&error), "it was not");
+                }
+            }
+            Step::Hold => {
+                tracing::info!(migration = %self.ticket.migration, "the guest is held until the rest is sent");
+                if let Err(error) = self.mover.hold(vm).await {
+                    let reason = format!("the guest could not be held: {}", describe(&error));
+                    self.abort(copy, Why::Failed(reason)).await;
+                }
+            }
+            Step::GiveUp(reason) => self.abort(copy, Why::Failed(reason)).await,
+        }
     }
 
     pub(super) async fn copy_cold(&mut self, keeper: &Keeper, disk: Option<&Path>) -> Ending {
@@ -169,6 +206,13 @@ async fn time_to_look(tick: &mut Interval, lanes: &SourceLanes, seen: LinkCondit
     }
 }
 
+impl Copied {
+    fn at(self, at: Duration) -> Look {
+        let Self { processed: sent, remaining, iteration, throttle_pct, .. } = self;
+        Look { at, sent, remaining, iteration, throttle_pct }
+    }
+}
+
 enum Why {
     Cancelled(String),
     Failed(String),
@@ -176,7 +220,9 @@ enum Why {
 
 /// A live copy that is under way.
 struct Copy {
+    began: Instant,
     meter: Meter,
+    ladder: Ladder,
     /// Why it was called off, once it was.
     why: Option<Why>,
     /// Then: when its connections are cut.
@@ -187,9 +233,11 @@ struct Copy {
 }
 
 impl Copy {
-    fn new() -> Self {
+    fn new(limits: MoveLimits) -> Self {
         Self {
+            began: Instant::now(),
             meter: Meter::default(),
+            ladder: Ladder::new(limits),
             why: None,
             cut_at: Instant::now(),
             cut: false,
@@ -209,14 +257,19 @@ impl Copy {
 
     fn ending(self, outcome: Result<(), String>, lanes: &SourceLanes) -> Ending {
         let last = self.meter.last();
-        let report = MigrationReport {
+        let mut report = MigrationReport {
             counts: lanes.counters().read(),
             copy_ms: 0,
             qemu_downtime_ms: last.downtime_ms,
             iterations: last.iteration,
             cuts: lanes.condition().cuts,
+            climb: self.ladder.climb(),
         };
         let sent = outcome.is_ok();
+        if sent {
+            // It was given up, and arrived before that was heeded.
+            report.climb.limit = None;
+        }
         let (reason, cancelled) = match (self.why, outcome) {
             (Some(Why::Cancelled(reason)), _) => (reason, true),
             (Some(Why::Failed(reason)), _) | (None, Err(reason)) => (reason, false),

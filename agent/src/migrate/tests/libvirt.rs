@@ -6,7 +6,7 @@ use crate::{
     hypervisor::{Definition, HvError},
     migrate::{
         filter::{call, parse_frame},
-        ports::{Copied, Mover, Route, Standing},
+        ports::{Copied, Mover, Push, Route, Standing},
     },
 };
 use async_trait::async_trait;
@@ -49,6 +49,8 @@ pub struct Faults {
     pub guest_powers_off: AtomicBool,
     /// Abort is not heeded.
     pub deaf_to_abort: AtomicBool,
+    /// The source's guest writes as fast as is sent: no pass leaves less than the one before.
+    pub busy: AtomicBool,
 }
 
 /// One host's hypervisor.
@@ -61,6 +63,10 @@ pub struct PlayedHypervisor {
     faults: Arc<Faults>,
     /// How often a guest was let run here.
     pub resumed: AtomicU64,
+    /// The pauses that were allowed, milliseconds.
+    pub pauses: Mutex<Vec<u32>>,
+    held: AtomicBool,
+    looks: AtomicU64,
 }
 
 impl PlayedHypervisor {
@@ -73,6 +79,9 @@ impl PlayedHypervisor {
             other: other.to_owned(),
             faults,
             resumed: AtomicU64::new(0),
+            pauses: Mutex::default(),
+            held: AtomicBool::new(false),
+            looks: AtomicU64::new(0),
         }
     }
 
@@ -106,7 +115,12 @@ impl PlayedHypervisor {
         self.set(Standing::Paused { persistent: true });
         let confirmed = reply(&mut control).await;
         let outcome = sent.and(confirmed);
-        self.set(if outcome.is_ok() { Standing::Absent } else { Standing::Running });
+        self.set(match outcome {
+            Ok(()) => Standing::Absent,
+            // libvirt lets run on what it paused itself.
+            Err(_) if self.held.load(SeqCst) => Standing::Paused { persistent: true },
+            Err(_) => Standing::Running,
+        });
         outcome
     }
 
@@ -159,7 +173,8 @@ impl Mover for PlayedHypervisor {
     async fn standing(&self, _: VmId) -> Result<Standing, HvError> {
         Ok(self.get())
     }
-    async fn send(&self, vm: VmId, route: Route) -> Result<(), HvError> {
+    async fn send(&self, vm: VmId, route: Route, push: Push) -> Result<(), HvError> {
+        self.pauses.lock().unwrap().push(push.pause_ms);
         self.copying.store(true, SeqCst);
         let outcome = if self.faults.guest_powers_off.load(SeqCst) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -178,12 +193,23 @@ impl Mover for PlayedHypervisor {
         Ok(())
     }
     async fn copied(&self, _: VmId) -> Result<Option<Copied>, HvError> {
+        let passes = if self.faults.busy.load(SeqCst) { self.looks.fetch_add(1, SeqCst) + 1 } else { 1 };
         Ok(self.copying.load(SeqCst).then(|| Copied {
-            processed: 1,
+            processed: passes,
             remaining: 1,
-            iteration: 1,
+            iteration: passes,
             ..Copied::default()
         }))
+    }
+    async fn allow_pause(&self, _: VmId, pause_ms: u32) -> Result<(), HvError> {
+        self.pauses.lock().unwrap().push(pause_ms);
+        Ok(())
+    }
+    async fn hold(&self, _: VmId) -> Result<(), HvError> {
+        self.held.store(true, SeqCst);
+        self.set(Standing::Paused { persistent: true });
+        self.faults.go_on.notify_one();
+        Ok(())
     }
     async fn resume(&self, _: VmId) -> Result<(), HvError> {
         self.resumed.fetch_add(1, SeqCst);

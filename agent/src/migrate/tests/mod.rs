@@ -5,6 +5,7 @@ mod codec;
 mod cuts;
 mod lanes;
 mod libvirt;
+mod limits;
 mod moves;
 mod wire;
 mod world;

@@ -10,7 +10,7 @@ use crate::migrate::{
     ports::{Journal as _, Standing},
 };
 use novacron_common::{
-    record::{InboundState, OutboundState, SideState, Ticket},
+    record::{InboundState, MoveLimits, OutboundState, SideState, Ticket},
     units::{Epoch, UnixMillis},
     wire::DenialCode,
 };
@@ -41,7 +41,10 @@ async fn begin(world: &World, ticket: &Ticket) -> (Agent, Agent) {
 async fn start(world: &World, ticket: &Ticket, (a, b): (&Agent, &Agent)) {
     b.migrations.prepare_inbound(ticket.clone(), spec()).await.unwrap();
     b.until(ticket.migration, READY).await;
-    a.migrations.start_outbound(ticket.clone(), spec(), world.b.address()).await.unwrap();
+    a.migrations
+        .start_outbound(ticket.clone(), spec(), world.b.address(), MoveLimits::default())
+        .await
+        .unwrap();
 }
 
 /// What a coordinator does once both sides say that it is over.
@@ -151,7 +154,8 @@ async fn cancel_works_while_it_is_copied() {
     assert_eq!(reason(&back), "changed my mind");
     check_back(&world, &ticket, (&a, &b)).await;
     a.migrations.cancel_outbound(ticket.migration, "again".into()).await.unwrap();
-    let again = a.migrations.start_outbound(ticket.clone(), spec(), world.b.address()).await;
+    let again =
+        a.migrations.start_outbound(ticket.clone(), spec(), world.b.address(), MoveLimits::default()).await;
     assert!(again.is_ok() && a.until(ticket.migration, BACK).await == back, "it must not begin again");
 }
 
@@ -187,7 +191,7 @@ async fn halfway(world: &World, ticket: &Ticket) -> (Wire, Agent, Agent) {
     let (a, b) = (world.a.agent(), world.b.agent());
     b.migrations.prepare_inbound(ticket.clone(), spec()).await.unwrap();
     b.until(ticket.migration, READY).await;
-    a.migrations.start_outbound(ticket.clone(), spec(), wire.address).await.unwrap();
+    a.migrations.start_outbound(ticket.clone(), spec(), wire.address, MoveLimits::default()).await.unwrap();
     a.until(ticket.migration, MOVED).await;
     (wire, a, b)
 }
@@ -365,12 +369,20 @@ async fn what_cannot_be_is_denied_and_changes_nothing() {
     let to_itself = Ticket { target: A, ..good.clone() };
     let expired = Ticket { expires_at: UnixMillis(1), ..good.clone() };
     for bad in [to_itself, expired] {
-        let denial = a.migrations.start_outbound(bad.clone(), spec(), world.b.address()).await.unwrap_err();
+        let denial = a
+            .migrations
+            .start_outbound(bad.clone(), spec(), world.b.address(), MoveLimits::default())
+            .await
+            .unwrap_err();
         assert_eq!(denial.code, DenialCode::Invalid);
         assert_eq!(b.migrations.prepare_inbound(bad, spec()).await.unwrap_err().code, DenialCode::Invalid);
     }
     world.a.hypervisor.set(Standing::Paused { persistent: true });
-    let denial = a.migrations.start_outbound(good.clone(), spec(), world.b.address()).await.unwrap_err();
+    let denial = a
+        .migrations
+        .start_outbound(good.clone(), spec(), world.b.address(), MoveLimits::default())
+        .await
+        .unwrap_err();
     assert_eq!(denial.code, DenialCode::Conflict);
     assert!(world.a.owner.lent.lock().unwrap().is_empty());
     world.a.hypervisor.set(Standing::Running);
@@ -395,7 +407,11 @@ async fn a_departure_that_was_called_off_before_it_began_never_begins() {
     let (world, ticket) = (World::new(), ticket(true));
     let a = world.a.agent();
     a.migrations.cancel_outbound(ticket.migration, "never mind".into()).await.unwrap();
-    let denial = a.migrations.start_outbound(ticket.clone(), spec(), world.b.address()).await.unwrap_err();
+    let denial = a
+        .migrations
+        .start_outbound(ticket.clone(), spec(), world.b.address(), MoveLimits::default())
+        .await
+        .unwrap_err();
     assert_eq!(denial.code, DenialCode::Conflict);
     assert_eq!(world.a.hypervisor.get(), Standing::Running);
 }

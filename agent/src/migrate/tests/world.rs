@@ -12,7 +12,7 @@ use crate::{
 use async_trait::async_trait;
 use novacron_common::{
     ids::{ClusterId, HostId, MigrationId, VmId},
-    record::{SideState, Ticket},
+    record::{MoveLimits, SideState, Strategy, Ticket},
     spec::{
         BootSource, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
         Sha256Digest, TemplateSpec, VmSpec,
@@ -284,6 +284,11 @@ pub fn ticket(live: bool) -> Ticket {
         secret: [7; 32],
         expires_at: UnixMillis(crate::clock::now().0 + 60_000),
     }
+}
+
+/// Limits of this strategy and no others.
+pub fn by(strategy: Strategy) -> MoveLimits {
+    MoveLimits { strategy, ..MoveLimits::default() }
 }
 
 pub fn spec() -> VmSpec {

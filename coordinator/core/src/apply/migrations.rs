@@ -23,7 +23,8 @@ const MIGRATIONS_KEPT: usize = 10_000;
 
 pub(super) fn ask(state: &mut State, c: MigrationAsk) -> Outcome {
     if let Some(old) = state.migration(c.id) {
-        return match (old.vm, old.target, old.live) == (c.vm, c.target, c.live) {
+        let same = (old.vm, old.target, old.live, old.limits) == (c.vm, c.target, c.live, c.limits);
+        return match same {
             true => Ok(Applied::MigrationAsked(c.id)),
             false => Err(Refusal::conflict(format!("there is another migration {}", c.id))),
         };
@@ -87,6 +88,7 @@ fn new_migration(state: &State, c: MigrationAsk, vm: &VmRecord, source: HostId) 
         source,
         target: c.target,
         live: c.live,
+        limits: c.limits,
         epoch: vm.epoch,
         secret: c.secret,
         ticket_expires_at: state.now().plus(TICKET_LIFE),
@@ -229,10 +231,10 @@ pub(super) fn hands_over_from(state: &State, host: HostId) -> bool {
 pub(super) fn host_gone(state: &mut State, host: HostId) {
     let ids: Vec<_> = state.index().migrating().collect();
     for mut record in ids.iter().filter_map(|id| state.migration(*id).cloned()).collect::<Vec<_>>() {
-        let reason = "the host was removed".to_owned();
+        let (reason, climb) = ("the host was removed".to_owned(), record.climb());
         let side = match (record.source == host, record.target == host, record.handed_over) {
             (true, _, true) => SideState::Outbound(OutboundState::Released),
-            (true, _, false) => SideState::Outbound(OutboundState::Back { reason, cancelled: false }),
+            (true, _, false) => SideState::Outbound(OutboundState::Back { reason, cancelled: false, climb }),
             (_, true, _) => SideState::Inbound(InboundState::Discarded { reason }),
             _ => continue,
         };

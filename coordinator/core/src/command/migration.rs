@@ -3,7 +3,7 @@
 use crate::placement::Placement;
 use novacron_common::{
     ids::{HostId, MigrationId, VmId},
-    record::SideState,
+    record::{MoveLimits, SideState},
     units::Epoch,
 };
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub struct MigrationAsk {
     pub target: HostId,
     /// Whether the guest runs while it moves.
     pub live: bool,
+    /// What it has to keep to.
+    pub limits: MoveLimits,
     /// 256 random bits for the ticket.
     pub secret: [u8; 32],
     /// Why the target was chosen, if the placement chose it.

@@ -38,7 +38,8 @@ pub fn call(state: &State, record: &MigrationRecord, action: SagaAction) -> Opti
 
 fn start(state: &State, record: &MigrationRecord, vm: &VmRecord) -> Option<(HostId, AgentCommand)> {
     let target = state.host(record.target)?.hello.as_ref()?.addresses.quic;
-    let start = AgentCommand::StartOutbound { ticket: record.ticket(), spec: vm.spec.clone(), target };
+    let (ticket, spec, limits) = (record.ticket(), vm.spec.clone(), record.limits);
+    let start = AgentCommand::StartOutbound { ticket, spec, target, limits };
     Some((record.source, start))
 }
 

@@ -158,11 +158,13 @@ fn take_outbound(record: &mut MigrationRecord, state: OutboundState, asked_at_st
     match &state {
         OutboundState::Copying(progress) => record.progress = progress.clone(),
         OutboundState::Gone(report) => record.report = Some(report.clone()),
-        OutboundState::Back { reason, .. } if record.message.is_empty() => record.message = short(reason),
-        OutboundState::Unknown
-        | OutboundState::Connecting
-        | OutboundState::Back { .. }
-        | OutboundState::Released => (),
+        OutboundState::Back { reason, climb, .. } => {
+            record.progress.climb = *climb;
+            if record.message.is_empty() {
+                record.message = short(reason);
+            }
+        }
+        OutboundState::Unknown | OutboundState::Connecting | OutboundState::Released => (),
     }
     record.outbound = state;
     true

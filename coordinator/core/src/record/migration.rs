@@ -4,7 +4,10 @@ use crate::placement::Placement;
 use novacron_common::{
     api::MigrationState,
     ids::{HostId, MigrationId, VmId},
-    record::{InboundState, MigrationProgress, MigrationReport, OutboundState, Ticket, TransferCounts},
+    record::{
+        Climb, InboundState, MigrationProgress, MigrationReport, MoveLimits, OutboundState, Ticket,
+        TransferCounts,
+    },
     units::{ByteCount, Epoch, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
@@ -33,6 +36,8 @@ pub struct MigrationRecord {
     pub target: HostId,
     /// Whether the guest runs while it moves.
     pub live: bool,
+    /// What it has to keep to.
+    pub limits: MoveLimits,
     /// The epoch under which the source holds the machine.
     pub epoch: Epoch,
     /// The ticket's 256 random bits.
@@ -95,6 +100,11 @@ impl MigrationRecord {
     /// What was sent: as reported at the end, or so far.
     pub fn counts(&self) -> TransferCounts {
         self.report.as_ref().map_or(self.progress.counts, |report| report.counts)
+    }
+
+    /// How far up the ladder it went: as reported at the end, or so far.
+    pub fn climb(&self) -> Climb {
+        self.report.as_ref().map_or(self.progress.climb, |report| report.climb)
     }
 
     /// Whether nothing more will happen.

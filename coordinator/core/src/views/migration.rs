@@ -19,6 +19,8 @@ pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
         source_host: record.source,
         target_host: record.target,
         live: record.live,
+        limits: record.limits,
+        climb: record.climb(),
         status: status(state, record),
         memory_bytes: counts.memory_bytes,
         memory: counts.memory,

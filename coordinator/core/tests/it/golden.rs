@@ -9,8 +9,9 @@ use novacron_common::{
         TokenId, VmId,
     },
     record::{
-        AttemptEnd, AttemptOutcome, InboundState, MemoryTraffic, MigrationProgress, MigrationReport,
-        OutboundState, Output, SentPages, TransferCounts, VmState,
+        AttemptEnd, AttemptOutcome, Climb, InboundState, Limit, MemoryTraffic, MigrationProgress,
+        MigrationReport, MoveLimits, OutboundState, Output, Rung, SentPages, Strategy, TransferCounts,
+        VmState,
     },
     spec::Sha256Digest,
     units::{ByteCount, Epoch, UnixMillis},
@@ -238,6 +239,12 @@ fn migrations() {
         source: HostId::from_u128(1),
         target: HostId::from_u128(2),
         live: true,
+        limits: MoveLimits {
+            strategy: Strategy::StopAndCopy,
+            max_downtime_ms: Some(17),
+            max_slowdown_pct: 18,
+            deadline_ms: Some(19),
+        },
         epoch: Epoch(2),
         secret: [9; 32],
         ticket_expires_at: NOON,
@@ -259,6 +266,12 @@ fn migrations() {
             remaining_ms: Some(3),
             link_lost: true,
             cuts: 3,
+            climb: Climb {
+                rung: Rung::LongerPause,
+                throttle_pct: 20,
+                pause_ms: 21,
+                limit: Some(Limit::MaxDowntime),
+            },
             ..MigrationProgress::default()
         },
         report: Some(MigrationReport { counts, copy_ms: 12, cuts: 4, ..MigrationReport::default() }),
@@ -348,7 +361,7 @@ const GOLDEN_OVERDUE: &str = "0105fd00d8a08841030000fd02d8a0884103000002";
 const GOLDEN_HISTORY: &str = "01050200020402070407020402070100010203000000";
 const GOLDEN_FIRE: &str = "0105fd00d8a0884103000001fd00d8a08841030000010202fd00d8a0884103000001010101010001080102050001fd00d8a0884103000001fd00d8a08841030000010001";
 const GOLDEN_ATTEMPT: &str = "0105fd00d8a088410300000102020101fd00d8a0884103000001000101fd00d8a08841030000fd00d8a08841030000036f757403656e64fbe80301027b7d01000301";
-const GOLDEN_MIGRATION: &str = "010403010201020909090909090909090909090909090909090909090909090909090909090909fd00d8a0884103000002fd0000000001000000fd0000008002000000040400030000000000000000000000000000000000000000010106046c6f7374000101000103776879fbf401000000000000000000000000000000000000000001030103010e0102030405060708090a0b0c0d0f100c00000401010161fd0000000003000000030201020162030106fc00005000080201fd00d8a0884103000001fd00d8a08841030000";
+const GOLDEN_MIGRATION: &str = "010403010201020111120113020909090909090909090909090909090909090909090909090909090909090909fd00d8a0884103000002fd0000000001000000fd000000800200000004040003000000000000000000000000000000000000000000000000010106046c6f7374000101000103776879fbf4010000000000000000000000000000000000000000010301030214150101010e0102030405060708090a0b0c0d0f100c0000040000000001010161fd0000000003000000030201020162030106fc00005000080201fd00d8a0884103000001fd00d8a08841030000";
 const GOLDEN_REQUEST: &str = "0104040404040404040404040404040404040404040404040404040404040404040505050505050505050505050505050505050505050505050505050505050505050901c903010203fd00d8a08841030000";
 const GOLDEN_TICKET: &str =
     "01060606060606060606060606060606060606060606060606060606060606060601fd00d8a08841030000";

@@ -5,13 +5,16 @@ use crate::world::{World, hello, seen};
 use novacron_common::{
     api::{EventKind, MigrationState},
     ids::{HostId, MigrationId, VmId},
-    record::{InboundState, MigrationReport, OutboundState, SideState, VmAction, VmState},
+    record::{
+        Climb, InboundState, Limit, MigrationProgress, MigrationReport, MoveLimits, OutboundState, Rung,
+        SideState, Strategy, VmAction, VmState,
+    },
     units::{ByteCount, Epoch},
     wire::AgentCommand,
 };
 use novacron_core::{
     Applied, CommandBody,
-    command::{Handover, HostRemove, MigrationDenied, MigrationObserve, VmRestart},
+    command::{Handover, HostRemove, MigrationAsk, MigrationDenied, MigrationObserve, VmRestart},
     migration,
     migration::saga::{self, SagaAction},
     record::MigrationRecord,
@@ -29,10 +32,14 @@ const MIGRATION: MigrationId = MigrationId::from_u128(1);
 
 impl Move {
     fn new(live: bool) -> Self {
+        Self::within(live, MoveLimits::default())
+    }
+
+    fn within(live: bool, limits: MoveLimits) -> Self {
         let (mut world, hosts) = World::with_hosts(2);
         let (vm, source) = world.running_vm("web");
         let target = hosts.into_iter().find(|h| *h != source).unwrap();
-        let ask = world.ask(1, vm, target, live);
+        let ask = within(world.ask(1, vm, target, live), limits);
         world.ok(ask.clone());
         assert_eq!(world.ok(ask), Applied::MigrationAsked(MIGRATION), "asked twice is asked once");
         Self { world, vm, source, target }
@@ -99,6 +106,40 @@ fn a_live_move_goes_through_its_states_and_keeps_room_on_both_hosts_until_it_end
     assert_eq!(saga::next(m.record()), []);
 }
 
+/// The same request with limits.
+fn within(ask: CommandBody, limits: MoveLimits) -> CommandBody {
+    let CommandBody::MigrationAsk(ask) = ask else { panic!("no ask") };
+    CommandBody::MigrationAsk(Box::new(MigrationAsk { limits, ..*ask }))
+}
+
+const LIMITS: MoveLimits = MoveLimits {
+    strategy: Strategy::StopAndCopy,
+    max_downtime_ms: Some(40),
+    max_slowdown_pct: 0,
+    deadline_ms: Some(5000),
+};
+
+/// The limits are of the request: kept, told to the source, and part of what makes a request the same one again.
+#[test]
+fn limits_are_kept_and_told_to_the_source_and_how_far_it_went_is_kept_too() {
+    let mut m = Move::within(true, LIMITS);
+    assert_eq!(m.record().limits, LIMITS);
+    let other = m.world.ask(1, m.vm, m.target, true);
+    m.world.refused(other);
+    m.target_says(InboundState::Ready);
+    let call = migration::call(&m.world.state, m.record(), SagaAction::StartOutbound);
+    let Some((_, AgentCommand::StartOutbound { limits, .. })) = call else { panic!("{call:?}") };
+    assert_eq!(limits, LIMITS);
+    let climb = |rung, limit| Climb { rung, throttle_pct: 7, pause_ms: 40, limit };
+    let (so_far, ended) = (climb(Rung::Throttle, None), climb(Rung::LongerPause, Some(Limit::Deadline)));
+    m.source_says(OutboundState::Copying(MigrationProgress { climb: so_far, ..Default::default() }));
+    assert_eq!(views::migration(&m.world.state, m.record()).climb, so_far);
+    let reason = "the deadline passed".to_owned();
+    m.source_says(OutboundState::Back { reason: reason.clone(), cancelled: false, climb: ended });
+    let view = views::migration(&m.world.state, m.record());
+    assert_eq!((view.limits, view.climb, view.status.message), (LIMITS, ended, reason));
+}
+
 #[test]
 fn the_calls_of_a_move_carry_its_ticket_and_after_the_hand_over_the_new_epoch() {
     let mut m = Move::new(true);
@@ -132,7 +173,11 @@ fn a_cancelled_move_leaves_nothing_on_the_target_and_its_room_is_free_once() {
     m.target_says(InboundState::Ready);
     m.world.ok(CommandBody::MigrationCancel { id: MIGRATION });
     assert_eq!(saga::next(m.record()), [SagaAction::CancelOutbound, SagaAction::ObserveSource]);
-    m.source_says(OutboundState::Back { reason: "cancelled".into(), cancelled: true });
+    m.source_says(OutboundState::Back {
+        reason: "cancelled".into(),
+        cancelled: true,
+        climb: Climb::default(),
+    });
     assert_eq!(saga::next(m.record()), [SagaAction::DiscardInbound, SagaAction::ObserveTarget]);
     assert_eq!(m.memory_on(m.target), ByteCount::gib(4));
     m.target_says(InboundState::Discarded { reason: "cancelled".into() });

@@ -5,7 +5,7 @@ use crate::world::World;
 use novacron_common::{
     api::MigrationState,
     ids::{HostId, MigrationId, VmId},
-    record::{InboundState, MigrationReport, OutboundState, SideState},
+    record::{Climb, InboundState, MigrationReport, OutboundState, SideState},
     wire::codec,
 };
 use novacron_core::{
@@ -249,7 +249,9 @@ impl Node {
             Source::Idle => OutboundState::Unknown,
             Source::Copying => OutboundState::Connecting,
             Source::Gone => OutboundState::Gone(MigrationReport::default()),
-            Source::Back => OutboundState::Back { reason: "back".into(), cancelled: false },
+            Source::Back => {
+                OutboundState::Back { reason: "back".into(), cancelled: false, climb: Climb::default() }
+            }
             Source::Released => OutboundState::Released,
         };
         Seen { host: self.source_host, side: SideState::Outbound(side), asked_at_step: Some(step) }

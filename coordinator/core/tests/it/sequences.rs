@@ -5,8 +5,8 @@ use novacron_common::{
     api::{JoinTokenRole, VmDesired},
     ids::{AttemptKey, FireCause, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
     record::{
-        AttemptEnd, AttemptOutcome, AttemptReport, InboundState, MigrationReport, OutboundState, Output,
-        SideState, VmObservation, VmState,
+        AttemptEnd, AttemptOutcome, AttemptReport, Climb, InboundState, MigrationReport, MoveLimits,
+        OutboundState, Output, SideState, VmObservation, VmState,
     },
     spec::{Concurrency, Sha256Digest},
     units::{ByteCount, Epoch, UnixMillis},
@@ -67,7 +67,7 @@ fn vm_state() -> impl Strategy<Value = VmState> {
 }
 
 fn side() -> impl Strategy<Value = SideState> {
-    let back = OutboundState::Back { reason: "back".into(), cancelled: false };
+    let back = OutboundState::Back { reason: "back".into(), cancelled: false, climb: Climb::default() };
     let discarded = InboundState::Discarded { reason: "gone".into() };
     prop_oneof![
         Just(SideState::Outbound(OutboundState::Unknown)),
@@ -158,7 +158,8 @@ fn machine() -> impl Strategy<Value = CommandBody> {
 fn move_machine() -> impl Strategy<Value = CommandBody> {
     prop_oneof![
         3 => (migration_id(), vm_id(), host_id(), any::<bool>()).prop_map(|(id, vm, target, live)| {
-            let ask = MigrationAsk { id, vm, target, live, secret: [0; 32], placement: None };
+            let (limits, secret) = (MoveLimits::default(), [0; 32]);
+            let ask = MigrationAsk { id, vm, target, live, limits, secret, placement: None };
             CommandBody::MigrationAsk(Box::new(ask))
         }),
         8 => (migration_id(), host_id(), side(), proptest::option::of(0..6u64)).prop_map(

@@ -5,7 +5,8 @@ use novacron_common::{
     api::{FireState, VmDesired},
     ids::{FireKey, HostId, VmId},
     record::{
-        AttemptEnd, AttemptOutcome, AttemptReport, InboundState, OutboundState, Output, SideState, VmState,
+        AttemptEnd, AttemptOutcome, AttemptReport, Climb, InboundState, OutboundState, Output, SideState,
+        VmState,
     },
     spec::{JobSpec, JobTarget, Program, VmCommandTarget, VmVerb, VmVerbTarget},
 };
@@ -165,7 +166,14 @@ fn a_command_for_a_machine_that_moves_waits_for_the_end_of_the_move() {
         world.ok(CommandBody::MigrationObserve(Box::new(seen)));
     };
     let reason = || "cancelled".to_owned();
-    see_side(source, SideState::Outbound(OutboundState::Back { reason: reason(), cancelled: true }));
+    see_side(
+        source,
+        SideState::Outbound(OutboundState::Back {
+            reason: reason(),
+            cancelled: true,
+            climb: Climb::default(),
+        }),
+    );
     see_side(target, SideState::Inbound(InboundState::Discarded { reason: reason() }));
     let host = source;
     assert_eq!(attempts::plan(&world.state, world.now, 9, 9).places, [AttemptPlace { fire, host }]);

@@ -3,7 +3,7 @@
 use novacron_common::{
     api::{HostState, JobCreate},
     ids::{ClusterId, HostId, JobId, MigrationId, TokenId, VmId},
-    record::{Accel, HostAddresses, HostCapacity, HostHello, VmObservation, VmState},
+    record::{Accel, HostAddresses, HostCapacity, HostHello, MoveLimits, VmObservation, VmState},
     spec::{
         BootSource, CommandTarget, JobSpec, JobTarget, MachineKind, Name, NetworkSpec, Program,
         RestartPolicy, Root, Sha256Digest, TemplateSpec, VmSpec,
@@ -219,6 +219,7 @@ impl World {
             vm,
             target,
             live,
+            limits: MoveLimits::default(),
             secret: [9; 32],
             placement: None,
         }))

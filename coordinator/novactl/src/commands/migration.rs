@@ -7,7 +7,11 @@ use crate::{
     output::{self, Row, word},
     progress,
 };
-use novacron_common::{api::MigrationView, record::MemoryTraffic, units::ByteCount};
+use novacron_common::{
+    api::MigrationView,
+    record::{Climb, MemoryTraffic, MoveLimits, Strategy},
+    units::ByteCount,
+};
 
 /// The longest bar of a chart, in characters.
 const BAR: usize = 24;
@@ -54,6 +58,8 @@ pub fn show(context: &Context, view: &MigrationView) -> Result<(), CtlError> {
         ("from", view.source_host.to_string()),
         ("to", view.target_host.to_string()),
         ("live", view.live.to_string()),
+        ("limits", if view.live { limits(&view.limits) } else { String::new() }),
+        ("climb", climb(&view.climb)),
         ("memory", ByteCount(view.memory_bytes).to_string()),
         ("for", rebuilt(&view.memory)),
         ("disk", ByteCount(view.disk_bytes).to_string()),
@@ -64,6 +70,29 @@ pub fn show(context: &Context, view: &MigrationView) -> Result<(), CtlError> {
     ];
     more.extend(chart(&view.memory));
     output::one(view, context.format, &more)
+}
+
+/// What a live move has to keep to.
+fn limits(limits: &MoveLimits) -> String {
+    let pause = match (limits.strategy, limits.max_downtime_ms) {
+        (Strategy::StopAndCopy, None) => "any pause".to_owned(),
+        _ => format!("pause {} ms", limits.pause_ms()),
+    };
+    let deadline = limits.deadline_ms.map_or_else(String::new, |ms| format!(", deadline {ms} ms"));
+    format!("{}, {pause}, slow-down {}%{deadline}", word(&limits.strategy), limits.max_slowdown_pct)
+}
+
+/// How far it went to keep to that; empty before the copy began.
+fn climb(climb: &Climb) -> String {
+    if climb.pause_ms == 0 {
+        return String::new();
+    }
+    let slowed = match climb.throttle_pct {
+        0 => String::new(),
+        percent => format!(", slowed by up to {percent}%"),
+    };
+    let limit = climb.limit.map_or_else(String::new, |limit| format!(", ended by {}", word(&limit)));
+    format!("{}, pause up to {} ms allowed{slowed}{limit}", word(&climb.rung), climb.pause_ms)
 }
 
 /// What QEMU wrote, and what compression made of its part; empty if nothing was sent.
@@ -94,7 +123,7 @@ fn chart(memory: &MemoryTraffic) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use novacron_common::record::SentPages;
+    use novacron_common::record::{Limit, Rung, SentPages};
 
     #[test]
     fn kinds_are_bars_by_their_share_of_the_pages() {
@@ -106,6 +135,21 @@ mod tests {
             chart.iter().map(|(kind, line)| (*kind, line.chars().filter(|c| *c == '█').count())).collect();
         assert_eq!(bars, [("raw", 5), ("zero", 17), ("delta", 1)]);
         assert!(chart[0].1.ends_with("300 pages, 1.2 MiB"), "{}", chart[0].1);
+    }
+
+    #[test]
+    fn limits_and_how_far_it_went_are_words() {
+        let given = MoveLimits { max_slowdown_pct: 30, deadline_ms: Some(5000), ..MoveLimits::default() };
+        assert_eq!(limits(&given), "auto, pause 300 ms, slow-down 30%, deadline 5000 ms");
+        let held = MoveLimits { strategy: Strategy::StopAndCopy, ..MoveLimits::default() };
+        assert_eq!(limits(&held), "stop_and_copy, any pause, slow-down 0%");
+        assert_eq!(climb(&Climb::default()), "");
+        let ended =
+            Climb { rung: Rung::Throttle, throttle_pct: 30, pause_ms: 300, limit: Some(Limit::Deadline) };
+        assert_eq!(
+            climb(&ended),
+            "throttle, pause up to 300 ms allowed, slowed by up to 30%, ended by deadline"
+        );
     }
 
     #[test]

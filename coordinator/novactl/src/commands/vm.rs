@@ -8,7 +8,10 @@ use crate::{
     progress,
 };
 use novacron_common::{
-    api::{CloudInitBody, MigrateRequest, MigrationView, NetworkBody, Resources, VmCreate, VmStop, VmView},
+    api::{
+        CloudInitBody, MigrateRequest, MigrationView, NetworkBody, Period, Resources, VmCreate, VmStop,
+        VmView,
+    },
     record::VmState,
     spec::RestartPolicy,
 };
@@ -153,7 +156,14 @@ async fn delete(context: &Context, args: VmWait) -> Result<(), CtlError> {
 }
 
 async fn migrate(context: &Context, args: VmMigrateArgs) -> Result<(), CtlError> {
-    let body = MigrateRequest { target_host: args.to, live: !args.offline };
+    let body = MigrateRequest {
+        target_host: args.to,
+        live: !args.offline,
+        max_downtime_ms: args.max_downtime.map(Period::Text),
+        max_slowdown_pct: args.max_slowdown,
+        deadline: args.deadline.map(Period::Text),
+        strategy: args.strategy,
+    };
     let migration: MigrationView =
         context.client.post(&format!("{}/migrate", path(&args.vm)), Some(&body)).await?;
     let migration = if args.wait {

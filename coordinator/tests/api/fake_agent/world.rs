@@ -4,9 +4,9 @@ use super::capacity;
 use novacron_common::{
     ids::{AttemptKey, HostId, MigrationId, VmId},
     record::{
-        AttemptEnd, AttemptOutcome, AttemptReport, HostStatus, InboundState, MemoryTraffic, MigrationReport,
-        OutboundState, Output, SentPages, SideState, TransferCounts, VmAction, VmAssignment, VmObservation,
-        VmState,
+        AttemptEnd, AttemptOutcome, AttemptReport, Climb, HostStatus, InboundState, MemoryTraffic,
+        MigrationReport, OutboundState, Output, SentPages, SideState, TransferCounts, VmAction, VmAssignment,
+        VmObservation, VmState,
     },
     spec::JobTarget,
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
@@ -90,8 +90,9 @@ impl World {
                 let state = if hold { InboundState::Preparing } else { InboundState::Ready };
                 self.side(ticket.migration, SideState::Inbound(state))
             }
-            AgentCommand::StartOutbound { ticket, .. } => {
+            AgentCommand::StartOutbound { ticket, limits, .. } => {
                 self.note("start".into());
+                self.note(format!("{limits:?}"));
                 self.send_guest(ticket.migration, ticket.vm, ticket.target)
             }
             AgentCommand::ResumeInbound { migration, vm, epoch, .. } => {
@@ -105,7 +106,7 @@ impl World {
             }
             AgentCommand::CancelOutbound { migration, reason } => {
                 self.note("cancel".into());
-                let back = OutboundState::Back { reason, cancelled: true };
+                let back = OutboundState::Back { reason, cancelled: true, climb: Climb::default() };
                 self.side(migration, SideState::Outbound(back))
             }
             AgentCommand::DiscardInbound { migration, reason, .. } => {

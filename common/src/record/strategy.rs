@@ -1,0 +1,84 @@
+//! How a machine may be moved live: the limits that its user sets, and how far up the ladder of means a copy went.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What may be done to a guest that changes its memory faster than the link carries it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Pass after pass; if that does not converge, the guest is slowed and then paused for longer, each as far as the
+    /// limits allow.
+    #[default]
+    Auto,
+    /// Pass after pass, and nothing else.
+    Precopy,
+    /// Pass after pass; if that does not converge, the guest is paused until the rest has been sent.
+    StopAndCopy,
+}
+
+/// What a live move must keep to. What it cannot keep to ends it, fully back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MoveLimits {
+    /// By which means.
+    pub strategy: Strategy,
+    /// The longest pause that may be planned for, milliseconds. `null`: [`MoveLimits::PAUSE_MS`], except that
+    /// `stop_and_copy` then pauses for as long as the rest takes.
+    pub max_downtime_ms: Option<u32>,
+    /// How much of its processors' time may be withheld from the guest, percent; 0: none.
+    pub max_slowdown_pct: u8,
+    /// How long the copy may take, milliseconds. `null`: as long as it converges.
+    pub deadline_ms: Option<u64>,
+}
+
+impl MoveLimits {
+    /// The pause that is planned for where nobody says another, milliseconds: QEMU's own default.
+    pub const PAUSE_MS: u32 = 300;
+    /// The longest pause that QEMU plans for, milliseconds (`MAX_MIGRATE_DOWNTIME`).
+    pub const PAUSE_MS_MAX: u32 = 2_000_000;
+    /// The most that QEMU withholds, percent (`max-cpu-throttle`).
+    pub const SLOWDOWN_PCT_MAX: u8 = 99;
+
+    /// The longest pause that may be planned for, milliseconds.
+    pub fn pause_ms(&self) -> u32 {
+        self.max_downtime_ms.unwrap_or(Self::PAUSE_MS)
+    }
+}
+
+/// The means by which a copy is brought to its end, the gentlest first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rung {
+    /// Pass after pass beside a guest that runs as ever.
+    #[default]
+    Precopy,
+    /// The guest was slowed.
+    Throttle,
+    /// A longer pause than the usual one was allowed.
+    LongerPause,
+    /// The guest was paused, and the rest sent meanwhile.
+    StopAndCopy,
+}
+
+/// A limit that a copy could not keep to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// It would have taken longer than its deadline.
+    Deadline,
+    /// What was left never fitted into the longest pause.
+    MaxDowntime,
+}
+
+/// How far up the ladder a copy went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Climb {
+    /// The rung that it was on last: the one that ended it, if it arrived.
+    pub rung: Rung,
+    /// The most that was withheld of the guest's processors' time, percent.
+    pub throttle_pct: u8,
+    /// The pause that QEMU was allowed to plan for last, milliseconds; 0 before the copy began.
+    pub pause_ms: u32,
+    /// The limit that ended it, if one did.
+    pub limit: Option<Limit>,
+}
