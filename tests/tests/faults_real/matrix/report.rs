@@ -7,13 +7,15 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use novacron_tests::bins;
-use novacron_tests::matrix::{Cell, Outcome, allowed};
+use novacron_tests::matrix::{Cell, allowed};
+
+use super::stage::Ended;
 
 /// One cell that was carried out.
 struct Row {
     cell: Cell,
     /// `None`: it failed.
-    outcome: Option<Outcome>,
+    ended: Option<Ended>,
     seconds: f64,
 }
 
@@ -31,35 +33,38 @@ impl Report {
 
     /// Carries a cell out, enters what became of it, and says whether all was well. What a failed one had to say is
     /// printed at once: the run goes on.
-    pub fn time(&mut self, cell: Cell, run: impl FnOnce() -> Result<Outcome>) -> Result<bool> {
+    pub fn time(&mut self, cell: Cell, run: impl FnOnce() -> Result<Ended>) -> Result<bool> {
         let began = Instant::now();
-        let outcome = run();
+        let ended = run();
         let seconds = began.elapsed().as_secs_f64();
-        let well = outcome.is_ok();
-        match &outcome {
-            Ok(outcome) => println!("{cell}: {} ({seconds:.0} s)", outcome.name()),
+        let well = ended.is_ok();
+        match &ended {
+            Ok(ended) => println!("{cell}: {} ({seconds:.0} s)", ended.outcome.name()),
             Err(fault) => println!("{cell}: FAILED ({seconds:.0} s): {fault:?}"),
         }
-        self.rows.push(Row { cell, outcome: outcome.ok(), seconds });
+        self.rows.push(Row { cell, ended: ended.ok(), seconds });
         self.write()?;
         Ok(well)
     }
 
     /// The names of the cells that failed.
     pub fn failed(&self) -> Vec<String> {
-        let failed = self.rows.iter().filter(|row| row.outcome.is_none());
+        let failed = self.rows.iter().filter(|row| row.ended.is_none());
         failed.map(|row| row.cell.to_string()).collect()
     }
 
     /// All rows as a table in Markdown.
     pub fn table(&self) -> String {
-        let mut table = "| cell | allowed | outcome | seconds |\n|---|---|---|---:|\n".to_owned();
+        let mut table = "| cell | allowed | outcome | longest silence, ms | seconds |\n".to_owned();
+        table.push_str("|---|---|---|---:|---:|\n");
         for row in &self.rows {
-            let outcome = row.outcome.map_or("FAILED", Outcome::name);
+            let outcome = row.ended.map_or("FAILED", |ended| ended.outcome.name());
+            let silence = row.ended.map_or("-".to_owned(), |ended| format!("{:.0}", ended.silence_ms));
             let allowed: Vec<&str> = allowed(row.cell).iter().map(|outcome| outcome.name()).collect();
             let allowed = allowed.join(" or ");
             // Writing to a string cannot fail.
-            let _ = writeln!(table, "| {} | {allowed} | {outcome} | {:.0} |", row.cell, row.seconds);
+            let _ =
+                writeln!(table, "| {} | {allowed} | {outcome} | {silence} | {:.0} |", row.cell, row.seconds);
         }
         table
     }

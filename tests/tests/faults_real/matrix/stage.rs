@@ -17,7 +17,8 @@ use crate::control_relay::{ControlRelay, Cut, relay_before, with_relay};
 
 /// How long anything may go without progress.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-/// The link's rate up to an edge within the copy, Mbit/s: the copy takes seconds, so that the blow falls into it.
+/// The link's rate up to an edge before the copy's end, Mbit/s: the copy takes seconds, so that the blow falls before it
+/// however slow the machine is.
 const SLOW: u32 = 60;
 /// Ticks before a move, by which the guest is known to be well.
 const TICKS_BEFORE: u64 = 5;
@@ -27,6 +28,14 @@ const TICKS_BEFORE: u64 = 5;
 pub struct Sides {
     pub source: usize,
     pub target: usize,
+}
+
+/// How a cell ended well.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    pub outcome: Outcome,
+    /// The longest time between two ticks of the guest, milliseconds: what was done to it, and the move's own pause.
+    pub silence_ms: f64,
 }
 
 /// A lab in which all is well.
@@ -49,12 +58,12 @@ impl Stage {
     }
 
     /// Carries a cell out and leaves all well, or says what was wrong.
-    pub fn run(&mut self, cell: Cell) -> Result<Outcome> {
+    pub fn run(&mut self, cell: Cell) -> Result<Ended> {
         let outcome = self.carry_out(cell);
         self.cluster.explain(&self.machine, outcome)
     }
 
-    fn carry_out(&mut self, cell: Cell) -> Result<Outcome> {
+    fn carry_out(&mut self, cell: Cell) -> Result<Ended> {
         let sides = self.sides()?;
         let logs = self.cluster.members.iter();
         let logs = logs.map(|member| machine_path(&member.host, &self.machine.id, "console.log"));
@@ -68,7 +77,7 @@ impl Stage {
             audit::start_again(self)?;
         }
         self.cluster.wait_for_hosts()?;
-        Ok(outcome)
+        Ok(Ended { outcome, silence_ms: seen.ticks.blackout_ms_max })
     }
 
     /// From where the machine is to where it is not.
@@ -83,7 +92,7 @@ impl Stage {
     /// Moves the machine, strikes at the edge, heals, and returns the migration as it ended.
     fn move_through(&mut self, cell: Cell, sides: Sides) -> Result<MigrationView> {
         let Self { cluster, machine, relays } = self;
-        let slow = matches!(cell.edge, Edge::Copying | Edge::Memory);
+        let slow = cell.edge < Edge::Complete;
         if slow {
             cluster.lab.shape(cluster.members[sides.source].host.node(), SLOW)?;
         }
