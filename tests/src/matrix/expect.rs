@@ -54,10 +54,10 @@ fn after_kill(victim: Victim, edge: Edge) -> &'static [Outcome] {
         // What it has committed it goes on with, and both agents do without it meanwhile.
         (Victim::Coordinator, _) => THERE,
         (_, Edge::Gone | Edge::Running) => THERE,
-        (Victim::SourceAgent | Victim::TargetAgent, Edge::Copying | Edge::Memory) => BACK,
-        (Victim::SourceLibvirtd | Victim::TargetLibvirtd, Edge::Memory) => BACK,
-        // It has written down that it was getting ready, and begins nothing anew.
-        (Victim::TargetAgent, Edge::Preparing | Edge::Connecting) => BACK,
+        (_, Edge::Copying | Edge::Memory) => BACK,
+        // It has written down what it was about, and begins nothing anew.
+        (Victim::SourceAgent | Victim::TargetAgent, Edge::Connecting) => BACK,
+        (Victim::TargetAgent, Edge::Preparing) => BACK,
         // Struck while the next step is on its way to it.
         _ => EITHER,
     }
@@ -68,8 +68,8 @@ fn after_cut(victim: Victim, edge: Edge) -> &'static [Outcome] {
         // The agents do not need it until the copy is complete, and nothing is given up for want of it.
         (Victim::Coordinator, _) => THERE,
         (_, Edge::Gone | Edge::Running) => THERE,
-        (_, Edge::Copying | Edge::Memory) => BACK,
-        (Victim::Link, Edge::Preparing | Edge::Connecting) => BACK,
+        (_, Edge::Connecting | Edge::Copying | Edge::Memory) => BACK,
+        (Victim::Link, Edge::Preparing) => BACK,
         // A host that is cut off before it was told anything is told when it is back.
         _ => EITHER,
     }
