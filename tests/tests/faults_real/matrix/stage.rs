@@ -16,7 +16,7 @@ use super::strike;
 use crate::control_relay::{ControlRelay, Cut, relay_before, with_relay};
 
 /// How long anything may go without progress.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The link's rate up to an edge before the copy's end, Mbit/s: the copy takes seconds, so that the blow falls before it
 /// however slow the machine is.
 const SLOW: u32 = 60;
