@@ -61,8 +61,6 @@ mistakes! {
     FencesForgotten,
     /// A host starts an attempt again whose start command comes twice.
     EchoStartedAgain,
-    /// A host starts an attempt whose order comes after that of a later one.
-    StaleOrderAdmitted,
     /// A lease whose renewal failed does not end.
     LostLeaseIgnored,
     /// An attempt on a host that is out of sight is tried elsewhere before its lease has run out.

@@ -37,9 +37,7 @@ pub enum Verdict {
 /// Decides on `ask` under `epoch`, given what was seen of the same fire and which of its attempts runs here.
 pub fn judge(ask: AttemptKey, epoch: Epoch, seen: Option<Fence>, running: Option<u32>) -> Verdict {
     match (seen, running) {
-        (Some(seen), _) if epoch < seen.epoch && !planted::is(Mistake::StaleOrderAdmitted) => {
-            Verdict::Stale { seen: seen.epoch }
-        }
+        (Some(seen), _) if epoch < seen.epoch => Verdict::Stale { seen: seen.epoch },
         (Some(seen), None) if epoch == seen.epoch && planted::is(Mistake::EchoStartedAgain) => Verdict::Start,
         (Some(seen), _) if epoch == seen.epoch && ask.number == seen.number => Verdict::AlreadySo,
         // One epoch is the right to one attempt.

@@ -160,7 +160,9 @@ fn take_outbound(record: &mut MigrationRecord, state: OutboundState, asked_at_st
         OutboundState::Gone(report) => record.report = Some(report.clone()),
         OutboundState::Back { reason, climb, .. } => {
             record.progress.climb = *climb;
-            if record.message.is_empty() {
+            // The target often hears of the end first, and knows only that the source ended it.
+            let of_target = matches!(&record.inbound, InboundState::Discarded { reason } if short(reason) == record.message);
+            if record.message.is_empty() || of_target {
                 record.message = short(reason);
             }
         }

@@ -77,6 +77,19 @@ impl Move {
 const GONE: fn() -> OutboundState = || OutboundState::Gone(MigrationReport::default());
 
 #[test]
+fn why_a_move_ended_is_the_sources_word_even_if_the_target_speaks_first() {
+    let mut m = Move::new(true);
+    m.target_says(InboundState::Preparing);
+    m.target_says(InboundState::Ready);
+    m.source_says(OutboundState::Copying(Default::default()));
+    m.target_says(InboundState::Discarded { reason: "the source ended the copy".into() });
+    assert_eq!(m.record().message, "the source ended the copy");
+    let reason = "the deadline passed".to_owned();
+    m.source_says(OutboundState::Back { reason: reason.clone(), cancelled: false, climb: Climb::default() });
+    assert_eq!(m.record().message, reason);
+}
+
+#[test]
 fn a_live_move_goes_through_its_states_and_keeps_room_on_both_hosts_until_it_ends() {
     let mut m = Move::new(true);
     let room = ByteCount::gib(4);
