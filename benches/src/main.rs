@@ -3,6 +3,7 @@
 //! `novacron-benches client ORDER` is the load client that some benches start as a process of its own.
 
 mod api;
+mod certificates;
 mod client;
 mod cron;
 mod failover;
@@ -10,6 +11,7 @@ mod guest;
 mod load;
 mod migration;
 mod moves;
+mod process;
 mod raft;
 mod relay;
 mod report;

@@ -2,13 +2,14 @@
 //! nothing is due.
 
 use super::jobs;
-use crate::{load, report::Row};
-use anyhow::{Context, Result};
-use novacron_tests::ledger::trio::{Trio, TrioOptions};
-use std::{
-    fs,
-    time::{Duration, Instant},
+use crate::{
+    load,
+    process::{cpu_seconds, status_mib},
+    report::Row,
 };
+use anyhow::Result;
+use novacron_tests::ledger::trio::{Trio, TrioOptions};
+use std::time::{Duration, Instant};
 
 const STEPS: [u64; 3] = [10_000, 100_000, 1_000_000];
 /// Due on the first of January: not while this runs.
@@ -17,8 +18,6 @@ const YEARLY: &str = "0 0 0 1 1 *";
 const SETTLE: Duration = Duration::from_secs(20);
 const IDLE: Duration = Duration::from_secs(30);
 const START_LIMIT: Duration = Duration::from_secs(300);
-/// `USER_HZ`, in which `/proc/PID/stat` counts (proc(5)).
-const TICK_MS: f64 = 10.0;
 
 /// What was measured at one size.
 struct Figures {
@@ -56,10 +55,10 @@ fn measure(trio: &mut Trio, jobs: u64, more: u64) -> Result<Figures> {
     let start_s = began.elapsed().as_secs_f64();
     std::thread::sleep(SETTLE);
     let pid = seat.program.process()?.pid();
-    let before = cpu_ms(pid)?;
+    let before = cpu_seconds(&[pid])?;
     std::thread::sleep(IDLE);
-    let cpu_ms_per_s = (cpu_ms(pid)? - before) / IDLE.as_secs_f64();
-    let figures = Figures { jobs, rss_mib: rss_mib(pid)?, cpu_ms_per_s, start_s };
+    let cpu_ms_per_s = (cpu_seconds(&[pid])? - before) * 1000.0 / IDLE.as_secs_f64();
+    let figures = Figures { jobs, rss_mib: status_mib(pid, "VmRSS")?, cpu_ms_per_s, start_s };
     println!(
         "{jobs} jobs: RSS {:.0} MiB, start {start_s:.2} s, idle CPU {cpu_ms_per_s:.2} ms/s",
         figures.rss_mib
@@ -76,21 +75,4 @@ fn rows_of(figures: &Figures, least: &Figures) -> Vec<Row> {
         Row::told(&format!("{jobs} jobs: from start to the first answer"), "s", *start_s),
         Row::beside(&format!("{jobs} jobs: CPU when nothing is due"), "ms/s", grown.0, grown.1, Some(1.5)),
     ]
-}
-
-fn rss_mib(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib / 1024.0)
-}
-
-/// User and system time, fields 14 and 15.
-fn cpu_ms(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let rest = stat.rsplit_once(") ").context("no name in stat")?.1;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let field =
-        |number: usize| fields.get(number - 3).context("stat is short")?.parse::<f64>().context("no number");
-    Ok((field(14)? + field(15)?) * TICK_MS)
 }

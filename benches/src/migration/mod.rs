@@ -85,7 +85,7 @@ fn measure(cluster: &Cluster, scenario: &Scenario) -> Result<Measured> {
     let cut = scenario.cut.then(|| cut_moves(cluster, &mut stage, scenario.rounds)).transpose()?;
     let verdict = stage.ours.recorder.judge();
     ensure!(verdict.is_continuous(), "our guest did not run on without a gap: {verdict:?}");
-    scenario.clear(cluster, stage)?;
+    stage.clear()?;
     Ok(Measured { all, calm_ms, cut, slowed })
 }
 

@@ -2,13 +2,13 @@
 
 use super::{Measured, feed, rows};
 use crate::{
-    guest::{COMMAND_LIMIT, Shape, create, start_plain, virsh},
+    guest::Shape,
     moves::{Mover, Stage},
     report::Row,
 };
 use anyhow::Result;
 use novacron_tests::cluster::Cluster;
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 
 const MEMORY_MIB: u32 = 1024;
 const OURS_AT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
@@ -129,26 +129,14 @@ pub const SCENARIOS: [Scenario; 7] = [
 impl Scenario {
     /// Both guests, on the first host, with all that they are to hold.
     pub fn set<'a>(&self, cluster: &'a Cluster, template: &str) -> Result<Stage<'a>> {
-        let (ours, peer) = (self.shape("ours", OURS_AT), self.shape("peer", PEER_AT));
-        let (machine, _) = create(cluster, &ours, &ours.body(template, "h1"))?;
-        machine.recorder.wait_for(Duration::ZERO, COMMAND_LIMIT, |line| line.starts_with("READY"))?;
-        let hosts: Vec<_> = cluster.members.iter().map(|member| &member.host).collect();
-        let started = start_plain(cluster.lab.outside(), &peer, &hosts)?;
-        started.wait_until_ready(peer.name)?;
-        let stage = Stage::new(cluster, machine, peer.name, started.recorder);
+        let stage =
+            Stage::set(cluster, template, &self.shape("ours", OURS_AT), &self.shape("peer", PEER_AT))?;
         if self.fed_mib > 0 {
             let data = feed::elf_files(self.fed_mib << 20)?;
             feed::give(cluster, &stage.ours.recorder, OURS_AT, &data)?;
             feed::give(cluster, &stage.peer_console, PEER_AT, &data)?;
         }
         Ok(stage)
-    }
-
-    /// Removes both.
-    pub fn clear(&self, cluster: &Cluster, stage: Stage<'_>) -> Result<()> {
-        let host = &stage.host_of(Mover::Plain).host;
-        virsh(cluster.lab.outside(), host, &["destroy", "peer"])?;
-        cluster.delete(&stage.ours)
     }
 
     fn shape(&self, name: &'static str, at: Ipv4Addr) -> Shape {

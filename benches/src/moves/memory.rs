@@ -1,5 +1,6 @@
 //! The most memory that the two agents had resident during one migration.
 
+use crate::process::status_mib;
 use anyhow::{Context, Result};
 use std::fs;
 
@@ -21,17 +22,9 @@ pub fn forget_peaks(pids: [u32; 2]) -> Result<()> {
     })
 }
 
-/// The marks since then, of source and target.
+/// The marks since then (`VmHWM`), of source and target.
 pub fn peaks([source, target]: [u32; 2]) -> Result<Peaks> {
-    Ok(Peaks { source_mib: peak_of(source)?, target_mib: peak_of(target)? })
-}
-
-/// `VmHWM` of proc_pid_status(5).
-fn peak_of(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmHWM in /proc/PID/status")?;
-    Ok(kib.parse::<f64>()? / 1024.0)
+    Ok(Peaks { source_mib: status_mib(source, "VmHWM")?, target_mib: status_mib(target, "VmHWM")? })
 }
 
 #[cfg(test)]

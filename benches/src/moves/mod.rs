@@ -1,7 +1,6 @@
 //! Moving a guest between the lab's two hosts, by the agents or by QEMU itself, and what each move took. The benches `relay`
 //! and `migration` differ in the guests, the links and the goals.
 
-mod cpu;
 mod memory;
 mod mover;
 pub mod pki;

@@ -1,11 +1,9 @@
 //! A throw-away CA, and certificates with which the hosts' QEMUs migrate over TLS: the peer of what ours encrypts.
 
+use crate::certificates::valid;
 use anyhow::{Context, Result};
 use novacron_tests::{cluster::Cluster, lab::Host};
-use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
-};
+use rcgen::{BasicConstraints, Certificate, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use std::{fs, io::Write as _};
 
 /// As the hosts see it: a folder of their own.
@@ -48,13 +46,4 @@ fn write_for(host: &Host, ca: &Certificate, issuer: &Issuer<'_, KeyPair>) -> Res
     let mut conf = fs::OpenOptions::new().append(true).open(conf).context("opening qemu.conf")?;
     writeln!(conf, "migrate_tls_x509_cert_dir = \"{FOLDER}\"\nmigrate_tls_x509_verify = 1")?;
     Ok(())
-}
-
-/// rcgen's own default reaches into the year 4096, which not every TLS library reads.
-fn valid(name: &str, names: Vec<String>) -> Result<CertificateParams> {
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = date_time_ymd(2020, 1, 1);
-    params.not_after = date_time_ymd(2049, 12, 31);
-    Ok(params)
 }

@@ -1,14 +1,14 @@
 //! Two hosts, and a guest for each side: the agents' and libvirt's own. Each one's place is remembered.
 
 use super::{
-    cpu,
     memory::{self, Peaks},
     mover::Mover,
     wire,
 };
 use crate::{
     client::{Client, on_network_of},
-    guest::{COMMAND_LIMIT, client_of, virsh},
+    guest::{COMMAND_LIMIT, Shape, client_of, create, start_plain, virsh},
+    process::cpu_seconds,
 };
 use anyhow::{Context, Result, bail, ensure};
 use novacron_tests::{
@@ -78,9 +78,22 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Both guests run on the first host.
-    pub fn new(cluster: &'a Cluster, ours: Machine, peer: &'static str, peer_console: Recorder) -> Self {
-        Self { cluster, ours, ours_at: 0, peer, peer_at: 0, peer_console }
+    /// Both guests, booted on the first host.
+    pub fn set(cluster: &'a Cluster, template: &str, ours: &Shape, peer: &Shape) -> Result<Self> {
+        let (machine, _) = create(cluster, ours, &ours.body(template, "h1"))?;
+        machine.recorder.wait_for(Duration::ZERO, COMMAND_LIMIT, |line| line.starts_with("READY"))?;
+        let hosts: Vec<_> = cluster.members.iter().map(|member| &member.host).collect();
+        let started = start_plain(cluster.lab.outside(), peer, &hosts)?;
+        started.wait_until_ready(peer.name)?;
+        let peer_console = started.recorder;
+        Ok(Self { cluster, ours: machine, ours_at: 0, peer: peer.name, peer_at: 0, peer_console })
+    }
+
+    /// Removes both.
+    pub fn clear(self) -> Result<()> {
+        let host = &self.host_of(Mover::Plain).host;
+        virsh(self.cluster.lab.outside(), host, &["destroy", self.peer])?;
+        self.cluster.delete(&self.ours)
     }
 
     /// The host on which this mover's guest is.
@@ -149,7 +162,7 @@ impl<'a> Stage<'a> {
     fn by_agents(&self, source: &Member, target: &Member) -> Result<(f64, Agents)> {
         let pids = [source.agent.process()?.pid(), target.agent.process()?.pid()];
         memory::forget_peaks(pids)?;
-        let cpu = cpu::seconds_of(&pids)?;
+        let cpu = cpu_seconds(&pids)?;
         let (vm, to) = (&self.ours.id, target.host.name());
         let seconds = on_network_of(self.cluster.lab.outside(), async {
             let client = client_of(self.cluster)?;
@@ -158,8 +171,8 @@ impl<'a> Stage<'a> {
                 .await
                 .context("our migration hangs")?
         })?;
-        let cpu_seconds = cpu::seconds_of(&pids)? - cpu;
-        Ok((seconds, Agents { peaks: memory::peaks(pids)?, cpu_seconds }))
+        let agents = Agents { peaks: memory::peaks(pids)?, cpu_seconds: cpu_seconds(&pids)? - cpu };
+        Ok((seconds, agents))
     }
 }
 

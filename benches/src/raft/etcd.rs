@@ -1,16 +1,16 @@
 //! Three etcd members as Debian packages them, with default settings (each write is synced before it is acknowledged).
 
 use super::{from, order};
-use crate::load::{self, Report, Target};
+use crate::{
+    certificates::valid,
+    load::{self, Report, Target},
+};
 use anyhow::{Context, Result, ensure};
 use novacron_tests::{
     lab::{Lab, Node, Process},
     ledger::trio::Reach,
 };
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
-};
+use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
@@ -183,12 +183,4 @@ fn give_certificates(nodes: &[Node]) -> Result<Vec<u8>> {
         fs::write(folder.join("member-key.pem"), key.serialize_pem())?;
     }
     Ok(ca.der().to_vec())
-}
-
-fn valid(name: &str, names: Vec<String>) -> Result<CertificateParams> {
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = date_time_ymd(2020, 1, 1);
-    params.not_after = date_time_ymd(2049, 12, 31);
-    Ok(params)
 }

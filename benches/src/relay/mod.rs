@@ -6,7 +6,7 @@
 //! our migration through the HTTPS API. Bytes are what the source's `eth0` sent, as the kernel counts them.
 
 use crate::{
-    guest::{Shape, create, start_plain},
+    guest::Shape,
     moves::{Mover, Run, Series, Stage, ours_of, pki, series},
     report::{Row, publish},
 };
@@ -69,14 +69,7 @@ fn set(cluster: &Cluster) -> Result<Stage<'_>> {
     cluster.make_template(&TemplateOptions { name: TEMPLATE.into(), disk: None })?;
     let guest = |name| Shape { name, memory_mib: 1024, disk_mib: 0, words: GUEST_WORDS.into() };
     let (ours, peer) = (guest("ours"), guest("peer"));
-    let (machine, _) = create(cluster, &ours, &ours.body(TEMPLATE, "h1"))?;
-    machine
-        .recorder
-        .wait_for(std::time::Duration::ZERO, crate::guest::COMMAND_LIMIT, |line| line.starts_with("READY"))?;
-    let hosts: Vec<_> = cluster.members.iter().map(|member| &member.host).collect();
-    let started = start_plain(cluster.lab.outside(), &peer, &hosts)?;
-    started.wait_until_ready(peer.name)?;
-    Ok(Stage::new(cluster, machine, peer.name, started.recorder))
+    Stage::set(cluster, TEMPLATE, &ours, &peer)
 }
 
 fn shape(cluster: &Cluster) -> Result<()> {

@@ -14,7 +14,7 @@ use openraft::{
 };
 use std::{fmt::Debug, io, ops::Bound, ops::RangeBounds};
 
-/// Most bytes of entries in one replication request, so that a slow link can carry it within a heartbeat; one
+/// Most bytes of entries in one replication request, so that a slow link can carry it within its deadline; one
 /// entry is sent whatever its length.
 const REPLICATION_BYTES_MAX: usize = 512 * 1024;
 

@@ -1,4 +1,4 @@
-//! Processor time of processes.
+//! What a process takes of memory and of the processors, as the kernel counts it.
 
 use anyhow::{Context, Result};
 use std::fs;
@@ -7,7 +7,7 @@ use std::fs;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// User and system time of all of them so far, seconds.
-pub fn seconds_of(pids: &[u32]) -> Result<f64> {
+pub fn cpu_seconds(pids: &[u32]) -> Result<f64> {
     pids.iter().map(|pid| seconds(&fs::read_to_string(format!("/proc/{pid}/stat"))?)).sum()
 }
 
@@ -16,6 +16,15 @@ fn seconds(stat: &str) -> Result<f64> {
     let (_, rest) = stat.rsplit_once(") ").context("no name in stat")?;
     let ticks = rest.split(' ').skip(11).take(2).map(str::parse::<f64>);
     Ok(ticks.sum::<Result<f64, _>>().context("stat is no line of numbers")? / TICKS_PER_SECOND)
+}
+
+/// A figure of proc_pid_status(5) that is in kB, such as `VmRSS`; in MiB.
+pub fn status_mib(pid: u32, key: &str) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    let kib = kib.with_context(|| format!("no {key} in /proc/PID/status"))?;
+    Ok(kib.parse::<f64>()? / 1024.0)
 }
 
 #[cfg(test)]
