@@ -48,6 +48,18 @@ pub async fn ensure(bridge: &str, uplink: Option<&str>) -> Result<(), BridgeErro
     outcome
 }
 
+/// Whether there is a bridge of that name.
+///
+/// # Errors
+/// [`BridgeError`].
+pub async fn exists(bridge: &str) -> Result<bool, BridgeError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(BridgeError::Socket)?;
+    let connection = tokio::spawn(connection);
+    let found = find(&handle, bridge).await;
+    connection.abort();
+    Ok(found?.as_ref().is_some_and(is_bridge))
+}
+
 async fn ensure_with(handle: &Handle, bridge: &str, uplink: Option<&str>) -> Result<(), BridgeError> {
     if find(handle, bridge).await?.is_none() {
         create(handle, bridge).await?;

@@ -43,6 +43,13 @@ impl HostFacts {
         fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
     }
 
+    /// What is free on the file system of machines' disks (statvfs(3)).
+    pub fn storage_free(&self) -> ByteCount {
+        nix::sys::statvfs::statvfs(&self.data_dir).map_or(ByteCount(u64::MAX), |s| {
+            ByteCount(s.blocks_available().saturating_mul(s.fragment_size()))
+        })
+    }
+
     fn storage(&self) -> ByteCount {
         nix::sys::statvfs::statvfs(&self.data_dir)
             .map_or(ByteCount(0), |s| ByteCount(s.blocks().saturating_mul(s.fragment_size())))

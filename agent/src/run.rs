@@ -20,7 +20,10 @@ use crate::{
     image::{DiskError, Disks, ImageStore, StoreOptions},
     ledger::{AgentLedger, LedgerError},
     metrics,
-    migrate::{Budget, Migrations, MigrationsParts, Pacer, SocketError, SocketRoom, ports::Mover},
+    migrate::{
+        Budget, Migrations, MigrationsParts, Pacer, Preview, PreviewParts, Prober, SocketError, SocketRoom,
+        ports::{Mover, Surveyor},
+    },
     peers::Peers,
     room::Room,
     text::describe,
@@ -133,7 +136,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let migrations = Migrations::restore(MigrationsParts {
         host,
         endpoint: endpoint.clone(),
-        mover: libvirt.map(|l| l as Arc<dyn Mover>),
+        mover: libvirt.clone().map(|l| l as Arc<dyn Mover>),
         files: Arc::new(Arc::new(room.clone())),
         residents: Arc::new(machines.clone()),
         journal: Arc::new(ledger.shelf("migrations")?),
@@ -157,6 +160,19 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let gossip =
         Gossip::start(endpoint.clone(), settings).await.map_err(|e| RunError::Gossip(e.to_string()))?;
 
+    let facts = HostFacts { data_dir: config.data_dir.clone(), memory_reserve: config.memory_reserve };
+    let directory = peers.clone();
+    let preview = Preview::new(PreviewParts {
+        prober: Prober::new(
+            endpoint.clone(),
+            Arc::new(move |host| directory.host(host).map(|known| known.quic)),
+        ),
+        surveyor: libvirt.map(|l| l as Arc<dyn Surveyor>),
+        room: room.clone(),
+        facts: facts.clone(),
+        bridge: config.bridge.clone(),
+        migrations: migrations.clone(),
+    });
     let owners = Arc::new(StreamOwners {
         dispatch: Dispatch {
             machines: machines.clone(),
@@ -165,13 +181,13 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             guests: Guests::default(),
             room: room.clone(),
             peers: peers.clone(),
+            preview,
         },
         machines: machines.clone(),
         migrations,
         images: room.images.clone(),
         gossip,
     });
-    let facts = HostFacts { data_dir: config.data_dir.clone(), memory_reserve: config.memory_reserve };
     let session = Session::new(SessionParts {
         introduction: introduction(&config, incarnation, accel),
         endpoint: endpoint.clone(),

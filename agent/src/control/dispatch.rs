@@ -4,7 +4,7 @@
 use super::{console, guests::Guests, logs};
 use crate::{
     attempt::{Admitted, AttemptError, AttemptRunner},
-    migrate::Migrations,
+    migrate::{Migrations, Preview},
     peers::Peers,
     room::Room,
     text::describe,
@@ -36,6 +36,8 @@ pub struct Dispatch {
     pub room: Room,
     /// The directory.
     pub peers: Peers,
+    /// Looks before a move.
+    pub preview: Preview,
 }
 
 impl Dispatch {
@@ -63,9 +65,7 @@ impl Dispatch {
             }
             // Served on its own stream.
             AgentCommand::AttemptLog { .. } => deny(DenialCode::Invalid, "it has no single answer".into()),
-            AgentCommand::PrepareInbound { ticket, spec } => {
-                done(self.migrations.prepare_inbound(ticket, spec).await)
-            }
+            AgentCommand::PrepareInbound { ticket, spec } => self.prepare_inbound(ticket, spec).await,
             AgentCommand::StartOutbound { ticket, spec, target, limits } => {
                 self.start_outbound(ticket, spec, target, limits).await
             }
@@ -88,7 +88,25 @@ impl Dispatch {
                 self.peers.update(directory);
                 AgentReply::Accepted
             }
+            AgentCommand::MeasureGuest { vm, spec, candidates } => {
+                let measured = self.preview.measure(vm, &spec, candidates).await;
+                measured.map_or_else(AgentReply::Denied, |(guest, links)| {
+                    AgentReply::Measured(Box::new(guest), links)
+                })
+            }
+            AgentCommand::CheckInbound { vm, spec, traits } => {
+                AgentReply::Checked(self.preview.check(vm, &spec, traits.as_ref()).await)
+            }
         }
+    }
+
+    /// What certainly fails is refused before anything is made.
+    async fn prepare_inbound(&self, ticket: Ticket, spec: VmSpec) -> AgentReply {
+        let is_new = self.migrations.observe(ticket.migration).await.is_empty();
+        if is_new && let Some(denial) = self.preview.refusal(&spec).await {
+            return AgentReply::Denied(denial);
+        }
+        done(self.migrations.prepare_inbound(ticket, spec).await)
     }
 
     async fn console_log(&self, vm: VmId, bytes_max: u32) -> AgentReply {

@@ -49,6 +49,9 @@ async fn serve(link: Link, kind: StreamKind, stream: Stream, owners: Arc<StreamO
             owners.migrations.accept_lane(*host, stream).await;
             Ok(())
         }
+        (StreamKind::Probe, Some(Role::Agent { .. })) => {
+            owners.dispatch.preview.prober().serve(stream, owners.migrations.is_idle()).await
+        }
         (StreamKind::Gossip, _) => {
             owners.gossip.receive(&link, stream).await;
             Ok(())

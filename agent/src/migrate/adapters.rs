@@ -2,7 +2,7 @@
 
 use super::{
     journal::Record,
-    ports::{Copied, Failure, Journal, Landing, Mover, Push, Residents, Route, Standing},
+    ports::{Copied, Failure, Journal, Landing, Mover, Push, Residents, Route, Standing, Surveyor},
 };
 use crate::{
     hypervisor::{
@@ -20,7 +20,7 @@ use crate::{
 use async_trait::async_trait;
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::VmState,
+    record::{DirtyRate, GuestTraits, PreflightFault, VmState},
     spec::VmSpec,
     units::Epoch,
     wire::Denial,
@@ -114,6 +114,30 @@ impl Mover for Libvirt {
         let host = self.choices(true);
         let document = xml::domain_xml(definition, host);
         Ok(document.map_err(|error| HvError::failed(format!("describe {}", definition.vm), error))?.text)
+    }
+}
+
+#[async_trait]
+impl Surveyor for Libvirt {
+    async fn state(&self, vm: VmId) -> Result<VmState, HvError> {
+        Hypervisor::state(self, vm).await
+    }
+
+    /// What QEMU's process holds: a little more than the guest's own, which only a balloon's driver could tell.
+    async fn in_use(&self, vm: VmId) -> Result<u64, HvError> {
+        Ok(self.usage(vm).await?.memory.0)
+    }
+
+    async fn dirty_rate(&self, vm: VmId) -> Result<Option<DirtyRate>, HvError> {
+        Libvirt::dirty_rate(self, vm).await
+    }
+
+    async fn traits(&self, vm: VmId) -> Result<GuestTraits, HvError> {
+        self.traits_of(vm).await
+    }
+
+    async fn compare(&self, traits: &GuestTraits) -> Result<Vec<PreflightFault>, HvError> {
+        self.lacks_for(traits).await
     }
 }
 

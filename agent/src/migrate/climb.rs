@@ -22,12 +22,12 @@ use novacron_common::record::{Climb, Limit, MoveLimits, Rung, Strategy};
 use round::Round;
 use std::time::Duration;
 
-/// Rounds without help before the next rung.
-const ROUNDS_PER_RUNG: u32 = 3;
+/// Rounds without help before the next rung. The coordinator's forecast climbs by the same numbers.
+const ROUNDS_PER_RUNG: u32 = MoveLimits::ROUNDS_PER_RUNG;
 /// On the highest rung, so many rounds without help …
-const ROUNDS_OF_PATIENCE: u32 = 10;
-/// … and at least so long since the last that helped: a guest that is busy for a moment gets its chance.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ROUNDS_OF_PATIENCE: u32 = MoveLimits::ROUNDS_OF_PATIENCE;
+/// … and at least so long since the last that helped.
+const PATIENCE: Duration = Duration::from_millis(MoveLimits::PATIENCE_MS);
 
 /// What a copy looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -126,6 +126,12 @@ impl Migrations {
         self.lock().values().any(leaves)
     }
 
+    /// Whether nothing moves to or from this host.
+    pub fn is_idle(&self) -> bool {
+        let moves = |side: &Side| !matches!(side.hands, Hands::None) && !is_over(&side.state.borrow());
+        !self.lock().values().any(moves)
+    }
+
     /// Serves a `Lane` stream of the agent of `peer` until it ends.
     pub async fn accept_lane(&self, peer: HostId, mut stream: Stream) {
         let open = tokio::time::timeout(LANE_DEADLINE, stream.recv::<LaneOpen>()).await;

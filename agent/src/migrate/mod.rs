@@ -6,6 +6,7 @@
 //! * [`Migrations`] owns all of it: one task a migration ([`source`], [`target`]), written down in a [`journal`];
 //! * [`lane`] leads bytes from socket to socket, [`link`] carries them and outlives cuts, [`filter`] judges what reaches the target's libvirtd;
 //! * [`outcome`], [`progress`] and `climb` are pure: how it ended, how far it is, how hard it is pushed;
+//! * [`preview`] measures before a move, for its forecast, and says what speaks against it;
 //! * [`ports`] is what all this needs of the rest of the agent; `adapters` ties it to the real thing.
 //!
 //! A link that is cut is no failure: lanes go on from the last byte that arrived once the source has dialled again. If it
@@ -24,6 +25,7 @@ mod migrations;
 pub mod outcome;
 mod parts;
 pub mod ports;
+pub mod preview;
 pub mod progress;
 mod source;
 mod target;
@@ -34,3 +36,4 @@ pub use lane::sockets::{SocketError, SocketRoom};
 pub use link::pace::{Budget, Pacer};
 pub use migrations::Migrations;
 pub use parts::MigrationsParts;
+pub use preview::{Preview, PreviewParts, probe::Prober};

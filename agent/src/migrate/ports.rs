@@ -6,6 +6,7 @@ use crate::hypervisor::{Definition, HvError, MachineFiles};
 use async_trait::async_trait;
 use novacron_common::{
     ids::{MigrationId, VmId},
+    record::{DirtyRate, GuestTraits, PreflightFault, VmState},
     spec::VmSpec,
     units::Epoch,
     wire::Denial,
@@ -100,6 +101,21 @@ pub trait Mover: Send + Sync {
     async fn undefine(&self, vm: VmId) -> Result<(), HvError>;
     /// The domain document that this host would define.
     fn document(&self, definition: &Definition) -> Result<String, HvError>;
+}
+
+/// What a forecast asks of the hypervisor. Nothing here changes anything.
+#[async_trait]
+pub trait Surveyor: Send + Sync {
+    /// What it holds of the machine.
+    async fn state(&self, vm: VmId) -> Result<VmState, HvError>;
+    /// Memory in use by the running guest, bytes.
+    async fn in_use(&self, vm: VmId) -> Result<u64, HvError>;
+    /// How fast the guest writes to it; `None` if that cannot be said. Takes some seconds.
+    async fn dirty_rate(&self, vm: VmId) -> Result<Option<DirtyRate>, HvError>;
+    /// What the running machine needs of its next host.
+    async fn traits(&self, vm: VmId) -> Result<GuestTraits, HvError>;
+    /// What this host lacks for such a machine.
+    async fn compare(&self, traits: &GuestTraits) -> Result<Vec<PreflightFault>, HvError>;
 }
 
 /// Makes and removes a machine's files. Both are idempotent.

@@ -7,8 +7,8 @@ use libfuzzer_sys::fuzz_target;
 use novacron_common::record::{HostHello, HostStatus};
 use novacron_common::wire::{
     AgentCommand, AgentReply, ConsoleOpen, ControlRequest, Directory, Enrolled, GossipFrame, ImageRequest,
-    ImageResponse, JoinDenied, JoinRequest, LaneOpen, LaneVerdict, LeasesGranted, LogChunk, RenewRequest,
-    SessionOpened, codec,
+    ImageResponse, JoinDenied, JoinRequest, LaneOpen, LaneVerdict, LeasesGranted, LogChunk, ProbeCount,
+    ProbeOpen, ProbeVerdict, RenewRequest, SessionOpened, codec,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -40,6 +40,9 @@ const MESSAGES: &[fn(&[u8])] = &[
     round_trip::<JoinDenied>,
     round_trip::<LeasesGranted>,
     round_trip::<LogChunk>,
+    round_trip::<ProbeOpen>,
+    round_trip::<ProbeVerdict>,
+    round_trip::<ProbeCount>,
 ];
 
 fuzz_target!(|data: &[u8]| {

@@ -1,8 +1,9 @@
 //! Migrations over HTTP.
 
+use super::Actual;
 use crate::{
     ids::{HostId, MigrationId, VmId},
-    record::{Climb, MemoryTraffic, MoveLimits},
+    record::{Climb, Forecast, MemoryTraffic, MoveLimits},
     units::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,12 @@ pub struct MigrationView {
     /// How often the link between the two hosts was lost and came back.
     #[serde(default)]
     pub cuts_survived: u32,
+    /// What it was expected to take when it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
+    /// What it took, once it has arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actual: Option<Actual>,
     /// Why the target was chosen, if the placement chose it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<String>,

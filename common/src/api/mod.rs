@@ -10,6 +10,7 @@ mod job;
 mod migrate;
 mod migration;
 mod page;
+mod plan;
 mod problem;
 mod schedule;
 mod template;
@@ -31,6 +32,7 @@ pub use job::{
 pub use migrate::MigrateRequest;
 pub use migration::{MigrationState, MigrationStatus, MigrationView};
 pub use page::{JobQuery, Page, PageQuery};
+pub use plan::{Actual, Candidate, MigrateQuery, MigrationPlan, PlannedGuest, PlannedLink};
 pub use problem::{Problem, ProblemCode};
 pub use schedule::{PreviewTick, ScheduleWarning, Transition};
 pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};

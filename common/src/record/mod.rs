@@ -1,12 +1,17 @@
 //! What agents observe and report, and what the ledger keeps of it. Shared by wire and ledger; bincode only.
 
 mod attempt;
+mod forecast;
 mod host;
 mod migration;
 mod strategy;
 mod vm;
 
 pub use attempt::{AttemptEnd, AttemptOutcome, AttemptReport, Output};
+pub use forecast::{
+    Basis, DirtyRate, Forecast, GuestMeasure, GuestTraits, Interval, LinkMeasure, PreflightFault,
+    PreflightKind,
+};
 pub use host::{Accel, HostAddresses, HostCapacity, HostHello, HostStatus};
 pub use migration::{
     InboundState, MemoryTraffic, MigrationProgress, MigrationReport, OutboundState, SentPages, SideState,

@@ -39,6 +39,19 @@ impl MoveLimits {
     /// The most that QEMU withholds, percent (`max-cpu-throttle`).
     pub const SLOWDOWN_PCT_MAX: u8 = 99;
 
+    /// Passes without help before the next means.
+    pub const ROUNDS_PER_RUNG: u32 = 3;
+    /// On the highest rung, so many passes without help end it …
+    pub const ROUNDS_OF_PATIENCE: u32 = 10;
+    /// … and at least so long since the last that helped, milliseconds: a guest that is busy for a moment gets its chance.
+    pub const PATIENCE_MS: u64 = 60_000;
+    /// Shorter passes are judged together, milliseconds: the hypervisor measures over a second itself.
+    pub const ROUND_MIN_MS: u64 = 1000;
+    /// What QEMU withholds first, percent.
+    pub const SLOWDOWN_FIRST_PCT: u8 = 20;
+    /// What it adds each time, percent.
+    pub const SLOWDOWN_MORE_PCT: u8 = 10;
+
     /// The longest pause that may be planned for, milliseconds.
     pub fn pause_ms(&self) -> u32 {
         self.max_downtime_ms.unwrap_or(Self::PAUSE_MS)

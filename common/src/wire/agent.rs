@@ -3,7 +3,10 @@
 use super::CoordinatorAddress;
 use crate::{
     ids::{AttemptKey, HostId, MigrationId, VmId},
-    record::{AttemptReport, MoveLimits, SideState, Ticket, VmAssignment, VmObservation},
+    record::{
+        AttemptReport, GuestMeasure, GuestTraits, LinkMeasure, MoveLimits, PreflightFault, SideState, Ticket,
+        VmAssignment, VmObservation,
+    },
     spec::{ImageRef, JobTarget, Name, OnLeaseLost, Sha256Digest, VmSpec},
     units::{Epoch, UnixMillis},
 };
@@ -162,6 +165,29 @@ pub enum AgentCommand {
     ObserveMigration(MigrationId),
     /// The members changed.
     Directory(Directory),
+    /// Measure this machine, and the way to these hosts, for the forecast of a move (source). Nothing is begun.
+    MeasureGuest {
+        /// Which.
+        vm: VmId,
+        /// What it is.
+        spec: VmSpec,
+        /// At most [`AgentCommand::CANDIDATES_MAX`]; one that is no member is not called.
+        candidates: Vec<HostId>,
+    },
+    /// Could this machine arrive here (target)? Nothing is begun.
+    CheckInbound {
+        /// Which.
+        vm: VmId,
+        /// What it is.
+        spec: VmSpec,
+        /// What it needs, if it runs.
+        traits: Option<GuestTraits>,
+    },
+}
+
+impl AgentCommand {
+    /// Most ways that are measured for one forecast.
+    pub const CANDIDATES_MAX: usize = 8;
 }
 
 /// What a started attempt needs.
@@ -222,6 +248,10 @@ pub enum AgentReply {
     Bytes(Vec<u8>),
     /// To `ObserveMigration`: what this host holds of it, as source and as target.
     Migration(Vec<SideState>),
+    /// To `MeasureGuest`.
+    Measured(Box<GuestMeasure>, Vec<LinkMeasure>),
+    /// To `CheckInbound`: what speaks against it.
+    Checked(Vec<PreflightFault>),
 }
 
 /// Why an agent will not.

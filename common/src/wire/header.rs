@@ -69,6 +69,8 @@ stream_kinds! {
     Image = 10,
     /// A guest's serial console: an opening frame, then plain bytes.
     Console = 11,
+    /// How fast the way to another agent is: an opening frame, then bytes that are counted.
+    Probe = 12,
 }
 
 /// The first bytes of a stream.

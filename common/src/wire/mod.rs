@@ -12,6 +12,7 @@ mod gossip;
 mod header;
 mod join;
 mod lane;
+mod probe;
 
 pub use agent::{
     AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Directory,
@@ -27,3 +28,4 @@ pub use join::{
 pub use lane::{
     BadLaneFrame, LANE_DATA_MAX, LANE_FRAME_BYTES, LaneFrame, LaneId, LaneKind, LaneOpen, LaneVerdict,
 };
+pub use probe::{PROBE_BYTES_MAX, PROBE_MS_MAX, ProbeCount, ProbeOpen, ProbeVerdict};

@@ -80,7 +80,7 @@ pub fn permitted(kind: StreamKind, opener: Option<RoleKind>, acceptor: RoleKind)
             | (StreamKind::Session | StreamKind::Control, Some(Agent), Coordinator)
             | (StreamKind::Command | StreamKind::Console, Some(Coordinator), Agent)
             | (StreamKind::Raft | StreamKind::Forward, Some(Coordinator), Coordinator)
-            | (StreamKind::Lane | StreamKind::Image, Some(Agent), Agent)
+            | (StreamKind::Lane | StreamKind::Image | StreamKind::Probe, Some(Agent), Agent)
             | (StreamKind::Gossip, Some(_), _)
     )
 }

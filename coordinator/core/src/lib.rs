@@ -12,6 +12,7 @@
 //! | choose a host | [`placement::plan`] |
 //! | know what to send to an agent | [`vms::wanted`], [`attempts::start`], [`migration::saga::next`] |
 //! | know what a run does next | [`workflow::due`], [`workflow::due_ticks`] |
+//! | know what a move will take | [`forecast::of`] |
 //! | filter what an agent reports | [`vms::news`], [`hosts::news`] |
 //! | answer HTTP | [`views`], [`lists`] |
 
@@ -20,6 +21,7 @@ mod apply;
 pub mod attempts;
 pub mod command;
 pub mod fire_index;
+pub mod forecast;
 mod hash;
 pub mod hosts;
 pub mod index;
@@ -38,7 +40,7 @@ pub mod vms;
 pub mod workflow;
 
 pub use applied::{Applied, Refusal};
-pub use apply::{ANSWER_MAX, REQUESTS_BYTES_MAX, REQUESTS_MAX, REQUESTS_REMEMBERED};
+pub use apply::{ANSWER_MAX, REQUESTS_BYTES_MAX, REQUESTS_MAX, REQUESTS_REMEMBERED, check_move_source};
 pub use command::{Command, CommandBody};
 pub use key::OnlyRow;
 pub use state::State;

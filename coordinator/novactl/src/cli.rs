@@ -193,8 +193,11 @@ pub struct VmMigrateArgs {
     #[arg(long, value_name = "TIME")]
     pub deadline: Option<String>,
     /// Follow it to its end with a progress bar.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plan")]
     pub wait: bool,
+    /// Move nothing: measure for some seconds, and show for each host what the move would take and what speaks against it.
+    #[arg(long)]
+    pub plan: bool,
 }
 
 #[derive(Debug, Args)]

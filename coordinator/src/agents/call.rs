@@ -13,6 +13,8 @@ use std::time::Duration;
 const SHORT: Duration = Duration::from_secs(10);
 /// For what makes it set up sockets, disks and relays before it answers.
 const LONG: Duration = Duration::from_secs(60);
+/// For measuring a guest and eight ways: three seconds and a little, and two ways at a time of which none answers.
+const MEASURE: Duration = Duration::from_secs(25);
 /// For what makes it fetch images before it answers.
 const FETCH: Duration = Duration::from_secs(600);
 
@@ -132,6 +134,7 @@ impl Agents {
 fn deadline(command: &AgentCommand) -> Duration {
     match command {
         AgentCommand::FetchImages(_) => FETCH,
+        AgentCommand::MeasureGuest { .. } => MEASURE,
         AgentCommand::PrepareInbound { .. }
         | AgentCommand::StartOutbound { .. }
         | AgentCommand::CancelOutbound { .. }
@@ -145,6 +148,7 @@ fn deadline(command: &AgentCommand) -> Duration {
         | AgentCommand::KillAttempt { .. }
         | AgentCommand::AttemptLog { .. }
         | AgentCommand::ObserveMigration(_)
-        | AgentCommand::Directory(_) => SHORT,
+        | AgentCommand::Directory(_)
+        | AgentCommand::CheckInbound { .. } => SHORT,
     }
 }

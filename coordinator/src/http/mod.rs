@@ -20,6 +20,7 @@ mod lookup;
 mod metrics;
 mod migrations;
 mod openapi;
+mod plan;
 mod problem;
 mod request;
 mod server;
@@ -49,6 +50,7 @@ pub struct Inner {
     agents: Agents,
     events: Hub,
     metrics: Arc<Metrics>,
+    kept: plan::Kept,
 }
 
 impl Deref for App {
@@ -62,7 +64,7 @@ impl App {
     /// Over these parts.
     pub fn new(parts: Parts, agents: Agents, events: Hub, metrics: Arc<Metrics>) -> Self {
         let ledger = parts.ledger.clone();
-        Self(Arc::new(Inner { parts, ledger, agents, events, metrics }))
+        Self(Arc::new(Inner { parts, ledger, agents, events, metrics, kept: plan::Kept::default() }))
     }
 
     /// Commits a command; a refusal is the caller's problem.

@@ -3,18 +3,20 @@
 use super::{
     App,
     extract::{Body, OptionalBody, Params},
-    lookup,
+    lookup, plan,
     problem::{ApiError, ApiResult},
 };
+use crate::identity::now;
 use axum::{
     Json,
     extract::{Path, State},
     http::StatusCode,
+    response::{IntoResponse, Response},
 };
 use novacron_common::{
     api::{
-        MigrateRequest, MigrationView, Page, PageQuery, Problem, VmCreate, VmDesired, VmStop, VmUpdate,
-        VmView,
+        MigrateQuery, MigrateRequest, MigrationPlan, MigrationView, Page, PageQuery, Problem, VmCreate,
+        VmDesired, VmStop, VmUpdate, VmView,
     },
     ids::{MigrationId, VmId},
     spec::Faults,
@@ -187,19 +189,25 @@ async fn operate(app: &App, operation: &str, command: CommandBody) -> ApiResult<
     done.map(drop)
 }
 
-/// Move a machine to another host: running (`live`), or stopped, moved and started again.
+/// Move a machine to another host: running (`live`), or stopped, moved and started again. With `dry_run=true` nothing is
+/// begun: the answer says what each host would make of it.
 #[utoipa::path(post, path = "/api/v1/vms/{vm}/migrate", tag = "vms", operation_id = "migrate_vm",
     request_body = MigrateRequest,
-    params(("vm" = String, Path, description = "Id or name")),
-    responses((status = 202, body = MigrationView), (status = "default", body = Problem)))]
+    params(("vm" = String, Path, description = "Id or name"), MigrateQuery),
+    responses((status = 202, body = MigrationView), (status = 200, description = "With `dry_run=true`", body = MigrationPlan),
+        (status = "default", body = Problem)))]
 async fn migrate(
     State(app): State<App>,
     Path(key): Path<String>,
+    Params(query): Params<MigrateQuery>,
     Body(body): Body<MigrateRequest>,
-) -> ApiResult<(StatusCode, Json<MigrationView>)> {
+) -> ApiResult<Response> {
+    if query.dry_run {
+        return Ok(Json(plan::plan(&app, &key, &body).await?).into_response());
+    }
     let asked = ask_migration(&app, &key, &body).await;
     app.metrics.vm_operation("migrate", asked.is_ok());
-    Ok((StatusCode::ACCEPTED, Json(asked?)))
+    Ok((StatusCode::ACCEPTED, Json(asked?)).into_response())
 }
 
 async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult<MigrationView> {
@@ -219,7 +227,8 @@ async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult
                 }
             };
             let (vm, live) = (vm.id, body.live);
-            ApiResult::Ok(MigrationAsk { id, vm, target, live, limits, secret, placement })
+            let measures = app.kept.of(vm, target, now());
+            ApiResult::Ok(MigrationAsk { id, vm, target, live, limits, secret, placement, measures })
         })
         .await??;
     let id = match app.propose(CommandBody::MigrationAsk(Box::new(ask))).await? {

@@ -14,6 +14,7 @@ use novacron_common::{
 use novacron_core::{
     CommandBody, State, TableId, attempts,
     command::{MigrationAsk, VerbBegin, VerbStep},
+    forecast::Measures,
     placement::{self, Constraints},
     record::{AttemptRecord, FireRecord, VerbWatch, VmRecord},
     verbs,
@@ -53,6 +54,7 @@ fn migration(state: &State, target: &VmVerbTarget) -> VerbStep {
             limits: MoveLimits::default(),
             secret,
             placement,
+            measures: Measures::default(),
         }),
         Err(reason) => VerbStep::Impossible(reason),
     }

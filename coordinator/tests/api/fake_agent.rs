@@ -6,7 +6,7 @@ mod world;
 use crate::cluster::{TestCluster, eventually};
 use novacron_common::{
     ids::{HostId, VmId},
-    record::{Accel, HostAddresses, HostCapacity, HostHello, VmObservation},
+    record::{Accel, HostAddresses, HostCapacity, HostHello, PreflightFault, VmObservation},
     units::{ByteCount, Incarnation},
     wire::{AgentCommand, AgentReply, Directory, SessionOpened, StreamKind},
 };
@@ -53,6 +53,11 @@ impl FakeAgent {
     /// From now on the target of a migration stays in preparation.
     pub fn hold_inbound(&self) {
         self.world.state.lock().unwrap().hold_inbound = true;
+    }
+
+    /// From now on this speaks against a machine's arrival here.
+    pub fn object(&self, fault: PreflightFault) {
+        self.world.state.lock().unwrap().faults.push(fault);
     }
 
     pub fn vm(&self, vm: VmId) -> Option<VmObservation> {

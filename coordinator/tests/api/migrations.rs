@@ -13,7 +13,7 @@ use novacron_common::{
 use serde_json::json;
 
 /// Two hosts that know each other, and a machine that runs on the first.
-async fn two_hosts(cluster: &TestCluster) -> (FakeAgent, FakeAgent, VmView) {
+pub async fn two_hosts(cluster: &TestCluster) -> (FakeAgent, FakeAgent, VmView) {
     let one = FakeAgent::join(cluster, "node-1").await;
     let two = FakeAgent::join(cluster, "node-2").await;
     one.introduce(&two);
@@ -30,7 +30,7 @@ async fn migration(cluster: &TestCluster, asked: &MigrationView) -> MigrationVie
     cluster.get(&format!("/api/v1/migrations/{}", asked.id)).await.ok()
 }
 
-async fn until_ended(cluster: &TestCluster, asked: &MigrationView) -> MigrationView {
+pub async fn until_ended(cluster: &TestCluster, asked: &MigrationView) -> MigrationView {
     let ended = async || migration(cluster, asked).await.status.state.is_final();
     eventually("the migration ends", ended).await;
     migration(cluster, asked).await

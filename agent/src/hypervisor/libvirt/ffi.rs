@@ -1,11 +1,12 @@
 //! The calls into libvirt that the `virt` crate lacks or gets wrong, and nothing else: the event loop, life-cycle
-//! events, the close callback, job control, and `virDomainGetState` (virt's drops its error).
+//! events, the close callback, job control, dirty rates, the comparison of processors, and `virDomainGetState` (virt's drops
+//! its error).
 //!
 //! This is the one file of the adapter with `unsafe` code. Pointers never leave it: functions take virt's types
 //! and return plain values.
 
 use std::{
-    ffi::{CStr, c_char, c_int, c_uint, c_void},
+    ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
     mem::ManuallyDrop,
     ptr,
     sync::{Arc, Mutex, PoisonError},
@@ -190,17 +191,35 @@ pub(super) fn abort_job(domain: &Domain) -> Result<(), Error> {
     if status < 0 { Err(Error::last_error()) } else { Ok(()) }
 }
 
+/// Figures by name, such as `VIR_DOMAIN_JOB_…`.
+pub(super) struct Figures(Vec<(String, u64)>);
+
+impl Figures {
+    /// The figure of that name, if libvirt gave one.
+    pub(super) fn get(&self, name: &CStr) -> Option<u64> {
+        self.0.iter().find(|(known, _)| known.as_bytes() == name.to_bytes()).map(|(_, value)| *value)
+    }
+
+    /// # Safety
+    /// libvirt returned `count` parameters at `params`, each initialised, its name ended by a zero; or a null pointer.
+    unsafe fn read(params: sys::virTypedParameterPtr, count: c_int) -> Self {
+        let used = if params.is_null() { 0 } else { usize::try_from(count).unwrap_or(0) };
+        // SAFETY: `at` is below the number of parameters that are there.
+        Self((0..used).filter_map(|at| unsafe { figure(&*params.add(at)) }).collect())
+    }
+}
+
 /// A job's kind (`VIR_DOMAIN_JOB_…`) and its figures by name.
 pub(super) struct JobFigures {
     /// `VIR_DOMAIN_JOB_NONE` if there is no job.
     pub(super) kind: sys::virDomainJobType,
-    figures: Vec<(String, u64)>,
+    figures: Figures,
 }
 
 impl JobFigures {
     /// The figure of that name (`VIR_DOMAIN_JOB_…`), if libvirt gave one.
     pub(super) fn get(&self, name: &CStr) -> Option<u64> {
-        self.figures.iter().find(|(known, _)| known.as_bytes() == name.to_bytes()).map(|(_, value)| *value)
+        self.figures.get(name)
     }
 }
 
@@ -224,9 +243,8 @@ pub(super) fn job_stats(domain: &Domain, flags: sys::virDomainGetJobStatsFlags) 
     if status < 0 {
         return Err(Error::last_error());
     }
-    let used = if params.is_null() { 0 } else { usize::try_from(count).unwrap_or(0) };
-    // SAFETY: libvirt returned `count` parameters at `params`, each initialised, its name ended by a zero.
-    let figures = (0..used).filter_map(|at| unsafe { figure(&*params.add(at)) }).collect();
+    // SAFETY: libvirt returned them.
+    let figures = unsafe { Figures::read(params, count) };
     // SAFETY: allocated by the call above, not used after this; a null pointer is allowed.
     unsafe { sys::virTypedParamsFree(params, count) };
     Ok(JobFigures { kind: sys::virDomainJobType::try_from(kind).unwrap_or(0), figures })
@@ -248,4 +266,73 @@ unsafe fn figure(param: &sys::virTypedParameter) -> Option<(String, u64)> {
         };
         Some((name, value))
     }
+}
+
+/// `virDomainStartDirtyRateCalc` by sampling pages, which the guest does not notice. It ends by itself.
+///
+/// # Errors
+/// libvirt's; `VIR_ERR_OPERATION_INVALID` while another is under way.
+pub(super) fn start_dirty_rate(domain: &Domain, seconds: c_int) -> Result<(), Error> {
+    let mode = sys::VIR_DOMAIN_DIRTYRATE_MODE_PAGE_SAMPLING as c_uint;
+    // SAFETY: the domain is valid.
+    let status = unsafe { sys::virDomainStartDirtyRateCalc(domain.as_ptr(), seconds, mode) };
+    if status < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// The figures of the last or present one (`VIR_DOMAIN_STATS_DIRTYRATE`).
+///
+/// # Errors
+/// libvirt's.
+pub(super) fn dirty_rate(domain: &Domain) -> Result<Figures, Error> {
+    // SAFETY: the domain outlives the list.
+    let mut domains = [unsafe { domain.as_ptr() }, ptr::null_mut()];
+    let mut records: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
+    // SAFETY: the list of domains ends with a null pointer, and the result outlives the call.
+    let count = unsafe {
+        sys::virDomainListGetStats(
+            domains.as_mut_ptr(),
+            sys::VIR_DOMAIN_STATS_DIRTYRATE as c_uint,
+            &raw mut records,
+            0,
+        )
+    };
+    if count < 0 {
+        return Err(Error::last_error());
+    }
+    // SAFETY: libvirt returned `count` records at `records`, whose list ends with a null pointer.
+    let figures = unsafe {
+        match records.is_null() || count == 0 {
+            true => Figures(Vec::new()),
+            false => Figures::read((**records).params, (**records).nparams),
+        }
+    };
+    if !records.is_null() {
+        // SAFETY: allocated by the call above, not used after this.
+        unsafe { sys::virDomainStatsRecordListFree(records) };
+    }
+    Ok(figures)
+}
+
+/// `virConnectCompareHypervisorCPU`: whether this host gives a guest all of the processor that `cpu_xml` describes. `how` is
+/// architecture, machine type and kind of virtualisation.
+///
+/// # Errors
+/// `VIR_ERR_CPU_INCOMPATIBLE` with what is missing, or libvirt's other ones.
+pub(super) fn compare_cpu(connect: &Connect, how: (&str, &str, &str), cpu_xml: &str) -> Result<(), Error> {
+    // A text with a zero in it is cut there: libvirt refuses what is left.
+    let text = |text: &str| CString::new(text.split('\0').next().unwrap_or_default()).unwrap_or_default();
+    let [arch, machine, kind, cpu] = [how.0, how.1, how.2, cpu_xml].map(text);
+    // SAFETY: the connection is valid, the texts outlive the call, a null emulator is the default one.
+    let status = unsafe {
+        sys::virConnectCompareHypervisorCPU(
+            connect.as_ptr(),
+            ptr::null(),
+            arch.as_ptr(),
+            machine.as_ptr(),
+            kind.as_ptr(),
+            cpu.as_ptr(),
+            sys::VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE as c_uint,
+        )
+    };
+    if status < 0 { Err(Error::last_error()) } else { Ok(()) }
 }

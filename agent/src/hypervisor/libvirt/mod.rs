@@ -6,6 +6,7 @@
 //! * `xml` and `metadata` say what a domain of ours looks like;
 //! * [`guest`] speaks to the agent inside a machine;
 //! * `ffi` is the only file with `unsafe` code: the calls that the `virt` crate lacks or gets wrong;
+//! * `survey` measures guests for the forecast of a move, and compares hosts;
 //! * [`throttle`] says how hard QEMU may push a copy;
 //! * [`probe`] finds out whether KVM works by running something.
 
@@ -20,6 +21,7 @@ mod life;
 mod metadata;
 pub mod migration;
 pub mod probe;
+mod survey;
 pub mod throttle;
 pub mod xml;
 

@@ -5,13 +5,13 @@
 //! as it was told, and means nothing in a move that does not throttle.
 
 use super::{super::HvError, Libvirt};
-use novacron_common::ids::VmId;
+use novacron_common::{ids::VmId, record::MoveLimits};
 use serde_json::{Value, json};
 use virt::{domain::Domain, error::Error as VirtError};
 
 /// Where QEMU's throttle begins and by what it grows, percent: its own defaults.
-const FIRST_PCT: u8 = 20;
-const INCREMENT_PCT: u8 = 10;
+const FIRST_PCT: u8 = MoveLimits::SLOWDOWN_FIRST_PCT;
+const INCREMENT_PCT: u8 = MoveLimits::SLOWDOWN_MORE_PCT;
 
 /// A throttle (`auto-converge`), in percent of the guest's processors' time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! One round of a copy: a pass over memory, or as many bytes as one would take.
 
 use super::Look;
+use novacron_common::record::MoveLimits;
 use std::time::Duration;
 
-/// Shorter ones say nothing: the hypervisor measures over a second itself.
-const ROUND_MIN: Duration = Duration::from_secs(1);
+/// Shorter ones say nothing.
+const ROUND_MIN: Duration = Duration::from_millis(MoveLimits::ROUND_MIN_MS);
 
 /// What was seen of it.
 #[derive(Debug, Clone, Copy)]

@@ -8,4 +8,4 @@ mod libvirt;
 mod limits;
 mod moves;
 mod wire;
-mod world;
+pub(super) mod world;

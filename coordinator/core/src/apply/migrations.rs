@@ -4,6 +4,7 @@ use super::Outcome;
 use crate::{
     applied::{Applied, Refusal},
     command::{MigrationAsk, MigrationDenied, MigrationObserve},
+    forecast::{self, Trip},
     migration::{observe::speaks_for, saga},
     placement::{self, Constraints, NoPlacement, Placement, Rejected, Shortfall},
     record::{HostRecord, MigrationRecord, VmRecord},
@@ -42,7 +43,11 @@ pub(super) fn ask(state: &mut State, c: MigrationAsk) -> Outcome {
     Ok(Applied::MigrationAsked(migration))
 }
 
-fn check_source(state: &State, vm: &VmRecord, source: HostId, live: bool) -> Result<(), Refusal> {
+/// Whether the machine can be taken away from `source`.
+///
+/// # Errors
+/// [`Refusal`] says why not, and what to do about it.
+pub fn check_source(state: &State, vm: &VmRecord, source: HostId, live: bool) -> Result<(), Refusal> {
     let host = super::hosts::find(state, source)?;
     if !host.is_up() {
         return Err(Refusal::new(ProblemCode::HostUnavailable, format!("its host {} is down", host.name)));
@@ -82,6 +87,8 @@ fn unavailable(host: &HostRecord, how: &str) -> Refusal {
 }
 
 fn new_migration(state: &State, c: MigrationAsk, vm: &VmRecord, source: HostId) -> MigrationRecord {
+    let trip = Trip { vm, source, target: c.target, live: c.live, limits: &c.limits, measures: &c.measures };
+    let forecast = forecast::of(state, &trip);
     MigrationRecord {
         id: c.id,
         vm: c.vm,
@@ -108,6 +115,7 @@ fn new_migration(state: &State, c: MigrationAsk, vm: &VmRecord, source: HostId) 
         progress: MigrationProgress::default(),
         report: None,
         placement: c.placement.map(Placement::bounded),
+        forecast: Some(forecast),
         started_at: state.now(),
         ended_at: None,
     }

@@ -1,6 +1,6 @@
 //! Commands about migrations.
 
-use crate::placement::Placement;
+use crate::{forecast::Measures, placement::Placement};
 use novacron_common::{
     ids::{HostId, MigrationId, VmId},
     record::{MoveLimits, SideState},
@@ -25,6 +25,8 @@ pub struct MigrationAsk {
     pub secret: [u8; 32],
     /// Why the target was chosen, if the placement chose it.
     pub placement: Option<Placement>,
+    /// What was measured for it lately, for its forecast.
+    pub measures: Measures,
 }
 
 /// Leaves the secret out.

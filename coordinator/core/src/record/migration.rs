@@ -2,10 +2,10 @@
 
 use crate::placement::Placement;
 use novacron_common::{
-    api::MigrationState,
+    api::{Actual, MigrationState},
     ids::{HostId, MigrationId, VmId},
     record::{
-        Climb, InboundState, MigrationProgress, MigrationReport, MoveLimits, OutboundState, Ticket,
+        Climb, Forecast, InboundState, MigrationProgress, MigrationReport, MoveLimits, OutboundState, Ticket,
         TransferCounts,
     },
     units::{ByteCount, Epoch, UnixMillis},
@@ -76,6 +76,8 @@ pub struct MigrationRecord {
     pub report: Option<MigrationReport>,
     /// Why the target was chosen, if the placement chose it.
     pub placement: Option<Placement>,
+    /// What it was expected to take, when it was asked for.
+    pub forecast: Option<Forecast>,
     /// When it was asked for.
     pub started_at: UnixMillis,
     /// When it ended.
@@ -105,6 +107,17 @@ impl MigrationRecord {
     /// How far up the ladder it went: as reported at the end, or so far.
     pub fn climb(&self) -> Climb {
         self.report.as_ref().map_or(self.progress.climb, |report| report.climb)
+    }
+
+    /// What it took, once it has arrived.
+    pub fn actual(&self) -> Option<Actual> {
+        let (ended_at, report) = self.ended_at.zip(self.report.as_ref())?;
+        let took = ended_at.since(self.started_at).as_millis();
+        (self.state == MigrationState::Completed).then(|| Actual {
+            total_ms: u64::try_from(took).unwrap_or(u64::MAX),
+            blackout_ms: report.qemu_downtime_ms,
+            wire_bytes: report.counts.total(),
+        })
     }
 
     /// Whether nothing more will happen.

@@ -33,6 +33,8 @@ pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
         remaining_ms: progress.remaining_ms.filter(|_| copying),
         qemu_downtime_ms: record.report.as_ref().and_then(|r| r.qemu_downtime_ms),
         cuts_survived: record.report.as_ref().map_or(progress.cuts, |r| r.cuts),
+        forecast: record.forecast,
+        actual: record.actual(),
         placement: record.placement.as_ref().map(ToString::to_string),
     }
 }

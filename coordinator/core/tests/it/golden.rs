@@ -9,9 +9,9 @@ use novacron_common::{
         TokenId, VmId,
     },
     record::{
-        AttemptEnd, AttemptOutcome, Climb, InboundState, Limit, MemoryTraffic, MigrationProgress,
-        MigrationReport, MoveLimits, OutboundState, Output, Rung, SentPages, Strategy, TransferCounts,
-        VmState,
+        AttemptEnd, AttemptOutcome, Basis, Climb, Forecast, InboundState, Interval, Limit, MemoryTraffic,
+        MigrationProgress, MigrationReport, MoveLimits, OutboundState, Output, Rung, SentPages, Strategy,
+        TransferCounts, VmState,
     },
     spec::Sha256Digest,
     units::{ByteCount, Epoch, UnixMillis},
@@ -53,6 +53,29 @@ fn placement() -> Placement {
             lacks: vec![Shortfall::Cordoned, Shortfall::Memory(ByteCount::mib(5)), Shortfall::Cpus(2)],
         }],
         more_rejected: 1,
+    }
+}
+
+fn forecast() -> Forecast {
+    let interval = |n| Interval { low: n, expected: n + 1, high: n + 2 };
+    Forecast {
+        total_ms: interval(30),
+        blackout_ms: interval(40),
+        wire_bytes: interval(50),
+        rung: Rung::Throttle,
+        limit: Some(Limit::Deadline),
+        at_risk: None,
+        basis: Basis {
+            memory_bytes: 60,
+            disk_bytes: 61,
+            dirty_rate: 62,
+            working_set_bytes: 63,
+            rate: 64,
+            round_trip_us: 65,
+            measured: true,
+            moves: 66,
+            model_bytes: 67,
+        },
     }
 }
 
@@ -276,6 +299,7 @@ fn migrations() {
         },
         report: Some(MigrationReport { counts, copy_ms: 12, cuts: 4, ..MigrationReport::default() }),
         placement: Some(placement()),
+        forecast: Some(forecast()),
         started_at: NOON,
         ended_at: Some(NOON),
     };
@@ -361,7 +385,7 @@ const GOLDEN_OVERDUE: &str = "0105fd00d8a08841030000fd02d8a0884103000002";
 const GOLDEN_HISTORY: &str = "01050200020402070407020402070100010203000000";
 const GOLDEN_FIRE: &str = "0105fd00d8a0884103000001fd00d8a08841030000010202fd00d8a0884103000001010101010001080102050001fd00d8a0884103000001fd00d8a08841030000010001";
 const GOLDEN_ATTEMPT: &str = "0105fd00d8a088410300000102020101fd00d8a0884103000001000101fd00d8a08841030000fd00d8a08841030000036f757403656e64fbe80301027b7d01000301";
-const GOLDEN_MIGRATION: &str = "010403010201020111120113020909090909090909090909090909090909090909090909090909090909090909fd00d8a0884103000002fd0000000001000000fd000000800200000004040003000000000000000000000000000000000000000000000000010106046c6f7374000101000103776879fbf4010000000000000000000000000000000000000000010301030214150101010e0102030405060708090a0b0c0d0f100c0000040000000001010161fd0000000003000000030201020162030106fc00005000080201fd00d8a0884103000001fd00d8a08841030000";
+const GOLDEN_MIGRATION: &str = "010403010201020111120113020909090909090909090909090909090909090909090909090909090909090909fd00d8a0884103000002fd0000000001000000fd000000800200000004040003000000000000000000000000000000000000000000000000010106046c6f7374000101000103776879fbf4010000000000000000000000000000000000000000010301030214150101010e0102030405060708090a0b0c0d0f100c0000040000000001010161fd0000000003000000030201020162030106fc00005000080201011e1f2028292a323334010100003c3d3e3f4041014243fd00d8a0884103000001fd00d8a08841030000";
 const GOLDEN_REQUEST: &str = "0104040404040404040404040404040404040404040404040404040404040404040505050505050505050505050505050505050505050505050505050505050505050901c903010203fd00d8a08841030000";
 const GOLDEN_TICKET: &str =
     "01060606060606060606060606060606060606060606060606060606060606060601fd00d8a08841030000";

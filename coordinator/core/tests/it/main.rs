@@ -1,5 +1,6 @@
 //! The core's suites, all on its public face: commands in, rows and answers out.
 
+mod forecast;
 mod golden;
 mod lists;
 mod moves;

@@ -19,6 +19,7 @@ use novacron_core::{
         JoinTokenPut, JoinTokenUse, Keyed, MigrationAsk, MigrationDenied, MigrationObserve, RequestAnswered,
         TemplatePut, VmCreate, VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate,
     },
+    forecast::Measures,
     placement::{Constraints, plan},
     record::{Answer, RequestKey},
     schedule,
@@ -159,7 +160,7 @@ fn move_machine() -> impl Strategy<Value = CommandBody> {
     prop_oneof![
         3 => (migration_id(), vm_id(), host_id(), any::<bool>()).prop_map(|(id, vm, target, live)| {
             let (limits, secret) = (MoveLimits::default(), [0; 32]);
-            let ask = MigrationAsk { id, vm, target, live, limits, secret, placement: None };
+            let ask = MigrationAsk { id, vm, target, live, limits, secret, placement: None, measures: Measures::default() };
             CommandBody::MigrationAsk(Box::new(ask))
         }),
         8 => (migration_id(), host_id(), side(), proptest::option::of(0..6u64)).prop_map(

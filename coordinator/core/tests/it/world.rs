@@ -14,6 +14,7 @@ use novacron_common::{
 use novacron_core::{
     Applied, Command, CommandBody, Refusal, State,
     command::{ClusterInit, HostDown, JobPut, JoinTokenPut, JoinTokenUse, MigrationAsk, VmCreate, VmObserve},
+    forecast::Measures,
 };
 
 pub const NOON: UnixMillis = UnixMillis(1_790_000_000_000);
@@ -222,6 +223,7 @@ impl World {
             limits: MoveLimits::default(),
             secret: [9; 32],
             placement: None,
+            measures: Measures::default(),
         }))
     }
 

@@ -68,6 +68,9 @@ pub fn show(context: &Context, view: &MigrationView) -> Result<(), CtlError> {
         ("cuts survived", view.cuts_survived.to_string()),
         ("placement", view.placement.clone().unwrap_or_default()),
     ];
+    more.extend(
+        view.forecast.iter().flat_map(|forecast| super::plan::beside(forecast, view.actual.as_ref())),
+    );
     more.extend(chart(&view.memory));
     output::one(view, context.format, &more)
 }

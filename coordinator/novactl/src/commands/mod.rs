@@ -12,6 +12,7 @@ mod job_options;
 mod job_rows;
 mod login;
 mod migration;
+mod plan;
 mod template;
 mod token;
 mod vm;

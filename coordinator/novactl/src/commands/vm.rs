@@ -9,8 +9,8 @@ use crate::{
 };
 use novacron_common::{
     api::{
-        CloudInitBody, MigrateRequest, MigrationView, NetworkBody, Period, Resources, VmCreate, VmStop,
-        VmView,
+        CloudInitBody, MigrateRequest, MigrationPlan, MigrationView, NetworkBody, Period, Resources,
+        VmCreate, VmStop, VmView,
     },
     record::VmState,
     spec::RestartPolicy,
@@ -164,8 +164,12 @@ async fn migrate(context: &Context, args: VmMigrateArgs) -> Result<(), CtlError>
         deadline: args.deadline.map(Period::Text),
         strategy: args.strategy,
     };
-    let migration: MigrationView =
-        context.client.post(&format!("{}/migrate", path(&args.vm)), Some(&body)).await?;
+    let path = format!("{}/migrate", path(&args.vm));
+    if args.plan {
+        let plan: MigrationPlan = context.client.post(&format!("{path}?dry_run=true"), Some(&body)).await?;
+        return super::plan::show(context, &plan);
+    }
+    let migration: MigrationView = context.client.post(&path, Some(&body)).await?;
     let migration = if args.wait {
         progress::migration(&context.client, &migration.id.to_string()).await?
     } else {

@@ -4,9 +4,9 @@ use super::capacity;
 use novacron_common::{
     ids::{AttemptKey, HostId, MigrationId, VmId},
     record::{
-        AttemptEnd, AttemptOutcome, AttemptReport, Climb, HostStatus, InboundState, MemoryTraffic,
-        MigrationReport, OutboundState, Output, SentPages, SideState, TransferCounts, VmAction, VmAssignment,
-        VmObservation, VmState,
+        AttemptEnd, AttemptOutcome, AttemptReport, Climb, DirtyRate, GuestMeasure, GuestTraits, HostStatus,
+        InboundState, LinkMeasure, MemoryTraffic, MigrationReport, OutboundState, Output, PreflightFault,
+        SentPages, SideState, TransferCounts, VmAction, VmAssignment, VmObservation, VmState,
     },
     spec::JobTarget,
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
@@ -45,6 +45,8 @@ pub struct State {
     pub hold_inbound: bool,
     /// Attempts end only once this is cleared.
     pub hold_attempts: bool,
+    /// What speaks against a machine's arrival here.
+    pub faults: Vec<PreflightFault>,
     /// So many more attempts are told that there is no room.
     pub full_for: u32,
 }
@@ -116,10 +118,41 @@ impl World {
             AgentCommand::ObserveMigration(migration) => AgentReply::Migration(
                 self.state.lock().unwrap().sides.get(&migration).cloned().into_iter().collect(),
             ),
+            AgentCommand::MeasureGuest { candidates, .. } => {
+                self.note("measure".into());
+                self.measured(&candidates)
+            }
+            AgentCommand::CheckInbound { traits, .. } => {
+                self.note(format!("check {}", traits.is_some()));
+                AgentReply::Checked(self.state.lock().unwrap().faults.clone())
+            }
             AgentCommand::FetchImages(_) | AgentCommand::KillAttempt { .. } | AgentCommand::Directory(_) => {
                 AgentReply::Accepted
             }
         }
+    }
+
+    /// A guest that writes to 1 MiB a second of 16, over ways of 100 MB/s.
+    fn measured(&self, candidates: &[HostId]) -> AgentReply {
+        let guest = GuestMeasure {
+            in_use_bytes: Some(64 << 20),
+            disk_bytes: 1 << 20,
+            dirty: Some(DirtyRate { bytes_per_second: 1 << 20, working_set_bytes: 16 << 20 }),
+            traits: Some(GuestTraits {
+                virt_type: "kvm".into(),
+                arch: "x86_64".into(),
+                machine: "pc-q35-10.0".into(),
+                cpu_xml: "<cpu/>".into(),
+            }),
+            notes: Vec::new(),
+        };
+        let way = |host: &HostId| LinkMeasure {
+            host: *host,
+            rate: Some(100_000_000),
+            round_trip_us: Some(200),
+            note: None,
+        };
+        AgentReply::Measured(Box::new(guest), candidates.iter().map(way).collect())
     }
 
     fn assign(&self, assignment: VmAssignment) -> AgentReply {
