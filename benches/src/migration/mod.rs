@@ -55,13 +55,15 @@ pub fn run() -> Result<()> {
     cluster.wait_for_hosts()?;
     cluster.make_template(&TemplateOptions { name: TEMPLATE.into(), disk: None })?;
     println!("the peer's TCP: {}", congestion_control(&cluster)?);
-    let (mut rows, mut ours) = (Vec::new(), Vec::new());
+    let (mut rows, mut ours, mut forecasts) = (Vec::new(), Vec::new(), Vec::new());
     for scenario in chosen {
         println!("-- {}: {}", scenario.name, scenario.about);
         let measured = measure(&cluster, scenario).with_context(|| cluster.last_words(8))?;
         rows.extend((scenario.rows)(&measured)?);
+        forecasts.extend(rows::forecasts(&measured));
         ours.extend(measured.all.into_iter().chain(measured.cut).filter(|one| one.mover == Mover::Ours));
     }
+    rows.extend(rows::forecast_row(&forecasts));
     rows.extend(rows::costs(&ours));
     publish("migration", &rows)
 }

@@ -16,6 +16,11 @@ const AGENT_MIB: f64 = 256.0;
 /// Of a guest's work, in per cent.
 const SLOWED_PCT: f64 = 5.0;
 
+/// A forecast may be off by so much, parts of what it took …
+const FORECAST_OFF: f64 = 0.2;
+/// … in so many of a hundred moves.
+const FORECAST_PCT: f64 = 90.0;
+
 const SECONDS: fn(&Run) -> f64 = |run| run.seconds;
 const MIB: fn(&Run) -> f64 = |run| run.mib;
 
@@ -107,6 +112,21 @@ pub fn slow_down(measured: &Measured) -> Result<Vec<Row>> {
     ])
 }
 
+/// Of each move by us whose link was left alone: what it was expected to take, of what it took.
+pub fn forecasts(measured: &Measured) -> Vec<f64> {
+    let runs = ours_of(&measured.all).map(|ours| &ours.runs[..]).unwrap_or_default();
+    runs.iter().filter_map(|run| Some(run.agents?.forecast_seconds / run.seconds)).collect()
+}
+
+/// Nine of ten within a fifth.
+pub fn forecast_row(forecasts: &[f64]) -> Option<Row> {
+    let hits = forecasts.iter().filter(|of_actual| (**of_actual - 1.0).abs() <= FORECAST_OFF);
+    #[allow(clippy::cast_precision_loss)]
+    let percent = hits.count() as f64 * 100.0 / forecasts.len() as f64;
+    let name = format!("forecast within 20 % of the time, of {} moves", forecasts.len());
+    (!forecasts.is_empty()).then(|| Row::more_than(&name, "%", percent, ("goal", FORECAST_PCT), Some(1.0)))
+}
+
 /// What the agents took over all scenarios: the most memory, and processor time for what they moved.
 pub fn costs(ours: &[Series]) -> Vec<Row> {
     let agents: Vec<_> =
@@ -168,6 +188,16 @@ mod tests {
         let judged: Vec<_> = rows.iter().filter(|row| row.goal != "-").collect();
         assert_eq!(judged.len(), 1);
         assert_eq!((judged[0].peer_name.as_str(), judged[0].holds), ("QEMU post-copy", false));
+    }
+
+    #[test]
+    fn nine_of_ten_forecasts_are_within_a_fifth_of_what_it_took() {
+        let mostly: Vec<f64> = [0.81; 5].into_iter().chain([1.19; 4]).chain([3.0]).collect();
+        let row = forecast_row(&mostly).unwrap();
+        assert!(row.holds && (row.ours - 90.0).abs() < 1e-9, "{row:?}");
+        let off: Vec<f64> = [1.0; 8].into_iter().chain([0.79, 1.21]).collect();
+        assert!(!forecast_row(&off).unwrap().holds);
+        assert!(forecast_row(&[]).is_none());
     }
 
     #[test]

@@ -52,15 +52,18 @@ pub struct Agents {
     pub peaks: Peaks,
     /// Of processor time, together.
     pub cpu_seconds: f64,
+    /// What the move was expected to take, seconds.
+    pub forecast_seconds: f64,
 }
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seconds, mib, blackout_ms, agents, .. } = self;
         write!(f, "{seconds:6.2} s {mib:7.1} MiB, {blackout_ms:5.0} ms silent")?;
-        agents.map_or(Ok(()), |Agents { peaks, cpu_seconds }| {
+        agents.map_or(Ok(()), |Agents { peaks, cpu_seconds, forecast_seconds }| {
             let Peaks { source_mib, target_mib } = peaks;
-            write!(f, ", agents {source_mib:.0} and {target_mib:.0} MiB, {cpu_seconds:.2} CPU-seconds")
+            write!(f, ", agents {source_mib:.0} and {target_mib:.0} MiB, {cpu_seconds:.2} CPU-seconds")?;
+            write!(f, ", forecast {forecast_seconds:.2} s")
         })
     }
 }
@@ -164,23 +167,26 @@ impl<'a> Stage<'a> {
         memory::forget_peaks(pids)?;
         let cpu = cpu_seconds(&pids)?;
         let (vm, to) = (&self.ours.id, target.host.name());
-        let seconds = on_network_of(self.cluster.lab.outside(), async {
+        let (seconds, forecast_seconds) = on_network_of(self.cluster.lab.outside(), async {
             let client = client_of(self.cluster)?;
             client.until_ready().await?;
             tokio::time::timeout(COMMAND_LIMIT, migrate(&client, vm, to))
                 .await
                 .context("our migration hangs")?
         })?;
-        let agents = Agents { peaks: memory::peaks(pids)?, cpu_seconds: cpu_seconds(&pids)? - cpu };
-        Ok((seconds, agents))
+        let (peaks, cpu_seconds) = (memory::peaks(pids)?, cpu_seconds(&pids)? - cpu);
+        Ok((seconds, Agents { peaks, cpu_seconds, forecast_seconds }))
     }
 }
 
-/// Follows the migration to its end, and prints how long it was seen in each state.
-async fn migrate(client: &Client, vm: &str, to: &str) -> Result<f64> {
+/// Follows the migration to its end, and prints how long it was seen in each state. The seconds that it took, and those that
+/// were forecast when it was asked for.
+async fn migrate(client: &Client, vm: &str, to: &str) -> Result<(f64, f64)> {
     let began = Instant::now();
     let asked = client.post(&format!("/api/v1/vms/{vm}/migrate"), &json!({"target_host": to})).await?;
     let id = asked["id"].as_str().with_context(|| format!("no id in {asked}"))?;
+    let forecast_ms = asked["forecast"]["total_ms"]["expected"].as_f64();
+    let forecast = forecast_ms.with_context(|| format!("no forecast in {asked}"))? / 1000.0;
     let (mut phases, mut last) = (Phases::default(), String::new());
     loop {
         let view = client.show(&format!("/api/v1/migrations/{id}")).await?;
@@ -196,7 +202,7 @@ async fn migrate(client: &Client, vm: &str, to: &str) -> Result<f64> {
         }
     }
     println!("{:>20}  {phases}", "");
-    Ok(began.elapsed().as_secs_f64())
+    Ok((began.elapsed().as_secs_f64(), forecast))
 }
 
 /// The states that a migration was seen in, and since when. A state between two questions is not seen.

@@ -131,8 +131,13 @@ mod tests {
 
     #[test]
     fn the_agents_worst_run_counts() {
-        let peak =
-            |source_mib| Some(Agents { peaks: Peaks { source_mib, target_mib: 10.0 }, cpu_seconds: 1.0 });
+        let peak = |source_mib| {
+            Some(Agents {
+                peaks: Peaks { source_mib, target_mib: 10.0 },
+                cpu_seconds: 1.0,
+                forecast_seconds: 1.0,
+            })
+        };
         let one = vec![series(Mover::Ours, 1.0, peak(200.0))];
         let rows = memory_rows(&[one, vec![series(Mover::Ours, 1.0, peak(50.0))]]).unwrap();
         assert!(!rows[0].holds && rows[1].holds);

@@ -68,6 +68,8 @@ pub struct Basis {
     pub rate: u64,
     /// From host to host and back, microseconds; 0 if not known.
     pub round_trip_us: u64,
+    /// Whether the guest's figures were measured, for this move or for an earlier one. Else they are what it may use at most.
+    pub guest_measured: bool,
     /// Whether guest and link were measured for it.
     pub measured: bool,
     /// Earlier moves that it has learned from.

@@ -26,7 +26,10 @@ async fn a_dry_run_shows_each_host_with_its_forecast_and_begins_nothing() {
     assert_eq!((plan.vm, plan.source_host, plan.live), (made.id, one.host, true));
     let guest = &plan.guest;
     assert_eq!((guest.in_use_bytes, guest.disk_bytes), (Some(64 << 20), 1 << 20));
-    assert_eq!(guest.dirty.map(|dirty| (dirty.bytes_per_second, dirty.working_set_bytes)), Some((1 << 20, 16 << 20)));
+    assert_eq!(
+        guest.dirty.map(|dirty| (dirty.bytes_per_second, dirty.working_set_bytes)),
+        Some((1 << 20, 16 << 20))
+    );
 
     let [best, other] = &plan.candidates[..] else { panic!("{plan:?}") };
     assert_eq!((best.host, best.chosen, best.possible), (two.host, true, true));
@@ -39,7 +42,9 @@ async fn a_dry_run_shows_each_host_with_its_forecast_and_begins_nothing() {
     }
     assert_eq!((other.host, other.possible, other.forecast), (three.host, false, None));
     assert_eq!(other.faults[0].kind, PreflightKind::Placement);
-    assert!(other.faults[0].text.contains("node-3 is cordoned") && other.faults[0].remedy.contains("uncordon"));
+    assert!(
+        other.faults[0].text.contains("node-3 is cordoned") && other.faults[0].remedy.contains("uncordon")
+    );
     assert!(!three.log().iter().any(|step| step.starts_with("check")), "a host that is out is not asked");
 
     let none: Page<MigrationView> = cluster.get("/api/v1/migrations").await.ok();
@@ -82,7 +87,8 @@ async fn limits_shape_the_forecast_and_a_bad_request_is_refused_as_for_a_real_mo
     odd.problem(400, "invalid_request", "dry_run");
     cluster.post("/api/v1/vms/none/migrate?dry_run=true", json!({})).await.problem(404, "not_found", "");
     // 64 MiB at 100 MB/s do not fit into a second and the rest of a move.
-    let hurried: MigrationPlan = cluster.post(DRY, json!({ "deadline": "7d", "max_downtime_ms": 1 })).await.ok();
+    let hurried: MigrationPlan =
+        cluster.post(DRY, json!({ "deadline": "7d", "max_downtime_ms": 1 })).await.ok();
     let forecast = hurried.candidates[0].forecast.unwrap();
     assert_eq!(hurried.limits.max_downtime_ms, Some(1));
     assert!(forecast.limit != Some(Limit::Deadline), "{forecast:?}");

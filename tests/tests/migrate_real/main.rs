@@ -2,6 +2,7 @@
 //! and nothing left behind.
 
 mod disks;
+mod forecast;
 mod limits;
 mod live;
 mod renewal;

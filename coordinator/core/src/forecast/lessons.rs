@@ -21,8 +21,10 @@ const BYTES_MIN: u64 = 1 << 20;
 
 /// A link of which nothing is known, bytes a second: from 100 Mbit/s to 10 Gbit/s.
 pub const RATE_UNKNOWN: Interval = Interval { low: 12_500_000, expected: 100_000_000, high: 1_250_000_000 };
-/// What crosses the wire for a thousand bytes of memory: from pages that pack well to pages that do not pack at all.
-const WIRE_UNKNOWN: Interval = Interval { low: 100, expected: 500, high: 1020 };
+/// What crosses the wire for a million bytes of memory: from pages that pack well to pages that do not pack at all …
+const WIRE_UNKNOWN: Interval = Interval { low: 100_000, expected: 500_000, high: 1_020_000 };
+/// … and for memory of which nobody knows how much was ever written to.
+const WIRE_OF_ALL_UNKNOWN: Interval = Interval { low: 10_000, expected: 250_000, high: 1_020_000 };
 /// What the hosts read and pack, bytes a second: zstd's fastest level on one slow core, and memory that is not packed.
 const ENGINE: Interval = Interval { low: 100_000_000, expected: 300_000_000, high: 1_200_000_000 };
 /// Where the rate of this machine on this link is known, that is in it.
@@ -41,8 +43,8 @@ const MARGIN_MAX: u64 = 4000;
 /// What is known from earlier moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lessons {
-    /// What crossed the wire for a thousand bytes that the model sends.
-    pub wire_permille: Interval,
+    /// What crosses the wire for a million bytes that the model sends.
+    pub wire_ppm: Interval,
     /// What the wire carried, bytes a second; `None` if nothing moved over it yet.
     pub rate: Option<Interval>,
     /// What the hosts read and pack, bytes a second.
@@ -63,35 +65,46 @@ struct Lesson {
     same_vm: bool,
     same_link: bool,
     rung: Rung,
-    wire_permille: Option<u64>,
+    /// What crossed the wire, bytes.
+    wire: u64,
+    /// For so many bytes of the model's.
+    modelled: u64,
+    /// Whether those came from measured figures of the guest.
+    measured: bool,
     rate: Option<u64>,
     overhead_ms: u64,
     pause_ms: Option<u64>,
 }
 
 impl Lessons {
-    /// For a move of `vm` between two hosts, in either direction.
-    pub fn of(state: &State, vm: VmId, link: (HostId, HostId)) -> Self {
+    /// For a move of `vm` between two hosts, in either direction. `bytes` is what it has to send at least, `measured` whether
+    /// somebody looked.
+    pub fn of(state: &State, vm: VmId, link: (HostId, HostId), bytes: u64, measured: bool) -> Self {
         let all: Vec<Lesson> = newest(state).filter_map(|record| lesson(record, vm, link)).collect();
-        Self::from(&all)
+        Self::from(&all, bytes, measured)
     }
 
-    fn from(all: &[Lesson]) -> Self {
+    fn from(all: &[Lesson], bytes: u64, measured: bool) -> Self {
         let near = |lesson: &Lesson| lesson.same_vm && lesson.same_link;
         let of_vm = |lesson: &Lesson| lesson.same_vm;
         let of_link = |lesson: &Lesson| lesson.same_link;
         let any = |_: &Lesson| true;
         let rate = |lesson: &Lesson| lesson.rate;
-        let wire = |lesson: &Lesson| lesson.wire_permille;
+        // Figures that were made in different ways are not compared: then the machine sends what it sent before.
+        let wire = |lesson: &Lesson| match lesson.measured == measured {
+            true => per_million(lesson.wire, lesson.modelled),
+            false => per_million(lesson.wire, bytes).filter(|_| lesson.same_vm),
+        };
+        let unknown = if measured { WIRE_UNKNOWN } else { WIRE_OF_ALL_UNKNOWN };
         let overhead = |lesson: &Lesson| Some(lesson.overhead_ms);
         let gentle = |lesson: &Lesson| lesson.pause_ms.filter(|_| is_gentle(lesson.rung));
         let own_rate = learn(all, near, rate);
         let moves = all.iter().filter(|lesson| lesson.same_vm || lesson.same_link).count();
         Self {
-            wire_permille: learn(all, near, wire)
+            wire_ppm: learn(all, near, wire)
                 .or_else(|| learn(all, of_vm, wire))
-                .or_else(|| learn(all, any, wire).map(|known| unsure(known, WIRE_UNKNOWN)))
-                .unwrap_or(WIRE_UNKNOWN),
+                .or_else(|| learn(all, any, wire).map(|known| unsure(known, unknown)))
+                .unwrap_or(unknown),
             engine: if own_rate.is_some() { ENGINE_KNOWN } else { ENGINE },
             rate: own_rate.or_else(|| learn(all, of_link, rate)),
             overhead_ms: learn(all, of_link, overhead)
@@ -127,18 +140,24 @@ fn lesson(record: &MigrationRecord, vm: VmId, link: (HostId, HostId)) -> Option<
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let wire = report.counts.total();
     let rate = u128::from(wire) * 1000 / u128::from(report.copy_ms.max(1));
-    let modelled = record.forecast.map_or(0, |forecast| forecast.basis.model_bytes);
-    let permille = (u128::from(wire) * 1000).checked_div(modelled.into());
+    let basis = record.forecast.map(|forecast| forecast.basis).unwrap_or_default();
     let between = (record.source, record.target);
     Some(Lesson {
         same_vm: record.vm == vm,
         same_link: between == link || between == (link.1, link.0),
         rung: report.climb.rung,
-        wire_permille: permille.and_then(|permille| u64::try_from(permille).ok()),
-        rate: u64::try_from(rate).ok().filter(|_| wire >= BYTES_MIN),
+        wire,
+        modelled: basis.model_bytes,
+        measured: basis.guest_measured,
+        rate: u64::try_from(rate).ok().filter(|_| wire >= BYTES_MIN && report.cuts == 0),
         overhead_ms: took_ms.saturating_sub(report.copy_ms),
         pause_ms: report.qemu_downtime_ms,
     })
+}
+
+fn per_million(part: u64, whole: u64) -> Option<u64> {
+    let parts = (u128::from(part) * 1_000_000).checked_div(whole.into())?;
+    u64::try_from(parts).ok()
 }
 
 /// The median of what the newest lessons of a kind say, with its interval; `None` if none says anything.
@@ -183,7 +202,9 @@ mod tests {
         same_vm: true,
         same_link: true,
         rung: Rung::Precopy,
-        wire_permille: Some(400),
+        wire: 400,
+        modelled: 1000,
+        measured: true,
         rate: Some(50_000_000),
         overhead_ms: 700,
         pause_ms: Some(30),
@@ -191,8 +212,8 @@ mod tests {
 
     #[test]
     fn with_nothing_known_the_interval_spans_what_may_be() {
-        let none = Lessons::from(&[]);
-        assert_eq!((none.wire_permille, none.rate, none.engine), (WIRE_UNKNOWN, None, ENGINE));
+        let none = Lessons::from(&[], 1000, true);
+        assert_eq!((none.wire_ppm, none.rate, none.engine), (WIRE_UNKNOWN, None, ENGINE));
         assert_eq!((none.overhead_ms, none.moves), (OVERHEAD_UNKNOWN, 0));
     }
 
@@ -200,15 +221,15 @@ mod tests {
     fn every_move_narrows_the_interval_and_its_middle_is_the_median() {
         let widths: Vec<u64> = (1..=MOVES_MAX)
             .map(|count| {
-                let known = Lessons::from(&vec![OWN; count]);
+                let known = Lessons::from(&vec![OWN; count], 1000, true);
                 assert_eq!(known.rate.map(|rate| rate.expected), Some(50_000_000));
-                assert_eq!((known.wire_permille.expected, known.engine), (400, ENGINE_KNOWN));
+                assert_eq!((known.wire_ppm.expected, known.engine), (400_000, ENGINE_KNOWN));
                 known.rate.map(|rate| rate.high - rate.low).unwrap_or_default()
             })
             .collect();
         assert!(widths.windows(2).all(|pair| pair[1] < pair[0]), "{widths:?}");
         let odd = Lesson { rate: Some(1_000_000), ..OWN };
-        let known = Lessons::from(&[OWN, odd, OWN]).rate.unwrap();
+        let known = Lessons::from(&[OWN, odd, OWN], 1000, true).rate.unwrap();
         assert_eq!(known.expected, 50_000_000);
         assert!(
             known.contains(1_000_000) || known.low < 15_000_000,
@@ -218,18 +239,26 @@ mod tests {
 
     #[test]
     fn the_nearest_moves_teach_and_the_newest_of_them() {
-        let other =
-            Lesson { same_vm: false, same_link: false, wire_permille: Some(900), rate: Some(9), ..OWN };
-        let same_link = Lesson { same_vm: false, rate: Some(70_000_000), wire_permille: Some(800), ..OWN };
-        let known = Lessons::from(&[other, same_link, OWN]);
-        assert_eq!((known.rate.unwrap().expected, known.wire_permille.expected), (50_000_000, 400));
-        let known = Lessons::from(&[other, same_link]);
+        let other = Lesson { same_vm: false, same_link: false, wire: 900, rate: Some(9), ..OWN };
+        let same_link = Lesson { same_vm: false, rate: Some(70_000_000), wire: 800, ..OWN };
+        let known = Lessons::from(&[other, same_link, OWN], 1000, true);
+        assert_eq!((known.rate.unwrap().expected, known.wire_ppm.expected), (50_000_000, 400_000));
+        let known = Lessons::from(&[other, same_link], 1000, true);
         assert_eq!((known.rate.unwrap().expected, known.engine), (70_000_000, ENGINE));
-        assert_eq!((known.wire_permille.low, known.wire_permille.expected), (WIRE_UNKNOWN.low, 900));
-        assert!(!known.knows_the_way() && Lessons::from(&[OWN]).knows_the_way());
+        assert_eq!((known.wire_ppm.low, known.wire_ppm.expected), (WIRE_UNKNOWN.low, 900_000));
+        assert!(!known.knows_the_way() && Lessons::from(&[OWN], 1000, true).knows_the_way());
         let newer = vec![Lesson { rate: Some(80_000_000), ..OWN }; MOVES_MAX];
         let all: Vec<_> = newer.into_iter().chain(vec![OWN; 100]).collect();
-        assert_eq!(Lessons::from(&all).rate.unwrap().expected, 80_000_000);
+        assert_eq!(Lessons::from(&all, 1000, true).rate.unwrap().expected, 80_000_000);
+    }
+
+    #[test]
+    fn what_was_measured_is_compared_with_the_like_only() {
+        let guessed = Lesson { measured: false, modelled: 4000, ..OWN };
+        let ppm = |all: &[Lesson], measured| Lessons::from(all, 2000, measured).wire_ppm.expected;
+        assert_eq!((ppm(&[guessed], false), ppm(&[guessed], true)), (100_000, 200_000));
+        let strange = Lesson { same_vm: false, ..guessed };
+        assert_eq!(ppm(&[strange], true), WIRE_UNKNOWN.expected, "how full another machine was says nothing");
     }
 
     #[test]

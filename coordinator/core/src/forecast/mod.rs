@@ -20,7 +20,7 @@ use model::{Inputs, Outcome};
 use novacron_common::{
     api::MigrationState,
     ids::HostId,
-    record::{Basis, Forecast, GuestMeasure, Interval, LinkMeasure, MoveLimits, Rung},
+    record::{Basis, DirtyRate, Forecast, GuestMeasure, Interval, LinkMeasure, MoveLimits, Rung},
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,8 +61,9 @@ pub struct Trip<'a> {
 
 /// What it will take.
 pub fn of(state: &State, trip: &Trip<'_>) -> Forecast {
-    let lessons = Lessons::of(state, trip.vm.id, (trip.source, trip.target));
     let guest = Guest::of(state, trip);
+    let bytes = guest.memory.expected.saturating_add(guest.disk);
+    let lessons = Lessons::of(state, trip.vm.id, (trip.source, trip.target), bytes, guest.is_known);
     let rate = link_rate(trip.measures.link.as_ref(), &lessons);
     forecast(trip, &guest, rate, &lessons)
 }
@@ -75,7 +76,7 @@ fn forecast(trip: &Trip<'_>, guest: &Guest, rate: Interval, lessons: &Lessons) -
             disk: guest.disk,
             dirty_rate: pick(guest.dirty_rate),
             working_set: pick(guest.working_set),
-            wire_permille: pick(lessons.wire_permille),
+            wire_ppm: pick(lessons.wire_ppm),
             rate: opposite(rate),
             engine: opposite(lessons.engine),
             overhead_ms: pick(lessons.overhead_ms),
@@ -92,7 +93,7 @@ fn forecast(trip: &Trip<'_>, guest: &Guest, rate: Interval, lessons: &Lessons) -
         total_ms: interval(|o| o.total_ms),
         blackout_ms: lessons.blackout(trip, likely.rung, interval(|o| o.blackout_ms)),
         wire_bytes: interval(|o| o.wire_bytes),
-        rung: likely.rung,
+        rung: likely.rung.max(guest.rung),
         limit: likely.limit,
         at_risk: worst.limit,
         basis: Basis {
@@ -102,6 +103,7 @@ fn forecast(trip: &Trip<'_>, guest: &Guest, rate: Interval, lessons: &Lessons) -
             working_set_bytes: guest.working_set.expected,
             rate: rate.expected,
             round_trip_us: link.and_then(|link| link.round_trip_us).unwrap_or(0),
+            guest_measured: guest.is_known,
             measured: guest.measured && link.is_some_and(|link| link.rate.is_some()),
             moves: lessons.moves,
             model_bytes: likely.guest_bytes,
@@ -115,48 +117,59 @@ struct Guest {
     disk: u64,
     dirty_rate: Interval,
     working_set: Interval,
+    /// The means that its last move took, under the same limits, if it is not known how fast it writes.
+    rung: Rung,
+    /// Whether these figures were measured at all, now or for an earlier move …
+    is_known: bool,
+    /// … or just now.
     measured: bool,
 }
 
 impl Guest {
     fn of(state: &State, trip: &Trip<'_>) -> Self {
         let all = trip.vm.spec.memory.0;
+        let last = last_move(state, trip);
+        let before = last.and_then(|last| last.forecast).map(|forecast| forecast.basis);
         let measure = trip.measures.guest.as_ref();
-        let seen = trip.vm.observed.as_ref().map(|seen| seen.observation.memory.0).filter(|seen| *seen > 0);
-        let in_use = measure.and_then(|measure| measure.in_use_bytes).or(seen).unwrap_or(all).min(all);
-        let dirty = measure.and_then(|measure| measure.dirty);
-        let (dirty_rate, working_set) = match dirty {
-            Some(dirty) => {
-                let set = dirty.working_set_bytes.min(in_use);
-                (
-                    wide(dirty.bytes_per_second, MEASURED),
-                    Interval::around(set, set, stretched(set, MEASURED).min(all)),
-                )
-            }
-            None => (unmeasured_dirty_rate(state, trip), Interval::around(0, in_use, all)),
-        };
-        let disk = measure.map_or_else(|| last_disk(state, trip), |measure| measure.disk_bytes);
+        let found =
+            measure.and_then(|measure| Some((measure.in_use_bytes?, measure.disk_bytes, measure.dirty?)));
+        let earlier = before.filter(|basis| basis.guest_measured).map(|basis| {
+            let (bytes_per_second, working_set_bytes) = (basis.dirty_rate, basis.working_set_bytes);
+            (basis.memory_bytes, basis.disk_bytes, DirtyRate { bytes_per_second, working_set_bytes })
+        });
+        let Some((in_use, disk, dirty)) = found.or(earlier) else { return Self::unknown(trip, last) };
+        let (in_use, off) = (in_use.min(all), if found.is_some() { MEASURED } else { UNMEASURED });
+        let set = dirty.working_set_bytes.min(in_use);
         Self {
             memory: Interval::around(in_use - in_use / 8, in_use, all.min(in_use + in_use / 8)),
             disk: disk.min(trip.vm.spec.storage.0),
-            dirty_rate,
-            working_set,
-            measured: dirty.is_some(),
+            dirty_rate: wide(dirty.bytes_per_second, off),
+            working_set: Interval::around(set, set, stretched(set, off).min(all)),
+            rung: Rung::Precopy,
+            is_known: true,
+            measured: found.is_some(),
         }
     }
-}
 
-/// What the guest wrote while it moved last, or nothing up to a busy guest's rate.
-fn unmeasured_dirty_rate(state: &State, trip: &Trip<'_>) -> Interval {
-    match last_move(state, trip) {
-        Some(last) => wide(last.progress.dirty_pages_per_second.saturating_mul(PAGE), UNMEASURED),
-        None => Interval { low: 0, expected: 0, high: DIRTY_UNKNOWN },
+    /// Nobody ever looked: it is as it was when it moved last, and what the wire had of it then says the rest.
+    fn unknown(trip: &Trip<'_>, last: Option<&MigrationRecord>) -> Self {
+        let all = trip.vm.spec.memory.0;
+        let wrote = last.map(|last| last.progress.dirty_pages_per_second.saturating_mul(PAGE));
+        let report = last.filter(|last| last.limits == *trip.limits).and_then(|last| last.report.as_ref());
+        Self {
+            memory: Interval::exactly(all),
+            disk: last.map_or(0, |last| last.counts().disk_bytes).min(trip.vm.spec.storage.0),
+            dirty_rate: Interval {
+                low: 0,
+                expected: 0,
+                high: wrote.map_or(DIRTY_UNKNOWN, |rate| stretched(rate, UNMEASURED)),
+            },
+            working_set: Interval::around(0, all, all),
+            rung: report.map_or(Rung::Precopy, |report| report.climb.rung),
+            is_known: false,
+            measured: false,
+        }
     }
-}
-
-/// What was sent of its disk last: its overlay hardly shrinks.
-fn last_disk(state: &State, trip: &Trip<'_>) -> u64 {
-    last_move(state, trip).map_or(0, |last| last.counts().disk_bytes)
 }
 
 fn last_move<'a>(state: &'a State, trip: &Trip<'_>) -> Option<&'a MigrationRecord> {

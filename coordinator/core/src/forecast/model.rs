@@ -12,6 +12,7 @@ use novacron_common::record::{Limit, MoveLimits, Rung, Strategy};
 /// More passes than any copy takes: one that helps leaves a tenth less, and the others are counted.
 const PASSES_MAX: u32 = 4000;
 const MICROS: u128 = 1_000_000;
+const MILLION: u128 = 1_000_000;
 const PATIENCE_US: u128 = MoveLimits::PATIENCE_MS as u128 * 1000;
 const ROUND_MIN_US: u128 = MoveLimits::ROUND_MIN_MS as u128 * 1000;
 
@@ -28,8 +29,8 @@ pub struct Inputs {
     pub dirty_rate: u64,
     /// Memory written to again and again, bytes.
     pub working_set: u64,
-    /// What crosses the wire for a thousand bytes of the guest's.
-    pub wire_permille: u64,
+    /// What crosses the wire for a million bytes of the guest's.
+    pub wire_ppm: u64,
     /// What the wire carries, bytes a second.
     pub rate: u64,
     /// What the hosts read and pack, the guest's bytes a second.
@@ -43,7 +44,7 @@ pub struct Inputs {
 impl Inputs {
     /// The guest's bytes that are through in a second.
     fn speed(&self) -> u128 {
-        let by_wire = u128::from(self.rate) * 1000 / u128::from(self.wire_permille.max(1));
+        let by_wire = u128::from(self.rate) * MILLION / u128::from(self.wire_ppm.max(1));
         by_wire.min(self.engine.into()).max(1)
     }
 }
@@ -293,5 +294,5 @@ fn millis(micros: u128) -> u64 {
 }
 
 fn on_the_wire(bytes: u128, inputs: &Inputs) -> u64 {
-    u64::try_from(bytes * u128::from(inputs.wire_permille) / 1000).unwrap_or(u64::MAX)
+    u64::try_from(bytes * u128::from(inputs.wire_ppm) / MILLION).unwrap_or(u64::MAX)
 }

@@ -31,7 +31,7 @@ const INPUTS: Inputs = Inputs {
     disk: 0,
     dirty_rate: 0,
     working_set: 1000,
-    wire_permille: 1000,
+    wire_ppm: 1_000_000,
     rate: 1000,
     engine: u64::MAX,
     overhead_ms: 0,
@@ -62,7 +62,7 @@ fn passes_shrink_until_the_rest_fits_into_the_pause() {
     let outcome = run(&Inputs { dirty_rate: 10_000, working_set: 200, ..INPUTS }, &GENTLE);
     assert_eq!(times(&outcome), (1200, 200, 1200));
     // The disk goes first, and the codec halves all of it.
-    let outcome = run(&Inputs { disk: 2000, wire_permille: 500, ..INPUTS }, &GENTLE);
+    let outcome = run(&Inputs { disk: 2000, wire_ppm: 500_000, ..INPUTS }, &GENTLE);
     assert_eq!((times(&outcome), outcome.wire_bytes), ((1500, 0, 3000), 1500));
     // The hosts read no faster than this.
     let outcome = run(&Inputs { engine: 100, ..INPUTS }, &GENTLE);
@@ -115,14 +115,14 @@ fn a_stopped_machine_takes_its_disk_and_stands_still_all_the_time() {
 
 fn inputs() -> impl Arbitrary<Value = Inputs> {
     let size = prop_oneof![0..5000_u64, any::<u64>()];
-    (any::<bool>(), size.clone(), size.clone(), size.clone(), size, 1..3000_u64, 0..u64::MAX).prop_map(
-        |(live, memory, disk, dirty_rate, working_set, wire_permille, rate)| Inputs {
+    (any::<bool>(), size.clone(), size.clone(), size.clone(), size, 1..3_000_000_u64, 0..u64::MAX).prop_map(
+        |(live, memory, disk, dirty_rate, working_set, wire_ppm, rate)| Inputs {
             live,
             memory,
             disk,
             dirty_rate,
             working_set,
-            wire_permille,
+            wire_ppm,
             rate,
             engine: rate.rotate_left(7),
             overhead_ms: rate % 5000,
