@@ -215,7 +215,7 @@ async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult
     let mut secret = [0; 32];
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| crate::identity::NoRandomness)?;
     let id = MigrationId::generate();
-    let ask = app
+    let (ask, spec) = app
         .read(|state| {
             let vm = lookup::vm(state, key)?;
             let (target, placement) = match &body.target_host {
@@ -226,11 +226,13 @@ async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult
                     (offer.placement.host, Some(offer.placement))
                 }
             };
-            let (vm, live) = (vm.id, body.live);
+            let (spec, vm, live) = (vm.spec.clone(), vm.id, body.live);
             let measures = app.kept.of(vm, target, now());
-            ApiResult::Ok(MigrationAsk { id, vm, target, live, limits, secret, placement, measures })
+            let ask = MigrationAsk { id, vm, target, live, limits, secret, placement, measures };
+            ApiResult::Ok((ask, spec))
         })
         .await??;
+    plan::check(app, &ask, &spec).await?;
     let id = match app.propose(CommandBody::MigrationAsk(Box::new(ask))).await? {
         Applied::MigrationAsked(id) => id,
         _ => id,

@@ -69,6 +69,11 @@ async fn what_the_target_objects_to_is_named_and_makes_it_impossible_only_if_cer
     assert!(!candidate.possible && candidate.forecast.is_none());
     let kinds: Vec<_> = candidate.faults.iter().map(|fault| (fault.kind, fault.certain)).collect();
     assert_eq!(kinds, [(PreflightKind::Image, false), (PreflightKind::Cpu, true)]);
+    let refused = cluster.post("/api/v1/vms/web-1/migrate", json!({ "target_host": "node-2" })).await;
+    refused.problem(409, "no_placement", "target_host");
+    assert!(refused.body.contains("avx2") && refused.body.contains("choose another"), "{}", refused.body);
+    let none: Page<MigrationView> = cluster.get("/api/v1/migrations").await.ok();
+    assert_eq!(none.items, [], "nothing is begun");
     cluster.stop().await;
 }
 

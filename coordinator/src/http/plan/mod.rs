@@ -11,17 +11,23 @@ use super::{
 };
 use crate::identity::now;
 use novacron_common::{
-    api::{Candidate, MigrateRequest, MigrationPlan, PlannedGuest, PlannedLink, ProblemCode},
+    api::{Candidate, MigrateRequest, MigrationPlan, PlannedGuest, PlannedLink, Problem, ProblemCode},
     ids::HostId,
     record::{LinkMeasure, MoveLimits, PreflightFault, PreflightKind, VmState},
+    spec::{Fault, VmSpec},
 };
 use novacron_core::{
     State, check_move_source,
+    command::MigrationAsk,
     forecast::{self, Measures, Trip},
     placement::{self, Constraints},
     record::{HostRecord, VmRecord},
 };
-use std::cmp::Reverse;
+use std::{cmp::Reverse, time::Duration};
+use tokio::time::timeout;
+
+/// A move waits so long at most for what its target says against it.
+const OBJECTIONS_MAX: Duration = Duration::from_secs(2);
 
 /// What is asked.
 struct Question {
@@ -54,6 +60,23 @@ pub async fn plan(app: &App, key: &str, body: &MigrateRequest) -> ApiResult<Migr
         );
     }
     app.read(|state| answer(state, question, &seen)).await
+}
+
+/// Refuses a real move if its target certainly cannot take the machine. What the machine needs is known from a dry run, of
+/// the last minutes; without one nobody is asked and nothing waits, and the target's libvirt says it when it gets ready.
+pub async fn check(app: &App, ask: &MigrationAsk, spec: &VmSpec) -> ApiResult<()> {
+    let traits = ask.measures.guest.as_ref().and_then(|guest| guest.traits.as_ref());
+    let Some(traits) = traits.filter(|_| ask.live) else { return Ok(()) };
+    let asked = survey::check(&app.agents, ask.target, (ask.vm, spec), Some(traits));
+    let faults = timeout(OBJECTIONS_MAX, asked).await.unwrap_or_default();
+    // A repeated request may find its own machine there already: that is the saga's to judge.
+    let counts = |fault: &&PreflightFault| fault.certain && fault.kind != PreflightKind::Conflict;
+    let certain: Vec<_> = faults.iter().filter(counts).collect();
+    let Some(first) = certain.first() else { return Ok(()) };
+    let line = |fault: &&PreflightFault| Fault::new("target_host", fault.to_string());
+    let problem =
+        Problem::new(ProblemCode::NoPlacement, format!("the target cannot take it: {}", first.text));
+    Err(problem.fix(first.remedy.clone()).details(certain.iter().map(line).collect()).into())
 }
 
 fn question(state: &State, key: &str, body: &MigrateRequest, limits: MoveLimits) -> ApiResult<Question> {

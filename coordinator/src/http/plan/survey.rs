@@ -62,7 +62,8 @@ fn told(error: CallError) -> String {
     format!("{:#}", anyhow::Error::from(error))
 }
 
-async fn check(
+/// What speaks against the machine at this host.
+pub async fn check(
     agents: &Agents,
     host: HostId,
     (vm, spec): (VmId, &VmSpec),
