@@ -142,8 +142,8 @@ fn cpu_fault(virt_type: &str, error: &VirtError) -> PreflightFault {
 
 /// Reads a domain's document.
 fn traits(xml: &str) -> Option<GuestTraits> {
-    let domain = between(xml, "<domain ", ">")?;
-    let kind = between(xml, "<type ", ">")?;
+    let domain = tag(xml, "domain")?;
+    let kind = tag(xml, "type")?;
     let begin = xml.find("<cpu ").or_else(|| xml.find("<cpu>"))?;
     let rest = &xml[begin..];
     let open = rest.find('>')? + 1;
@@ -154,6 +154,11 @@ fn traits(xml: &str) -> Option<GuestTraits> {
         machine: attribute(kind, "machine")?.to_owned(),
         cpu_xml: rest[..length].to_owned(),
     })
+}
+
+/// What stands in the first opening tag of that name.
+fn tag<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    between(xml, &format!("<{name} "), ">")
 }
 
 fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {

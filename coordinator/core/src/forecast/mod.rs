@@ -68,8 +68,11 @@ pub fn of(state: &State, trip: &Trip<'_>) -> Forecast {
     forecast(trip, &guest, rate, &lessons)
 }
 
+/// One of an interval's figures.
+type Pick = fn(Interval) -> u64;
+
 fn forecast(trip: &Trip<'_>, guest: &Guest, rate: Interval, lessons: &Lessons) -> Forecast {
-    let case = |pick: fn(Interval) -> u64, opposite: fn(Interval) -> u64| {
+    let case = |pick: Pick, opposite: Pick| {
         let inputs = Inputs {
             live: trip.live,
             memory: pick(guest.memory),
@@ -84,8 +87,7 @@ fn forecast(trip: &Trip<'_>, guest: &Guest, rate: Interval, lessons: &Lessons) -
         };
         model::run(&inputs, trip.limits)
     };
-    let (low, expected, high): (fn(Interval) -> u64, fn(Interval) -> u64, fn(Interval) -> u64) =
-        (|i| i.low, |i| i.expected, |i| i.high);
+    let (low, expected, high): (Pick, Pick, Pick) = (|i| i.low, |i| i.expected, |i| i.high);
     let (best, likely, worst) = (case(low, high), case(expected, expected), case(high, low));
     let interval = |part: fn(&Outcome) -> u64| Interval::around(part(&best), part(&likely), part(&worst));
     let link = trip.measures.link.as_ref();
