@@ -215,7 +215,7 @@ async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult
     let mut secret = [0; 32];
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| crate::identity::NoRandomness)?;
     let id = MigrationId::generate();
-    let (ask, spec) = app
+    let (mut ask, spec) = app
         .read(|state| {
             let vm = lookup::vm(state, key)?;
             let (target, placement) = match &body.target_host {
@@ -233,6 +233,7 @@ async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult
         })
         .await??;
     plan::check(app, &ask, &spec).await?;
+    ask.measures = std::mem::take(&mut ask.measures).figures();
     let id = match app.propose(CommandBody::MigrationAsk(Box::new(ask))).await? {
         Applied::MigrationAsked(id) => id,
         _ => id,

@@ -42,6 +42,15 @@ pub struct Measures {
     pub link: Option<LinkMeasure>,
 }
 
+impl Measures {
+    /// The figures alone. What else an agent says has no bound that a command could keep, and no forecast needs it.
+    #[must_use]
+    pub fn figures(self) -> Self {
+        let guest = self.guest.map(|guest| GuestMeasure { traits: None, notes: Vec::new(), ..guest });
+        Self { guest, link: self.link.map(|link| LinkMeasure { note: None, ..link }) }
+    }
+}
+
 /// One move that is thought of.
 #[derive(Debug, Clone, Copy)]
 pub struct Trip<'a> {

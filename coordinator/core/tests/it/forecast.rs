@@ -285,6 +285,33 @@ fn every_move_teaches_the_next_forecast_and_narrows_it() {
 }
 
 #[test]
+fn a_command_carries_figures_and_no_texts() {
+    let traits = novacron_common::record::GuestTraits {
+        virt_type: "kvm".into(),
+        arch: "x86_64".into(),
+        machine: "q35".into(),
+        cpu_xml: "x".repeat(60_000),
+    };
+    let guest = novacron_common::record::GuestMeasure {
+        in_use_bytes: Some(1),
+        disk_bytes: 2,
+        dirty: None,
+        traits: Some(traits),
+        notes: vec!["n".repeat(60_000)],
+    };
+    let link = novacron_common::record::LinkMeasure {
+        host: HostId::from_u128(1),
+        rate: Some(3),
+        round_trip_us: Some(4),
+        note: Some("n".repeat(60_000)),
+    };
+    let figures = Measures { guest: Some(guest), link: Some(link) }.figures();
+    assert!(novacron_common::wire::codec::encode(&figures).unwrap().len() < 100, "{figures:?}");
+    assert_eq!(figures.guest.and_then(|guest| guest.in_use_bytes), Some(1));
+    assert_eq!(figures.link.and_then(|link| link.rate), Some(3));
+}
+
+#[test]
 fn a_link_that_was_found_slower_than_it_was_is_believed() {
     let mut road = Road::new();
     (0..4).for_each(|_| {
