@@ -4,6 +4,7 @@
 use crate::{
     attempt::Settings,
     hypervisor::libvirt::{AccelSetting, CpuModel},
+    migrate::checkpoint::Limits,
 };
 use novacron_common::{
     config::{self, ConfigError},
@@ -21,6 +22,10 @@ use std::{
 /// libvirt's keep-alive between the two libvirtd of a migration, as shipped: 6 × 5 s (`keepalive_interval` and
 /// `keepalive_count` in qemu.conf).
 const LIBVIRT_KEEP_ALIVE_SECONDS: u64 = 30;
+
+const DAY_SECONDS: u64 = 86_400;
+/// What checkpoints leave free of the disk, whatever they may take.
+const CHECKPOINT_RESERVE: ByteCount = ByteCount::gib(2);
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -180,11 +185,19 @@ struct RawMigration {
     run_dir: PathBuf,
     link_grace_seconds: u64,
     bandwidth_mbit: Option<NonZeroU32>,
+    checkpoint_mib: u32,
+    checkpoint_days: u32,
 }
 
 impl Default for RawMigration {
     fn default() -> Self {
-        Self { run_dir: "/run/novacron".into(), link_grace_seconds: 15, bandwidth_mbit: None }
+        Self {
+            run_dir: "/run/novacron".into(),
+            link_grace_seconds: 15,
+            bandwidth_mbit: None,
+            checkpoint_mib: 4096,
+            checkpoint_days: 7,
+        }
     }
 }
 
@@ -238,6 +251,8 @@ pub struct Config {
     pub link_grace: Duration,
     /// What all migrations away from this host may take of its link, Mbit/s; `None`: all that they can get.
     pub bandwidth_mbit: Option<NonZeroU32>,
+    /// What is kept of machines that left.
+    pub checkpoints: Limits,
     /// `tracing` filter.
     pub log_level: String,
     /// Whether the log is JSON.
@@ -339,6 +354,9 @@ impl Config {
                 ),
             );
         }
+        if raw.migration.checkpoint_days == 0 {
+            faults.add("migration.checkpoint_days", "must be at least 1; checkpoint_mib = 0 keeps none");
+        }
         let hypervisor = raw.hypervisor.enabled.then_some(HypervisorConfig {
             uri: raw.hypervisor.libvirt_uri,
             socket: raw.hypervisor.libvirt_socket,
@@ -369,6 +387,11 @@ impl Config {
             run_dir: raw.migration.run_dir,
             link_grace: Duration::from_secs(raw.migration.link_grace_seconds),
             bandwidth_mbit: raw.migration.bandwidth_mbit,
+            checkpoints: Limits {
+                total: ByteCount::mib(raw.migration.checkpoint_mib.into()),
+                age: Duration::from_secs(u64::from(raw.migration.checkpoint_days) * DAY_SECONDS),
+                reserve: CHECKPOINT_RESERVE,
+            },
             log_level: raw.log.level,
             log_json: raw.log.json,
         });
@@ -412,6 +435,16 @@ mod tests {
             let faults = check(&with(refused)).unwrap_err();
             assert!(faults.to_string().contains("link_grace_seconds"), "{faults}");
         }
+    }
+
+    #[test]
+    fn checkpoints_are_bounded_by_size_and_age_and_can_be_left_out() {
+        let with = |keys: &str| format!("[agent]\nquic_advertise = '10.0.0.1:8092'\n[migration]\n{keys}");
+        let usual = check(&with("")).unwrap().checkpoints;
+        assert_eq!((usual.total, usual.age.as_secs()), (ByteCount::gib(4), 7 * 86_400));
+        assert_eq!(check(&with("checkpoint_mib = 0")).unwrap().checkpoints.total, ByteCount(0));
+        let faults = check(&with("checkpoint_days = 0")).unwrap_err().to_string();
+        assert!(faults.contains("checkpoint_days"), "{faults}");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use crate::{
     clock,
     config::Config,
     control::{
-        Dispatch, Guests, Introduction, PeerFetch, Reports, Session, SessionParts, StreamOwners, keep_leases,
-        serve_endpoint,
+        Dispatch, Guests, Introduction, PeerFetch, Reports, Session, SessionParts, StreamOwners,
+        keep_checkpoints, keep_leases, serve_endpoint,
     },
     enroll,
     facts::HostFacts,
@@ -22,6 +22,7 @@ use crate::{
     metrics,
     migrate::{
         Budget, Migrations, MigrationsParts, Pacer, Preview, PreviewParts, Prober, SocketError, SocketRoom,
+        checkpoint::Checkpoints,
         ports::{Mover, Surveyor},
     },
     peers::Peers,
@@ -133,6 +134,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         bridge: config.bridge.clone(),
     })?;
     let (changes, changed) = mpsc::channel(CHANGES);
+    let checkpoints = open_checkpoints(&config)?;
     let migrations = Migrations::restore(MigrationsParts {
         host,
         endpoint: endpoint.clone(),
@@ -145,6 +147,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         bridge: config.bridge.clone(),
         link_grace: config.link_grace,
         pacer: Pacer::new(config.bandwidth_mbit.map(Budget::of_mbit)),
+        checkpoints: checkpoints.clone(),
         now: clock::now,
         changes,
     })
@@ -201,6 +204,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tokio::spawn(keep_leases(session.link(), attempts.clone()));
     tokio::spawn(reports.clone().deliver_attempts(attempts));
     tokio::spawn(reports.send_migrations(changed));
+    tokio::spawn(keep_checkpoints(session.link(), checkpoints));
     tokio::spawn(gossip::speak(owners.clone(), peers.clone(), facts));
     tokio::spawn(keep_bounded(room.disks.clone()));
     tokio::spawn(serve_endpoint(endpoint.clone(), owners));
@@ -218,6 +222,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tracing::info!("the agent stops; machines and attempts run on");
     let _ = tokio::time::timeout(Duration::from_secs(3), endpoint.close()).await;
     Ok(())
+}
+
+fn open_checkpoints(config: &Config) -> Result<Checkpoints, RunError> {
+    let opened = Checkpoints::open(config.data_dir.join("checkpoints"), config.checkpoints, clock::now);
+    opened.map_err(|cause| RunError::System { doing: "open the folder of checkpoints", cause })
 }
 
 fn introduction(config: &Config, incarnation: Incarnation, accel: Accel) -> Introduction {

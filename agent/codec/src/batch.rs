@@ -152,6 +152,11 @@ fn joined(first: Op, second: Op) -> Option<Op> {
         (Op::Blank { headed, count: a }, Op::Blank { headed: other, count: b }) if headed == other => {
             Some(Op::Blank { headed, count: a + b })
         }
+        (Op::Held { headed, first, count }, Op::Held { headed: other, first: next, count: more })
+            if headed == other && u64::from(first) + count == u64::from(next) =>
+        {
+            Some(Op::Held { headed, first, count: count + more })
+        }
         _ => None,
     }
 }

@@ -6,8 +6,9 @@
 use crate::cache::Slots;
 use crate::pack::Unpacker;
 use crate::proof::{Prover, Secret};
-use crate::rebuild::{BadOps, Rebuild};
+use crate::rebuild::{BadOps, Holdings, Rebuild};
 use crate::slots_in;
+use crate::stock::Library;
 use crate::wire::frame::{BadHead, BatchHead, HEAD, Head, Kind, Open, PLAIN_MAX, take};
 
 /// Why a stream cannot be rebuilt. Each ends this lane, before a wrong byte is given out.
@@ -118,6 +119,7 @@ pub struct Decoder {
     lane: u32,
     room: u32,
     generation: Option<Generation>,
+    library: Option<Box<dyn Library>>,
     /// The beginning of a frame.
     arrived: Vec<u8>,
     unpacker: Unpacker,
@@ -134,11 +136,25 @@ impl Decoder {
             lane,
             room: slots_in(cache),
             generation: None,
+            library: None,
             arrived: Vec::new(),
             unpacker: Unpacker::new(),
             rebuilt: 0,
             life: Life::Running,
         }
+    }
+
+    /// As it is, with pages that were offered to the encoder. They are its first generation's: behind a restart nothing
+    /// is held.
+    #[must_use]
+    pub fn with_library(self, library: Box<dyn Library>) -> Self {
+        Self { library: Some(library), ..self }
+    }
+
+    /// Whether decoding may read pages from somewhere.
+    #[must_use]
+    pub fn has_library(&self) -> bool {
+        self.library.is_some()
     }
 
     /// Takes in `bytes` up to the end of one frame, and appends what that rebuilds to `out`. Returns how many bytes were
@@ -242,7 +258,9 @@ impl Decoder {
                 let head = BatchHead::take(&mut body).ok_or(DecodeError::Body(kind))?;
                 let blob = self.unpacker.unpack(head.packing, body, head.blob);
                 let (ops, literals) = blob.map_err(DecodeError::Unpack)?.split_at(head.ops);
-                let rebuild = Rebuild::new(literals, head.plain, &mut generation.slots, out);
+                let library = self.library.as_deref_mut().map(|library| library as &mut dyn Library);
+                let held = Holdings { slots: &mut generation.slots, library };
+                let rebuild = Rebuild::new(literals, head.plain, held, out);
                 rebuild.run(ops).map_err(DecodeError::Rebuild)?;
                 head.tag
             }
@@ -275,7 +293,9 @@ impl Decoder {
             return Err(DecodeError::Cache { asked: slots, room: self.room });
         }
         // The old pages go before the new ones come: both together would exceed the bound.
-        self.generation = None;
+        if self.generation.take().is_some() {
+            self.library = None;
+        }
         self.begin(number, slots)
     }
 

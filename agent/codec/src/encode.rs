@@ -1,5 +1,7 @@
 //! QEMU's bytes in, frames out.
 
+use std::sync::Arc;
+
 use crate::batch::{Batch, PIECE_MAX};
 use crate::cache::{Found, Held};
 use crate::choice::{Choice, Means, Measured, Outcome, Policy};
@@ -7,6 +9,7 @@ use crate::pack::Packer;
 use crate::parse::{Channel, Parser, Piece, Place};
 use crate::proof::{Printer, Prover, Secret, Tag};
 use crate::stats::Stats;
+use crate::stock::{Offered, Witness};
 use crate::wire::frame::{self, BatchHead, Kind, Open, Packing};
 use crate::wire::op::Op;
 use crate::wire::varint;
@@ -14,6 +17,10 @@ use crate::{CACHE_DEFAULT, PAGE, Page, slots_in};
 
 /// No piece needs more bytes to be told; the longest is a command with its argument.
 const WHOLE_MAX: usize = 70_000;
+
+/// On a link that carries so much a second, bytes, what the codec leaves alone is not shown to a witness either: keeping
+/// a page would take more time than sending it.
+const FAST_LINK: u64 = 300 << 20;
 
 /// Begins what [`Encoder::suspend`] leaves.
 const SAVED: &[u8] = b"NVS1";
@@ -59,6 +66,11 @@ pub struct Encoder {
     packer: Packer,
     choice: Choice,
     stats: Stats,
+    /// What the target held before the migration.
+    offered: Option<Arc<Offered>>,
+    witness: Option<Box<dyn Witness>>,
+    /// Whether the link carries more than pages can be kept.
+    fast: bool,
 }
 
 impl Encoder {
@@ -83,8 +95,24 @@ impl Encoder {
             packer: Packer::new(),
             choice: Choice::default(),
             stats: Stats::default(),
+            offered: None,
+            witness: None,
+            fast: false,
             settings,
         }
+    }
+
+    /// As it is, with what the target offered to refer to; more may be added to that while it runs. It holds until a new
+    /// generation begins.
+    #[must_use]
+    pub fn with_offer(self, offered: Arc<Offered>) -> Self {
+        Self { offered: Some(offered), ..self }
+    }
+
+    /// As it is, with someone to see the pages that pass, unless the link is so fast that pages pass as bytes.
+    #[must_use]
+    pub fn with_witness(self, witness: Box<dyn Witness>) -> Self {
+        Self { witness: Some(witness), ..self }
     }
 
     /// Takes in what QEMU wrote, and appends the frames that are full to `out`: at most as many bytes as were taken in
@@ -146,6 +174,7 @@ impl Encoder {
         self.close_batch(out);
         self.generation += 1;
         self.opened = false;
+        self.offered = None;
         self.held = held(&self.settings, self.generation);
         self.prover = Prover::new(&self.settings.secret, self.settings.lane, self.generation);
     }
@@ -180,6 +209,7 @@ impl Encoder {
 
     /// Takes in what the pump measured, for the choice of the means.
     pub fn measured(&mut self, measured: Measured) {
+        self.fast = measured.link.is_some_and(|rate| rate > FAST_LINK);
         self.choice.measured(measured);
     }
 
@@ -239,13 +269,23 @@ impl Encoder {
         self.outcome.pages += 1;
         self.outcome.again += u32::from(again);
         self.stats.sent_again += u64::from(again);
+        let content: &Page = record[record.len() - PAGE..].try_into().expect("a page ends its record");
+        self.show(means, place, content);
         if means == Means::Off {
             self.stats.raw_page();
             return self.batch.bytes(record);
         }
-        let content: &Page = record[record.len() - PAGE..].try_into().expect("a page ends its record");
         let op = self.op(page.is_some(), place, again, content);
         self.batch.page(page, record, op, &self.edits);
+    }
+
+    fn show(&mut self, means: Means, place: Option<Place>, content: &Page) {
+        let passes = means == Means::Off && self.fast;
+        if let (Some(witness), Some(place), false) = (&mut self.witness, place, passes)
+            && *content != [0; PAGE]
+        {
+            witness.page(place, content);
+        }
     }
 
     fn op(&mut self, headed: bool, place: Option<Place>, again: bool, content: &Page) -> Op {
@@ -253,6 +293,10 @@ impl Encoder {
         if *content == [0; PAGE] {
             self.stats.zero.count(1, 0);
             return Op::Blank { headed, count: 1 };
+        }
+        if let Some(first) = self.offered.as_ref().and_then(|offered| offered.find(content)) {
+            self.stats.held.count(1, 0);
+            return Op::Held { headed, first, count: 1 };
         }
         match self.held.send(place, again, content, &mut self.edits) {
             Found::Reference(base) => {

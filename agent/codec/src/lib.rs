@@ -13,14 +13,17 @@ pub mod parse;
 mod proof;
 mod rebuild;
 mod stats;
+mod stock;
 mod wire;
 
 pub use cache::{SLOT_COST, Stale};
 pub use choice::{Choice, Means, Measured, Outcome, Policy};
 pub use decode::{DecodeError, Decoder, Position};
 pub use encode::{Encoder, Settings};
-pub use proof::Secret;
+pub use proof::{PrintKey, Printer, Secret};
+pub use rebuild::BadOps;
 pub use stats::{Kind, Stats};
+pub use stock::{HOLE, Library, NotHeld, OFFERED_MAX, Offered, Print, STOCK_MAX, TooMany, Witness};
 pub use wire::frame::{BODY_MAX, PLAIN_MAX};
 
 /// Bytes of a page, of every machine that NovaCron moves (x86-64).

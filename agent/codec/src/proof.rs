@@ -26,6 +26,16 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// The key of the prints in an offer: the two agents of one migration know it, and no guest.
+#[derive(Clone, Copy)]
+pub struct PrintKey(pub [u8; KEY]);
+
+impl std::fmt::Debug for PrintKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("PrintKey(..)")
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Use {
     Proof,
@@ -86,7 +96,14 @@ impl Printer {
         Self(key(secret, Use::Print, lane, generation))
     }
 
-    /// A page's print. One nonce serves them all: no print leaves this process.
+    /// For the pages of an offer.
+    #[must_use]
+    pub fn shared(key: &PrintKey) -> Self {
+        Self(LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &key.0).expect("a key of sixteen bytes")))
+    }
+
+    /// A page's print. One nonce serves them all: prints are seen by nobody who does not have the key.
+    #[must_use]
     pub fn of(&self, page: &[u8]) -> Tag {
         gmac(&self.0, 0, page)
     }

@@ -2,6 +2,7 @@
 
 use crate::cache::{BadEdits, Slots, Stale, apply};
 use crate::parse::{CONTINUE, PAGE_BITS, PAGE_FLAG, ZERO, ZERO_RECORD};
+use crate::stock::{Library, NotHeld};
 use crate::wire::op::Op;
 use crate::{PAGE, Page};
 
@@ -39,6 +40,17 @@ pub enum BadOps {
     /// A delta is none.
     #[error("a delta is damaged")]
     Edits(#[source] BadEdits),
+    /// They refer to what was not held before the migration.
+    #[error("a page that was held before the migration is not to be had")]
+    NotHeld(#[source] NotHeld),
+}
+
+/// The pages that operations may refer to.
+pub struct Holdings<'a> {
+    /// Those that crossed this lane.
+    pub slots: &'a mut Slots,
+    /// Those that were offered, if any were.
+    pub library: Option<&'a mut dyn Library>,
 }
 
 /// The bytes a batch makes, so far.
@@ -48,7 +60,7 @@ pub struct Rebuild<'a> {
     /// Where the bytes go.
     pub out: &'a mut Vec<u8>,
     /// The pages held.
-    pub slots: &'a mut Slots,
+    pub held: Holdings<'a>,
     /// How long `out` may become.
     end: usize,
     announced: usize,
@@ -57,10 +69,10 @@ pub struct Rebuild<'a> {
 
 impl<'a> Rebuild<'a> {
     /// Appends to `out` exactly `announced` bytes, or fails.
-    pub fn new(literals: &'a [u8], announced: usize, slots: &'a mut Slots, out: &'a mut Vec<u8>) -> Self {
+    pub fn new(literals: &'a [u8], announced: usize, held: Holdings<'a>, out: &'a mut Vec<u8>) -> Self {
         let end = out.len() + announced;
         out.reserve_exact(announced);
-        Self { literals, out, slots, end, announced, cursor: 0 }
+        Self { literals, out, held, end, announced, cursor: 0 }
     }
 
     /// Carries out all of `ops`.
@@ -107,21 +119,36 @@ impl<'a> Rebuild<'a> {
                 let page = self.literally(PAGE)?;
                 self.page(headed, page)?;
                 let page: &Page = page.try_into().map_err(|_| BadOps::NoLiterals)?;
-                self.slots.put(slot, page).map_err(BadOps::Stale)?;
+                self.held.slots.put(slot, page).map_err(BadOps::Stale)?;
             }
             Op::Reference { headed, base } => {
-                let page = *self.slots.get(base).map_err(BadOps::Stale)?;
+                let page = *self.held.slots.get(base).map_err(BadOps::Stale)?;
                 self.page(headed, &page)?;
             }
             Op::Delta { headed, base, edits } => {
                 let edits = taken(ops, edits)?;
-                let held = self.slots.edit(base).map_err(BadOps::Stale)?;
+                let held = self.held.slots.edit(base).map_err(BadOps::Stale)?;
                 apply(held, edits).map_err(BadOps::Edits)?;
                 let page = *held;
                 self.page(headed, &page)?;
             }
+            Op::Held { headed, first, count } => {
+                let count = self.room_for(count, PAGE)? as u64;
+                for number in u64::from(first)..u64::from(first) + count {
+                    let page = self.offered(number).map_err(BadOps::NotHeld)?;
+                    self.page(headed, &page)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    fn offered(&mut self, number: u64) -> Result<Page, NotHeld> {
+        let none = NotHeld::NeverOffered { number, offered: 0 };
+        let library = self.held.library.as_mut().ok_or(none)?;
+        let mut page = [0; PAGE];
+        library.page(u32::try_from(number).map_err(|_| none)?, &mut page)?;
+        Ok(page)
     }
 
     fn page(&mut self, headed: bool, content: &[u8]) -> Result<(), BadOps> {

@@ -29,6 +29,8 @@ pub struct Stats {
     pub reference: Kind,
     /// Pages sent as edits of the version before.
     pub delta: Kind,
+    /// Pages sent as a reference to one that the target held before the migration began.
+    pub held: Kind,
     /// Bytes that are no page: headers, commands, device state, other protocols, and all that was not parsed.
     pub other_bytes: u64,
     /// Pages that had been sent before, in any way.
@@ -57,6 +59,7 @@ impl Stats {
             (&mut self.zero, other.zero),
             (&mut self.reference, other.reference),
             (&mut self.delta, other.delta),
+            (&mut self.held, other.held),
         ];
         for (kind, other) in kinds {
             kind.pages += other.pages;

@@ -5,8 +5,10 @@
 //! * `reports` delivers what must not be lost;
 //! * `logs` shows what attempts print while they run;
 //! * `leases` renews the leases of attempts;
+//! * `checkpoints` sees to it that nothing is kept of machines that are no more;
 //! * `streams` hands every stream that arrives, from whomever, to its owner.
 
+mod checkpoints;
 mod console;
 mod dispatch;
 mod guests;
@@ -17,6 +19,7 @@ mod reports;
 mod session;
 mod streams;
 
+pub use checkpoints::keep_checkpoints;
 pub use dispatch::Dispatch;
 pub use guests::Guests;
 pub use images::PeerFetch;

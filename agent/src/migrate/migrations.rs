@@ -225,6 +225,7 @@ impl Migrations {
             post,
             releases: inbox,
             cancel: called_off,
+            draft: None,
         };
         tokio::spawn(departure.run(phase));
     }

@@ -5,6 +5,7 @@
 //!
 //! * [`Migrations`] owns all of it: one task a migration ([`source`], [`target`]), written down in a [`journal`];
 //! * [`lane`] leads bytes from socket to socket, [`link`] carries them and outlives cuts, [`filter`] judges what reaches the target's libvirtd;
+//! * [`checkpoint`] keeps what a machine that leaves had in memory, so that less crosses when it returns;
 //! * [`outcome`], [`progress`] and `climb` are pure: how it ended, how far it is, how hard it is pushed;
 //! * [`preview`] measures before a move, for its forecast, and says what speaks against it;
 //! * [`ports`] is what all this needs of the rest of the agent; `adapters` ties it to the real thing.
@@ -16,6 +17,7 @@
 //! the target holds what arrived until the hand-over is committed. No time-out on either side lets a guest run.
 
 mod adapters;
+pub mod checkpoint;
 mod climb;
 pub mod filter;
 pub mod journal;

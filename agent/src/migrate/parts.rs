@@ -1,6 +1,7 @@
 //! What every migration of this host shares, and how each tells of its state.
 
 use super::{
+    checkpoint::Checkpoints,
     journal::Record,
     lane::sockets::SocketRoom,
     link::pace::Pacer,
@@ -41,6 +42,8 @@ pub struct MigrationsParts {
     pub link_grace: Duration,
     /// What all migrations away from this host send by, together.
     pub pacer: Pacer,
+    /// What is kept of machines that left.
+    pub checkpoints: Checkpoints,
     /// The host's clock.
     pub now: fn() -> UnixMillis,
     /// Told of each change. When it is full a change is left out: who wants to be sure asks.

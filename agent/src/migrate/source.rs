@@ -14,6 +14,7 @@ mod copy;
 pub(super) use copy::Ending;
 
 use super::{
+    checkpoint::Draft,
     journal::{OutboundMark, Record},
     lane::source::SourceLanes,
     link::keeper::Keeper,
@@ -82,6 +83,8 @@ pub(super) struct Departure {
     pub releases: mpsc::Receiver<Release>,
     /// Set once, with the reason, when it is called off.
     pub cancel: watch::Receiver<Option<String>>,
+    /// What is being kept of its memory; thrown away unless the machine leaves.
+    pub draft: Option<Draft>,
 }
 
 impl Departure {
@@ -126,7 +129,7 @@ impl Departure {
         }
     }
 
-    async fn make_way(&self) -> Result<Way, Failure> {
+    async fn make_way(&mut self) -> Result<Way, Failure> {
         let target = self.target.ok_or("the target's address is not known")?;
         let files = self.parts.files.prepare(self.vm(), &self.spec).await?;
         let MigrationsParts { endpoint, link_grace, pacer, .. } = &*self.parts;
@@ -136,7 +139,9 @@ impl Departure {
             return Ok(Way::Cold(keeper, files.disk));
         }
         let sockets = self.parts.sockets.make(self.ticket.migration)?;
-        Ok(Way::Live(SourceLanes::serve(sockets, keeper)?, files.disk.map(|_| DISK_TARGET)))
+        let (draft, sink) = self.parts.checkpoints.begin(self.vm()).unzip();
+        self.draft = draft;
+        Ok(Way::Live(SourceLanes::serve(sockets, keeper, sink)?, files.disk.map(|_| DISK_TARGET)))
     }
 
     async fn copy(&mut self, way: Way) -> SourcePhase {
@@ -211,6 +216,9 @@ impl Departure {
 
     async fn release(&mut self, epoch: Epoch) -> SourcePhase {
         until_done("release", || self.remove(epoch)).await;
+        if let Some(draft) = self.draft.take() {
+            draft.seal().await;
+        }
         self.parts.note(self.ticket.migration, ended(OutboundState::Released)).await;
         self.show(OutboundState::Released);
         SourcePhase::Ended
@@ -224,6 +232,7 @@ impl Departure {
 
     async fn back(&mut self, ending: Ending) -> SourcePhase {
         let Ending { reason, cancelled, report, .. } = ending;
+        self.draft = None;
         let reason = if reason.is_empty() { "the machine stayed on its host".to_owned() } else { reason };
         tracing::info!(migration = %self.ticket.migration, reason, cancelled, "the machine is back");
         until_done("give back", || async {

@@ -269,6 +269,9 @@ impl Arrival {
         }
         drop(landed);
         self.show(InboundState::Running);
+        // It is of no use any more: when the machine leaves again another is made.
+        let (checkpoints, vm) = (self.parts.checkpoints.clone(), self.vm());
+        let _ = tokio::task::spawn_blocking(move || checkpoints.remove(vm)).await;
         let ended = Record::Ended(SideState::Inbound(InboundState::Running));
         self.parts.note(self.ticket.migration, ended).await;
         TargetPhase::Ended
@@ -360,7 +363,9 @@ async fn make_stage(
     } else {
         (Onward::Cold(cold::Landing::new(&files, spec)), None)
     };
-    let door = Arc::new(Door::new(ticket.clone(), onward, parts.link_grace, events_in));
+    let stock = parts.checkpoints.stock(ticket.vm).filter(|_| ticket.live);
+    let door = Door::new(ticket.clone(), onward, parts.link_grace, events_in).holding(stock);
+    let door = Arc::new(door);
     Ok(Stage { door, events, files, _sockets: sockets })
 }
 

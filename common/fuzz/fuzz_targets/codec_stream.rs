@@ -10,11 +10,49 @@ use decode::Decoder;
 use encode::{Encoder, Settings};
 use libfuzzer_sys::fuzz_target;
 use parse::{Parser, Piece};
-use proof::Secret;
+use proof::{PrintKey, Printer, Secret};
+use std::sync::Arc;
+use stock::{Library, NotHeld, Offered};
 
 mod codec;
 
 codec::modules!();
+
+/// What the target holds: the first pages that the stream itself has.
+struct Offer(Vec<Page>);
+
+impl Offer {
+    fn of(stream: &[u8]) -> Self {
+        let (mut pages, mut cut) = (Vec::new(), 0);
+        for piece in pieces(stream, stream.len().max(1)) {
+            let bytes = &stream[cut..cut + piece.length()];
+            cut += piece.length();
+            if let (Piece::PageRecord { .. } | Piece::Content { .. }, Some(page)) =
+                (piece, bytes.last_chunk())
+            {
+                pages.push(*page);
+            }
+        }
+        pages.truncate(pages.len().div_ceil(2).min(8));
+        Self(pages)
+    }
+
+    fn told(&self) -> Offered {
+        let key = PrintKey([0; 16]);
+        let printer = Printer::shared(&key);
+        let offered = Offered::new(&key, self.0.len() as u32);
+        let prints: Vec<_> = self.0.iter().map(|page| printer.of(page)).collect();
+        offered.extend(&prints).expect("as many as were announced");
+        offered
+    }
+}
+
+impl Library for Offer {
+    fn page(&mut self, number: u32, into: &mut Page) -> Result<(), NotHeld> {
+        *into = self.0[number as usize];
+        Ok(())
+    }
+}
 
 /// The pieces of a stream that arrives in parts of `part` bytes, runs of other bytes joined.
 fn pieces(stream: &[u8], part: usize) -> Vec<Piece> {
@@ -47,7 +85,8 @@ fuzz_target!(|data: &[u8]| {
     let means = [Means::Off, Means::Pages, Means::Full][usize::from(how >> 2 & 3) % 3];
     let secret = Secret([0; 32]);
     let settings = Settings { policy: Policy::Fixed(means), ..Settings::new(secret.clone(), 0) };
-    let (mut encoder, mut wire, mut back) = (Encoder::new(settings), Vec::new(), Vec::new());
+    let (offer, mut wire, mut back) = (Offer::of(stream), Vec::new(), Vec::new());
+    let mut encoder = Encoder::new(settings).with_offer(Arc::new(offer.told()));
     for bytes in stream.chunks(part) {
         encoder.push(bytes, &mut wire);
         if how & 0x40 != 0 {
@@ -55,7 +94,8 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     encoder.finish(&mut wire);
-    let (mut decoder, mut rest) = (Decoder::new(secret, 0, CACHE_DEFAULT), wire.as_slice());
+    let mut decoder = Decoder::new(secret, 0, CACHE_DEFAULT).with_library(Box::new(offer));
+    let mut rest = wire.as_slice();
     while !rest.is_empty() {
         rest = &rest[decoder.decode(rest, &mut back).expect("an encoder made these frames")..];
     }

@@ -140,6 +140,10 @@ pub struct MemoryTraffic {
     pub reference: SentPages,
     /// As edits of the version that was sent before.
     pub delta: SentPages,
+    /// As a reference to one that the target held before the migration began.
+    pub held: SentPages,
+    /// What the target took to tell what it holds, bytes.
+    pub offer_bytes: u64,
     /// What is no page: headers, commands, the state of devices; bytes.
     pub other_bytes: u64,
     /// What went into compression, of all kinds, bytes.
@@ -150,15 +154,21 @@ pub struct MemoryTraffic {
 
 impl MemoryTraffic {
     /// The kinds of pages by name.
-    pub const fn kinds(&self) -> [(&'static str, SentPages); 4] {
-        [("raw", self.raw), ("zero", self.zero), ("reference", self.reference), ("delta", self.delta)]
+    pub const fn kinds(&self) -> [(&'static str, SentPages); 5] {
+        [
+            ("raw", self.raw),
+            ("zero", self.zero),
+            ("reference", self.reference),
+            ("delta", self.delta),
+            ("held", self.held),
+        ]
     }
 }
 
 /// Bytes by lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferCounts {
-    /// RAM and device state.
+    /// RAM and device state, and what the target told of what it holds.
     pub memory_bytes: u64,
     /// How that was sent; nothing on the target's side, which does not choose.
     pub memory: MemoryTraffic,

@@ -62,6 +62,17 @@ pub enum ControlRequest {
     },
     /// These attempts run here, under these epochs: may they go on? At most [`LeasesGranted::ASKED_MAX`].
     RenewLeases(Vec<(AttemptKey, Epoch)>),
+    /// Of these machines memory is kept here: which of them are no more? At most [`Departed::ASKED_MAX`].
+    Checkpoints(Vec<VmId>),
+}
+
+/// The answer to `Checkpoints`: machines that the ledger does not have. What is kept of them is erased.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departed(pub Vec<VmId>);
+
+impl Departed {
+    /// Most machines in one request.
+    pub const ASKED_MAX: usize = 4096;
 }
 
 /// The answer to `RenewLeases`, given by the leader only, after a majority has confirmed that it still leads: these

@@ -26,6 +26,8 @@ pub enum LaneKind {
     Memory,
     /// The disks' NBD connections.
     Disk,
+    /// What the target holds of the machine's memory already, told to the source.
+    Held,
 }
 
 /// One of a migration's lanes.

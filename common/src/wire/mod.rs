@@ -15,7 +15,7 @@ mod lane;
 mod probe;
 
 pub use agent::{
-    AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Directory,
+    AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Departed, Directory,
     ImageRequest, ImageResponse, Lease, LeasesGranted, LogChunk, PeerHost, SessionOpened,
 };
 pub use gossip::GossipFrame;

@@ -1,14 +1,14 @@
 //! Requests of agents that must not be lost: an attempt's end, a migration's side, a machine's change. The agent
 //! repeats each until the empty answer, and the answer is given only once the report is committed. The renewal of
-//! leases comes the same way and changes nothing in the ledger.
+//! leases, and the question which machines are no more, come the same way and change nothing in the ledger.
 
 use super::{Agents, ingest, serve::StreamError};
 use crate::identity::now;
 use novacron_common::{
-    ids::{AttemptKey, HostId},
+    ids::{AttemptKey, HostId, VmId},
     planted::{self, Mistake},
     units::Epoch,
-    wire::{ControlRequest, LeasesGranted},
+    wire::{ControlRequest, Departed, LeasesGranted},
 };
 use novacron_core::{CommandBody, command::MigrationObserve};
 use novacron_transport::Stream;
@@ -25,6 +25,11 @@ impl Agents {
         self.heard_from(host);
         if let ControlRequest::RenewLeases(asked) = request {
             return self.serve_leases(stream, host, asked).await;
+        }
+        if let ControlRequest::Checkpoints(asked) = request {
+            stream.send(&self.departed(asked)).await?;
+            stream.finish();
+            return Ok(());
         }
         if planted::is(Mistake::ReportAcknowledgedEarly) {
             stream.send(&()).await?;
@@ -52,10 +57,18 @@ impl Agents {
         Ok(())
     }
 
+    /// Which of these machines are no more. One that this coordinator has not heard of yet has not left a host either; if
+    /// it had, all that is lost is what its return would have saved.
+    fn departed(&self, mut asked: Vec<VmId>) -> Departed {
+        asked.truncate(Departed::ASKED_MAX);
+        self.0.ledger.read(|state| asked.retain(|vm| state.vms().get(vm).is_none()));
+        Departed(asked)
+    }
+
     fn command(&self, host: HostId, request: ControlRequest) -> Option<CommandBody> {
         self.0.ledger.read(|state| match request {
             // Answered without a command.
-            ControlRequest::RenewLeases(_) => None,
+            ControlRequest::RenewLeases(_) | ControlRequest::Checkpoints(_) => None,
             ControlRequest::Vm(seen) => ingest::vm_change(state, host, seen, now()),
             ControlRequest::AttemptEnded(report) => ingest::attempt_end(state, host, report),
             ControlRequest::Migration { migration, state: side } => {

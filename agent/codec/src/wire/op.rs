@@ -51,6 +51,15 @@ pub enum Op {
         /// How many bytes of edits follow among the operations.
         edits: u64,
     },
+    /// So many pages of the target's offer, numbered one behind the other.
+    Held {
+        /// With the headers of their records.
+        headed: bool,
+        /// The first one's number.
+        first: u32,
+        /// How many.
+        count: u64,
+    },
 }
 
 /// What a slot held when the encoder referred to it.
@@ -94,6 +103,10 @@ impl Op {
                 base.put(out);
                 varint::put(out, edits);
             }
+            Self::Held { first, count, .. } => {
+                varint::put(out, first.into());
+                varint::put(out, count);
+            }
         }
     }
 
@@ -107,6 +120,7 @@ impl Op {
             Self::Keep { headed, .. } => (5, headed),
             Self::Reference { headed, .. } => (6, headed),
             Self::Delta { headed, .. } => (7, headed),
+            Self::Held { headed, .. } => (8, headed),
         }
     }
 
@@ -124,6 +138,7 @@ impl Op {
             5 => Self::Keep { headed, slot: take_u32(bytes)? },
             6 => Self::Reference { headed, base: Base::take(bytes)? },
             7 => Self::Delta { headed, base: Base::take(bytes)?, edits: varint::take(bytes)? },
+            8 => Self::Held { headed, first: take_u32(bytes)?, count: varint::take(bytes)? },
             _ => return None,
         })
     }
@@ -145,6 +160,7 @@ mod tests {
             Op::Keep { headed: true, slot: 4 },
             Op::Reference { headed: false, base },
             Op::Delta { headed: true, base, edits: 11 },
+            Op::Held { headed: true, first: 90_000, count: 7 },
         ];
         let mut bytes = Vec::new();
         all.into_iter().for_each(|op| op.put(&mut bytes));

@@ -3,6 +3,7 @@
 mod hostile;
 mod kinds;
 mod lane;
+mod offer;
 mod restart;
 mod round_trip;
 mod streams;

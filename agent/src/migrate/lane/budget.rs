@@ -5,15 +5,15 @@
 //! size and however it dirties its memory. The sums are asserted here, when the program is built.
 
 use super::relay::BUFFER;
-use crate::migrate::link::window;
-use novacron_codec::{DECODER_WORK, ENCODER_WORK};
+use crate::migrate::{checkpoint::KEEPING, link::window};
+use novacron_codec::{DECODER_WORK, ENCODER_WORK, OFFERED_MAX, Offered};
 
 const MIB: usize = 1 << 20;
 
 /// QEMU's main channel carries nearly everything: pages that a busy guest writes to again and again are worth their room.
-const CACHE_MAIN: usize = 128 * MIB;
+const CACHE_MAIN: usize = 126 * MIB;
 /// On one of many channels (multifd spreads pages over all of them) a page seldom comes back.
-const CACHE_FURTHER: usize = 2 * MIB;
+const CACHE_FURTHER: usize = MIB / 2;
 /// What pages may take that were sent once only, on any lane. An idle guest has no others.
 pub const FRESH: usize = 16 * MIB;
 
@@ -32,14 +32,22 @@ const REST: usize = 64 * MIB;
 /// The codec in all memory lanes of a migration.
 const ALL: usize =
     CACHE_MAIN + (window::MEMORY_MAX as usize - 1) * CACHE_FURTHER + window::MEMORY_MAX as usize * WORK;
-/// The usual migration of an idle machine: main channel, a disk, control.
-const IDLE: usize = FRESH + WORK + window::USUAL;
+/// The usual migration of an idle machine: main channel, a disk, control, and what is kept for its return.
+const IDLE: usize = FRESH + WORK + window::USUAL + KEEPING;
 
 const _: () = assert!(IDLE + REST <= AGENT_IDLE, "an idle machine's migration must fit an agent's memory");
-const _: () =
-    assert!(ALL + window::SUM + REST <= AGENT_MOST, "all lanes of a migration must fit an agent's memory");
+const _: () = assert!(
+    ALL + KEEPING + window::SUM + REST <= AGENT_MOST,
+    "all lanes of a migration must fit an agent's memory"
+);
+const _: () = assert!(OFFERED_MAX <= CACHE_MAIN / 2, "what is offered must leave room for what is sent");
 
 /// What kept pages may take of memory on each side of a memory lane.
 pub const fn cache_of(lane: u8) -> usize {
     if lane == 0 { CACHE_MAIN } else { CACHE_FURTHER }
+}
+
+/// What is left of that to the encoder of the main channel beside the table of what the target offers.
+pub fn cache_beside(offered: &Offered) -> usize {
+    CACHE_MAIN - offered.memory().min(CACHE_MAIN)
 }

@@ -8,14 +8,15 @@
 
 use super::{
     Counters,
-    budget::{FRESH, cache_of},
+    budget::{FRESH, cache_beside, cache_of},
     relay::{BUFFER, Way},
 };
-use novacron_codec::{Decoder, Encoder, Measured, Secret, Settings, Stats};
+use crate::migrate::checkpoint::{Sink, Stock};
+use novacron_codec::{DecodeError, Decoder, Encoder, Measured, Offered, Secret, Settings, Stats};
 use novacron_common::{record::Ticket, wire::LaneKind};
 use std::{
     io,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -38,9 +39,32 @@ pub fn encoder(ticket: &Ticket, lane: u8) -> Encoder {
     Encoder::new(Settings { cache: cache_of(lane), fresh: FRESH, ..usual })
 }
 
+/// The source's end of the main channel, given what the target offered, and who keeps what passes.
+pub fn main_encoder(ticket: &Ticket, offered: Option<Arc<Offered>>, sink: Option<Sink>) -> Encoder {
+    let mut encoder = encoder(ticket, 0);
+    if let Some(offered) = offered {
+        let usual = Settings::new(secret_of(ticket), 0);
+        let settings = Settings { cache: cache_beside(&offered), fresh: FRESH, ..usual };
+        encoder = Encoder::new(settings).with_offer(offered);
+    }
+    match sink {
+        Some(sink) => encoder.with_witness(Box::new(sink)),
+        None => encoder,
+    }
+}
+
 /// The target's end.
 pub fn decoder(ticket: &Ticket, lane: u8) -> Decoder {
     Decoder::new(secret_of(ticket), lane.into(), cache_of(lane))
+}
+
+/// The target's end of the main channel, given what it offered.
+pub fn main_decoder(ticket: &Ticket, stock: Option<&Arc<Stock>>) -> Decoder {
+    let decoder = decoder(ticket, 0);
+    match stock {
+        Some(stock) => decoder.with_library(Box::new(stock.reader())),
+        None => decoder,
+    }
 }
 
 /// As [`super::relay::copy`], through `encoder`, of memory lane `lane`. Counts what crosses the wire, and how; returns what
@@ -132,6 +156,14 @@ impl Cost {
     }
 }
 
+/// Decodes one frame. Held pages are read from the disk: meanwhile other tasks go on elsewhere.
+fn step(decoder: &mut Decoder, frames: &[u8], rebuilt: &mut Vec<u8>) -> Result<usize, DecodeError> {
+    if decoder.has_library() {
+        return tokio::task::block_in_place(|| decoder.decode(frames, rebuilt));
+    }
+    decoder.decode(frames, rebuilt)
+}
+
 /// As [`super::relay::copy`], through `decoder`.
 ///
 /// # Errors
@@ -152,7 +184,7 @@ where
         }
         let mut frames = &buffer[..read];
         while !frames.is_empty() {
-            let taken = decoder.decode(frames, &mut rebuilt).map_err(invalid)?;
+            let taken = step(&mut decoder, frames, &mut rebuilt).map_err(invalid)?;
             frames = &frames[taken..];
             way.to.write_all(&rebuilt).await?;
             rebuilt.clear();

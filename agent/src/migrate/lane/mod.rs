@@ -8,6 +8,7 @@
 //! * [`source`] listens on them and opens a lane for each connection;
 //! * [`target`] checks the ticket of each lane and connects it onwards, the control lane through the filter;
 //! * [`control`] is the control lane there;
+//! * [`offer`] tells the source what the target holds of the machine already;
 //! * [`cold`] sends a stopped machine's disk as a file;
 //! * [`relay`] copies bytes, and [`codec`] makes fewer of a memory lane's, within its [`budget`].
 
@@ -15,6 +16,7 @@ mod budget;
 pub mod codec;
 pub mod cold;
 pub mod control;
+pub mod offer;
 pub mod relay;
 pub mod sockets;
 pub mod source;
@@ -40,6 +42,7 @@ pub struct Counters {
     encoded: Mutex<BTreeMap<u8, Stats>>,
     disk: AtomicU64,
     control: AtomicU64,
+    held: AtomicU64,
 }
 
 impl Counters {
@@ -49,6 +52,7 @@ impl Counters {
             LaneKind::Control => &self.control,
             LaneKind::Memory => &self.memory,
             LaneKind::Disk => &self.disk,
+            LaneKind::Held => &self.held,
         }
     }
 
@@ -68,17 +72,20 @@ impl Counters {
             zero: sent(all.zero),
             reference: sent(all.reference),
             delta: sent(all.delta),
+            held: sent(all.held),
+            offer_bytes: self.held.load(Ordering::Relaxed),
             other_bytes: all.other_bytes,
             compressed_from_bytes: all.compressed_from,
             compressed_to_bytes: all.compressed_to,
         }
     }
 
-    /// All of them, now.
+    /// All of them, now. What an offer took is memory's: it is sent so that less memory is.
     pub fn read(&self) -> TransferCounts {
+        let memory = self.traffic();
         TransferCounts {
-            memory_bytes: self.memory.load(Ordering::Relaxed),
-            memory: self.traffic(),
+            memory_bytes: self.memory.load(Ordering::Relaxed) + memory.offer_bytes,
+            memory,
             disk_bytes: self.disk.load(Ordering::Relaxed),
             control_bytes: self.control.load(Ordering::Relaxed),
         }

@@ -108,6 +108,7 @@ impl Sockets {
             LaneKind::Control => "c",
             LaneKind::Memory => "r",
             LaneKind::Disk => "d",
+            LaneKind::Held => "h",
         })
     }
 

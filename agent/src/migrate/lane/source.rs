@@ -2,26 +2,38 @@
 
 use super::{
     Counters, codec,
+    offer::{self, Heard},
     relay::{self, Way},
     sockets::{SocketError, Sockets},
 };
 use crate::{
-    migrate::link::{
-        keeper::{Keeper, LinkCondition},
-        lane::{LaneReader, LaneWriter},
+    migrate::{
+        checkpoint::Sink,
+        link::{
+            keeper::{Keeper, LinkCondition},
+            lane::{LaneReader, LaneWriter},
+        },
     },
     text::describe,
 };
+use novacron_codec::Encoder;
 use novacron_common::wire::{LaneId, LaneKind};
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{Semaphore, watch},
+    time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Connections of one migration at once: control, main channel, multifd channels, disks.
 const LANES_MAX: usize = 64;
+/// How long the copy waits for all that the target offers. What comes later still counts.
+const OFFER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The sockets of one departure, served until this is dropped.
 pub struct SourceLanes {
@@ -29,6 +41,7 @@ pub struct SourceLanes {
     keeper: Arc<Keeper>,
     counters: Arc<Counters>,
     trouble: watch::Receiver<Option<String>>,
+    heard: watch::Receiver<Heard>,
     _stop: DropGuard,
 }
 
@@ -39,28 +52,35 @@ struct Service {
     counters: Arc<Counters>,
     slots: Arc<Semaphore>,
     trouble: watch::Sender<Option<String>>,
+    heard: watch::Sender<Heard>,
+    /// For the main channel, until it is there.
+    sink: Arc<Mutex<Option<Sink>>>,
     stop: CancellationToken,
 }
 
 impl SourceLanes {
-    /// Listens on all sockets.
+    /// Listens on all sockets, and to what the target offers. What passes on the main channel is shown to `sink`.
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn serve(sockets: Sockets, keeper: Keeper) -> Result<Self, SocketError> {
+    pub fn serve(sockets: Sockets, keeper: Keeper, sink: Option<Sink>) -> Result<Self, SocketError> {
         let (trouble, seen) = watch::channel(None);
+        let (heard, offering) = watch::channel(Heard::Nothing);
         let stop = CancellationToken::new();
         let service = Service {
             keeper: Arc::new(keeper),
             counters: Arc::default(),
             slots: Arc::new(Semaphore::new(LANES_MAX)),
             trouble,
+            heard,
+            sink: Arc::new(Mutex::new(sink)),
             stop: stop.clone(),
         };
         let lanes = Self {
             keeper: service.keeper.clone(),
             counters: service.counters.clone(),
             trouble: seen,
+            heard: offering,
             _stop: stop.drop_guard(),
             sockets,
         };
@@ -68,7 +88,13 @@ impl SourceLanes {
             let listener = lanes.sockets.listen(kind)?;
             tokio::spawn(listen(listener, kind, lanes.sockets.guard(), service.clone()));
         }
+        tokio::spawn(listen_to_offer(service));
         Ok(lanes)
+    }
+
+    /// Waits until all that the target offers is known, for a moment.
+    pub async fn offer_heard(&self) {
+        let _ = timeout(OFFER_PATIENCE, self.heard.clone().wait_for(Heard::is_settled)).await;
     }
 
     /// The sockets.
@@ -96,14 +122,45 @@ impl SourceLanes {
         self.keeper.changed(before).await;
     }
 
-    /// Waits until the link to the target is over for good; says why, as a sentence.
+    /// Waits until the link to the target is over for good, or the target proves unbelievable; says why, as a sentence.
     pub async fn over(&self) -> String {
-        self.keeper.over().await
+        tokio::select! {
+            biased;
+            reason = self.keeper.over() => reason,
+            reason = broken(self.heard.clone()) => reason,
+        }
     }
 
     /// Ends every lane.
     pub fn close(&self) {
         self.keeper.close();
+    }
+}
+
+async fn broken(mut heard: watch::Receiver<Heard>) -> String {
+    let found = heard.wait_for(|heard| matches!(heard, Heard::Broken(_))).await.ok();
+    let reason = found.and_then(|heard| match &*heard {
+        Heard::Broken(reason) => Some(reason.clone()),
+        Heard::Nothing | Heard::Some(_) | Heard::All(_) => None,
+    });
+    match reason {
+        Some(reason) => reason,
+        None => std::future::pending().await,
+    }
+}
+
+async fn listen_to_offer(service: Service) {
+    let hearing = async {
+        let halves = service.keeper.open(LaneKind::Held).await.map_err(|error| describe(&error))?;
+        offer::hear(halves, &service.counters, &service.heard).await.map_err(|error| describe(&error))
+    };
+    let outcome = tokio::select! {
+        outcome = hearing => outcome,
+        () = service.stop.cancelled() => return,
+    };
+    if let Err(reason) = outcome {
+        tracing::info!(reason, "what the target offers cannot be used");
+        service.heard.send_replace(Heard::Broken(reason));
     }
 }
 
@@ -157,11 +214,22 @@ async fn relay_lane(
     if kind != LaneKind::Memory {
         return relay::both(&mut out, &mut back, counter).await;
     }
-    let encoder = codec::encoder(service.keeper.ticket(), number);
+    let encoder = service.encoder(number);
     let encoding = codec::encode(&mut out, encoder, number, counters);
     let (stats, ()) = tokio::try_join!(encoding, relay::copy(&mut back, counter))?;
     tracing::info!(number, plain = stats.plain, wire = stats.wire, ?stats, "a memory lane is over");
     Ok(())
+}
+
+impl Service {
+    fn encoder(&self, lane: u8) -> Encoder {
+        let ticket = self.keeper.ticket();
+        if lane > 0 {
+            return codec::encoder(ticket, lane);
+        }
+        let sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner).take();
+        codec::main_encoder(ticket, self.heard.borrow().offered(), sink)
+    }
 }
 
 pub(super) fn name(kind: LaneKind) -> &'static str {
@@ -169,5 +237,6 @@ pub(super) fn name(kind: LaneKind) -> &'static str {
         LaneKind::Control => "control",
         LaneKind::Memory => "memory",
         LaneKind::Disk => "disk",
+        LaneKind::Held => "held pages",
     }
 }

@@ -2,12 +2,13 @@
 //! is kept, with its connection onwards, until the source takes it up again or the grace is over.
 
 use super::{
-    codec, cold, control,
+    codec, cold, control, offer,
     relay::{self, Way},
     source::name,
 };
 use crate::{
     migrate::{
+        checkpoint::Stock,
         filter::Expectation,
         link::{
             carrier::{CarryError, carry},
@@ -108,6 +109,8 @@ pub struct Door {
     events: mpsc::Sender<LaneEvent>,
     stop: CancellationToken,
     seen: Mutex<Seen>,
+    /// What is held here of the machine.
+    stock: Option<Arc<Stock>>,
 }
 
 impl Door {
@@ -115,7 +118,12 @@ impl Door {
     /// in `events`.
     pub fn new(ticket: Ticket, onward: Onward, grace: Duration, events: mpsc::Sender<LaneEvent>) -> Self {
         let (patience, stop) = (grace + NOTICED_LATER, CancellationToken::new());
-        Self { ticket, onward, patience, events, stop, seen: Mutex::default() }
+        Self { ticket, onward, patience, events, stop, seen: Mutex::default(), stock: None }
+    }
+
+    /// As it is, with what is held here of the machine.
+    pub fn holding(self, stock: Option<Arc<Stock>>) -> Self {
+        Self { stock, ..self }
     }
 
     /// Cuts every lane, and lets no more in.
@@ -148,7 +156,7 @@ impl Door {
         }
         let LaneId { kind, number } = open.lane;
         let expected = match (kind, &self.onward) {
-            (LaneKind::Control, Onward::Live { .. }) => true,
+            (LaneKind::Control | LaneKind::Held, Onward::Live { .. }) => true,
             (LaneKind::Memory | LaneKind::Disk, Onward::Live { .. }) => seen.prepared,
             (LaneKind::Disk, Onward::Cold(_)) => number == 0,
             (_, Onward::Cold(_)) => false,
@@ -238,6 +246,7 @@ impl Door {
             }
             (Onward::Live { memory, .. }, LaneKind::Memory) => self.onwards(halves, memory).await,
             (Onward::Live { disk, .. }, LaneKind::Disk) => self.onwards(halves, disk).await,
+            (Onward::Live { .. }, LaneKind::Held) => self.offer(halves).await,
             (Onward::Cold(landing), _) => {
                 self.tell(LaneEvent::Begun).await;
                 let landed = cold::receive(halves, landing).await.map_err(|error| describe(&error));
@@ -269,6 +278,12 @@ impl Door {
         }
     }
 
+    async fn offer(&self, halves: Halves) {
+        if let Err(error) = offer::tell(halves, self.stock.clone()).await {
+            tracing::info!(migration = %self.ticket.migration, reason = describe(&error), "what is held was not told");
+        }
+    }
+
     async fn onwards(&self, halves: Halves, path: &Path) {
         let LaneId { kind, number } = halves.0.id();
         if let Err(error) = self.relay_lane(halves, path).await {
@@ -285,7 +300,11 @@ impl Door {
         if kind != LaneKind::Memory {
             return relay::both(&mut out, &mut back, counters.of(kind)).await;
         }
-        let decoding = codec::decode(&mut out, codec::decoder(&self.ticket, number));
+        let decoder = match number {
+            0 => codec::main_decoder(&self.ticket, self.stock.as_ref()),
+            _ => codec::decoder(&self.ticket, number),
+        };
+        let decoding = codec::decode(&mut out, decoder);
         tokio::try_join!(decoding, relay::copy(&mut back, counters.of(kind))).map(drop)
     }
 

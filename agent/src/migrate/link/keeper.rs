@@ -95,7 +95,7 @@ struct Shared {
     pacer: Pacer,
     state: watch::Sender<LinkState>,
     cuts: AtomicU32,
-    numbers: [AtomicU8; 3],
+    numbers: [AtomicU8; 4],
     renewing: Mutex<()>,
     stop: CancellationToken,
 }

@@ -29,12 +29,16 @@ pub const MEMORY_MAX: u8 = 5;
 pub const DISK_MAX: u8 = 16;
 /// libvirtd connects once.
 pub const CONTROL_MAX: u8 = 1;
+/// The target says once what it holds.
+pub const HELD_MAX: u8 = 1;
+/// 16 bytes for each page of 4096: half a mebibyte is what 128 MiB of the guest take.
+const HELD: usize = 512 << 10;
 
 /// All lanes of a migration together.
 pub const SUM: usize =
-    CONTROL + 2 * WIDE + (MEMORY_MAX as usize - 1) * MEMORY + (DISK_MAX as usize - 1) * DISK;
-/// Those that nearly every migration has: libvirt's, QEMU's main channel, one disk.
-pub const USUAL: usize = CONTROL + 2 * WIDE;
+    CONTROL + HELD + 2 * WIDE + (MEMORY_MAX as usize - 1) * MEMORY + (DISK_MAX as usize - 1) * DISK;
+/// Those that nearly every migration has: libvirt's, QEMU's main channel, one disk, and what is held.
+pub const USUAL: usize = CONTROL + HELD + 2 * WIDE;
 
 const _: () = assert!(WIDE <= STREAM_WINDOW as usize, "a lane must fit a stream's window");
 const _: () = assert!(SUM <= LINK_WINDOW as usize, "all lanes must fit the connection's window");
@@ -46,6 +50,7 @@ pub fn of(lane: LaneId) -> Option<usize> {
         (LaneKind::Memory | LaneKind::Disk, 0) => Some(WIDE),
         (LaneKind::Memory, ..MEMORY_MAX) => Some(MEMORY),
         (LaneKind::Disk, ..DISK_MAX) => Some(DISK),
+        (LaneKind::Held, ..HELD_MAX) => Some(HELD),
         _ => None,
     }
 }
@@ -56,10 +61,10 @@ mod tests {
 
     #[test]
     fn every_lane_that_there_may_be_has_a_window_and_together_they_are_the_sum() {
-        let kinds = [LaneKind::Control, LaneKind::Memory, LaneKind::Disk];
+        let kinds = [LaneKind::Control, LaneKind::Memory, LaneKind::Disk, LaneKind::Held];
         let all = kinds.into_iter().flat_map(|kind| (0..=u8::MAX).map(move |number| LaneId { kind, number }));
         let windows: Vec<_> = all.filter_map(of).collect();
-        assert_eq!(windows.len(), usize::from(CONTROL_MAX + MEMORY_MAX + DISK_MAX));
+        assert_eq!(windows.len(), usize::from(CONTROL_MAX + MEMORY_MAX + DISK_MAX + HELD_MAX));
         assert_eq!(windows.iter().sum::<usize>(), SUM);
     }
 }

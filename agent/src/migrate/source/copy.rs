@@ -52,6 +52,11 @@ impl Departure {
     pub(super) async fn copy_live(&mut self, lanes: &SourceLanes, disk: Option<&'static str>) -> Ending {
         let (mover, vm) = (self.mover.clone(), self.vm());
         let (mut copy, mut cancel) = (Copy::new(self.limits), self.cancel.clone());
+        tokio::select! {
+            () = lanes.offer_heard() => {}
+            reason = called_off(&mut cancel) => return Ending::cancelled(reason),
+            reason = lanes.over() => return Ending::failed(reason),
+        }
         let push =
             Push { pause_ms: copy.ladder.climb().pause_ms, slowdown_pct: self.limits.max_slowdown_pct };
         let send = mover.send(vm, lanes.sockets().route(disk), push);

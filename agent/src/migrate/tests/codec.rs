@@ -62,7 +62,7 @@ async fn what_qemu_writes_arrives_as_it_was_in_fewer_bytes() {
 }
 
 /// A record as QEMU's preempt channel has them.
-fn record(number: u64, page: &[u8; 4096]) -> Vec<u8> {
+pub fn record(number: u64, page: &[u8; 4096]) -> Vec<u8> {
     const PAGE_FLAG: u64 = 8;
     [&((number << 12) | PAGE_FLAG).to_be_bytes(), b"\x03ram".as_slice(), page].concat()
 }

@@ -51,6 +51,15 @@ pub struct Faults {
     pub deaf_to_abort: AtomicBool,
     /// The source's guest writes as fast as is sent: no pass leaves less than the one before.
     pub busy: AtomicBool,
+    /// What QEMU sends of the guest's memory; [`MEMORY`] bytes that are no pages if left alone.
+    pub memory: Mutex<Option<Arc<Vec<u8>>>>,
+}
+
+impl Faults {
+    fn stream(&self) -> Arc<Vec<u8>> {
+        let stream = self.memory.lock().unwrap().clone();
+        stream.unwrap_or_else(|| Arc::new(vec![0x5a; usize::try_from(MEMORY).unwrap()]))
+    }
 }
 
 /// One host's hypervisor.
@@ -126,10 +135,10 @@ impl PlayedHypervisor {
 
     async fn send_memory(&self, route: &Route) -> io::Result<()> {
         let mut memory = UnixStream::connect(route.migrate_uri.strip_prefix("unix://").unwrap()).await?;
-        let (chunk, mut sent) = (vec![0x5a; 1 << 20], 0);
+        let (stream, mut sent) = (self.faults.stream(), 0);
         let hang_after = self.faults.hang_after.load(SeqCst);
         let pause_after = self.faults.pause_after.load(SeqCst);
-        while sent < MEMORY {
+        for chunk in stream.chunks(1 << 20) {
             if hang_after > 0 && sent >= hang_after {
                 let mut closed = [0];
                 tokio::select! {
@@ -141,13 +150,17 @@ impl PlayedHypervisor {
             if pause_after > 0 && sent == pause_after {
                 self.faults.go_on.notified().await;
             }
-            memory.write_all(&chunk).await?;
+            memory.write_all(chunk).await?;
             sent += chunk.len() as u64;
         }
         memory.shutdown().await?;
         let mut taken = [0; 8];
         memory.read_exact(&mut taken).await?;
-        if u64::from_be_bytes(taken) == MEMORY { Ok(()) } else { Err(io::Error::other("memory was lost")) }
+        if u64::from_be_bytes(taken) == stream.len() as u64 {
+            Ok(())
+        } else {
+            Err(io::Error::other("memory was lost"))
+        }
     }
 
     fn parameters(&self, route: &Route) -> Vec<u8> {
@@ -270,7 +283,8 @@ impl FakeLibvirt {
                     let prepare = call::prepare(frame.payload).unwrap();
                     let uri = prepare.parameters.iter().find(|(name, _)| *name == "migrate_uri").unwrap().1;
                     let call::Value::Text(uri) = uri else { panic!("{uri:?}") };
-                    qemu = Some(tokio::spawn(take_memory(UnixListener::bind(&uri[7..])?)));
+                    qemu =
+                        Some(tokio::spawn(take_memory(UnixListener::bind(&uri[7..])?, self.faults.stream())));
                     self.hypervisor.set(Standing::Paused { persistent: false });
                 }
                 306 => {
@@ -295,17 +309,13 @@ impl FakeLibvirt {
     }
 }
 
-async fn take_memory(listener: UnixListener) -> io::Result<()> {
+/// Takes all of it, and holds it against what was sent.
+async fn take_memory(listener: UnixListener, sent: Arc<Vec<u8>>) -> io::Result<()> {
     let (mut source, _) = listener.accept().await?;
-    let (mut buffer, mut taken) = (vec![0; 1 << 20], 0);
-    loop {
-        match source.read(&mut buffer).await? {
-            0 => break,
-            count => taken += count as u64,
-        }
-    }
-    source.write_all(&taken.to_be_bytes()).await?;
-    if taken == MEMORY { Ok(()) } else { Err(io::Error::other("cut")) }
+    let mut taken = Vec::new();
+    source.read_to_end(&mut taken).await?;
+    source.write_all(&(taken.len() as u64).to_be_bytes()).await?;
+    if taken == *sent { Ok(()) } else { Err(io::Error::other("cut, or changed on the way")) }
 }
 
 fn word(word: u32) -> Vec<u8> {

@@ -7,5 +7,7 @@ mod lanes;
 mod libvirt;
 mod limits;
 mod moves;
+mod offers;
+mod returns;
 mod wire;
 pub(super) mod world;

@@ -16,20 +16,20 @@ use novacron_common::{
 };
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-type End = fn(&SideState) -> bool;
+pub type End = fn(&SideState) -> bool;
 
-const READY: End = |s| matches!(s, SideState::Inbound(InboundState::Ready));
-const ARRIVED: End = |s| matches!(s, SideState::Inbound(InboundState::Arrived));
-const RUNNING: End = |s| matches!(s, SideState::Inbound(InboundState::Running));
-const DISCARDED: End = |s| matches!(s, SideState::Inbound(InboundState::Discarded { .. }));
+pub const READY: End = |s| matches!(s, SideState::Inbound(InboundState::Ready));
+pub const ARRIVED: End = |s| matches!(s, SideState::Inbound(InboundState::Arrived));
+pub const RUNNING: End = |s| matches!(s, SideState::Inbound(InboundState::Running));
+pub const DISCARDED: End = |s| matches!(s, SideState::Inbound(InboundState::Discarded { .. }));
 const COPYING: End = |s| matches!(s, SideState::Outbound(OutboundState::Copying(_)));
-const MOVED: End = |s| {
+pub const MOVED: End = |s| {
     let SideState::Outbound(OutboundState::Copying(progress)) = s else { return false };
     progress.counts.memory_bytes > 0
 };
-const GONE: End = |s| matches!(s, SideState::Outbound(OutboundState::Gone(_)));
-const BACK: End = |s| matches!(s, SideState::Outbound(OutboundState::Back { .. }));
-const RELEASED: End = |s| matches!(s, SideState::Outbound(OutboundState::Released));
+pub const GONE: End = |s| matches!(s, SideState::Outbound(OutboundState::Gone(_)));
+pub const BACK: End = |s| matches!(s, SideState::Outbound(OutboundState::Back { .. }));
+pub const RELEASED: End = |s| matches!(s, SideState::Outbound(OutboundState::Released));
 
 /// Both agents, with a departure under way.
 async fn begin(world: &World, ticket: &Ticket) -> (Agent, Agent) {

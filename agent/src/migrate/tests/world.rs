@@ -5,6 +5,7 @@ use crate::{
     hypervisor::MachineFiles,
     migrate::{
         Migrations, MigrationsParts, Pacer, SocketRoom,
+        checkpoint::{Checkpoints, Limits},
         journal::Record,
         ports::{Failure, Journal, Landing, Residents, Standing},
     },
@@ -172,6 +173,13 @@ impl Host {
         self.endpoint.local_addr().unwrap()
     }
 
+    /// As its agent finds them when it starts.
+    pub fn checkpoints(&self) -> Checkpoints {
+        let (total, age) = (ByteCount::mib(64), Duration::from_secs(3600));
+        let limits = Limits { total, age, reserve: ByteCount(0) };
+        Checkpoints::open(self.folder.join("checkpoints"), limits, crate::clock::now).unwrap()
+    }
+
     /// Starts its agent's migrations, and serves lanes.
     pub fn agent(&self) -> Agent {
         let (changes, seen) = mpsc::channel(64);
@@ -188,6 +196,7 @@ impl Host {
             bridge: "novabr0".into(),
             link_grace: GRACE,
             pacer: Pacer::default(),
+            checkpoints: self.checkpoints(),
             now: crate::clock::now,
             changes,
         });
@@ -257,12 +266,10 @@ impl World {
         let b = Host::new(B, at_b.clone(), &net, played(&at_b, &at_a));
         a.hypervisor.set(Standing::Running);
         a.owner.here.lock().unwrap().insert(VM, Epoch(1));
-        FakeLibvirt {
-            socket: at_b.join("libvirt"),
-            hypervisor: b.hypervisor.clone(),
-            faults: faults.clone(),
+        for host in [&a, &b] {
+            let (socket, hypervisor) = (host.folder.join("libvirt"), host.hypervisor.clone());
+            FakeLibvirt { socket, hypervisor, faults: faults.clone() }.serve();
         }
-        .serve();
         Self { a, b, faults, _folder: folder }
     }
 

@@ -18,14 +18,16 @@ macro_rules! modules {
         mod pack;
         #[path = "../../../agent/codec/src/parse/mod.rs"]
         mod parse;
+        #[path = "codec/proof.rs"]
+        mod proof;
         #[path = "../../../agent/codec/src/rebuild.rs"]
         mod rebuild;
         #[path = "../../../agent/codec/src/stats.rs"]
         mod stats;
+        #[path = "../../../agent/codec/src/stock.rs"]
+        mod stock;
         #[path = "../../../agent/codec/src/wire/mod.rs"]
         mod wire;
-        #[path = "codec/proof.rs"]
-        mod proof;
 
         /// As in the codec's own lib.rs.
         const PAGE: usize = 4096;

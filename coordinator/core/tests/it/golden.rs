@@ -252,6 +252,8 @@ fn migrations() {
         zero: SentPages { pages: 5, bytes: 6 },
         reference: SentPages { pages: 7, bytes: 8 },
         delta: SentPages { pages: 9, bytes: 10 },
+        held: SentPages { pages: 20, bytes: 21 },
+        offer_bytes: 22,
         other_bytes: 11,
         compressed_from_bytes: 12,
         compressed_to_bytes: 13,
