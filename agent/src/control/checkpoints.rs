@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// How often it asks.
-const EVERY: Duration = Duration::from_secs(300);
+const EVERY: Duration = Duration::from_secs(60);
 /// Pause after a question that was not answered.
 const RETRY: Duration = Duration::from_secs(10);
 /// How long a coordinator may take.

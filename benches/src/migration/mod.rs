@@ -27,6 +27,8 @@ const TEMPLATE: &str = "moved";
 /// How long the link is away in the scenario that cuts it, and when.
 const CUT: Duration = Duration::from_secs(5);
 const CUT_AFTER: Duration = Duration::from_secs(2);
+/// How long a guest is used between a first trip and the return.
+const USED: Duration = Duration::from_secs(10);
 
 /// What came of one scenario.
 struct Measured {
@@ -35,6 +37,8 @@ struct Measured {
     calm_ms: [f64; 2],
     /// The same moves by us with the link cut meanwhile, where that is asked.
     cut: Option<Series>,
+    /// First trips by us, and the returns from them, where that is asked.
+    returns: Option<[Series; 2]>,
     /// By how much each mover slowed its guest down, parts of one, in the order of `all`.
     slowed: Vec<f64>,
 }
@@ -61,7 +65,9 @@ pub fn run() -> Result<()> {
         let measured = measure(&cluster, scenario).with_context(|| cluster.last_words(8))?;
         rows.extend((scenario.rows)(&measured)?);
         forecasts.extend(rows::forecasts(&measured));
-        ours.extend(measured.all.into_iter().chain(measured.cut).filter(|one| one.mover == Mover::Ours));
+        let returns = measured.returns.into_iter().flatten();
+        let all = measured.all.into_iter().chain(measured.cut).chain(returns);
+        ours.extend(all.filter(|one| one.mover == Mover::Ours));
     }
     rows.extend(rows::forecast_row(&forecasts));
     rows.extend(rows::costs(&ours));
@@ -85,10 +91,11 @@ fn measure(cluster: &Cluster, scenario: &Scenario) -> Result<Measured> {
     let all = series(&mut stage, scenario.movers, scenario.rounds)?;
     let slowed = work::slowed(&stage, &all);
     let cut = scenario.cut.then(|| cut_moves(cluster, &mut stage, scenario.rounds)).transpose()?;
+    let returns = (scenario.returns > 0).then(|| return_trips(&mut stage, scenario.returns)).transpose()?;
     let verdict = stage.ours.recorder.judge();
     ensure!(verdict.is_continuous(), "our guest did not run on without a gap: {verdict:?}");
     stage.clear()?;
-    Ok(Measured { all, calm_ms, cut, slowed })
+    Ok(Measured { all, calm_ms, cut, returns, slowed })
 }
 
 fn shape(cluster: &Cluster, mbit: Option<u32>) -> Result<()> {
@@ -100,6 +107,21 @@ fn shape(cluster: &Cluster, mbit: Option<u32>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Trips to a host that holds nothing, and back to the one that was left, the guest being used in between.
+fn return_trips(stage: &mut Stage<'_>, trips: usize) -> Result<[Series; 2]> {
+    let [mut first, mut back] = [(); 2].map(|()| Series { mover: Mover::Ours, runs: Vec::new() });
+    for _ in 0..trips {
+        let there = stage.run(Mover::Ours)?;
+        println!("{:>20}: {there}", "ours, there");
+        thread::sleep(USED);
+        let again = stage.run_again(Mover::Ours)?;
+        println!("{:>20}: {again}", "ours, back");
+        first.runs.push(there);
+        back.runs.push(again);
+    }
+    Ok([first, back])
 }
 
 /// Moves during which the source's link is away for a while.

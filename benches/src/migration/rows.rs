@@ -13,6 +13,8 @@ const CUT_EXTRA: f64 = 2.0;
 const BLACKOUT_P50_MS: f64 = 50.0;
 const BLACKOUT_MAX_MS: f64 = 300.0;
 const AGENT_MIB: f64 = 256.0;
+/// Of the bytes of the first trip.
+const RETURN: f64 = 0.1;
 /// Of a guest's work, in per cent.
 const SLOWED_PCT: f64 = 5.0;
 
@@ -127,6 +129,17 @@ pub fn forecast_row(forecasts: &[f64]) -> Option<Row> {
     (!forecasts.is_empty()).then(|| Row::more_than(&name, "%", percent, ("goal", FORECAST_PCT), Some(1.0)))
 }
 
+/// A tenth of the first trip's bytes, what the target says of what it holds included.
+pub fn returns(measured: &Measured) -> Result<Vec<Row>> {
+    let [first, back] = measured.returns.as_ref().context("no machine returned")?;
+    let both: fn(&Run) -> f64 = |run| run.mib + run.answered_mib;
+    let row = |unit, part: fn(&Run) -> f64, goal| {
+        let peer = ("the first trip", first.median(part));
+        Row::beside("return after light use", unit, back.median(part), peer, goal)
+    };
+    Ok(vec![row("MiB", both, Some(RETURN)), row("s", SECONDS, None)])
+}
+
 /// What the agents took over all scenarios: the most memory, and processor time for what they moved.
 pub fn costs(ours: &[Series]) -> Vec<Row> {
     let agents: Vec<_> =
@@ -171,13 +184,14 @@ mod tests {
 
     fn series(mover: Mover, seconds: f64) -> Series {
         let span = Duration::ZERO..Duration::ZERO;
-        let run = Run { seconds, mib: 100.0, blackout_ms: seconds * 10.0, span, agents: None };
+        let run =
+            Run { seconds, mib: 100.0, answered_mib: 1.0, blackout_ms: seconds * 10.0, span, agents: None };
         Series { mover, runs: vec![run] }
     }
 
     fn measured(all: Vec<Series>) -> Measured {
         let slowed = vec![0.02; all.len()];
-        Measured { all, calm_ms: [8.0; 2], cut: None, slowed }
+        Measured { all, calm_ms: [8.0; 2], cut: None, returns: None, slowed }
     }
 
     #[test]
@@ -198,6 +212,21 @@ mod tests {
         let off: Vec<f64> = [1.0; 8].into_iter().chain([0.79, 1.21]).collect();
         assert!(!forecast_row(&off).unwrap().holds);
         assert!(forecast_row(&[]).is_none());
+    }
+
+    #[test]
+    fn a_return_is_held_against_its_first_trip_with_what_was_offered() {
+        let mut back = series(Mover::Ours, 1.0);
+        back.runs[0].mib = 9.0;
+        let returns = Some([series(Mover::Ours, 5.0), back]);
+        let mut measured = Measured { returns, ..measured(Vec::new()) };
+        assert!(returns_row(&measured));
+        measured.returns.as_mut().unwrap()[1].runs[0].answered_mib = 2.0;
+        assert!(!returns_row(&measured));
+    }
+
+    fn returns_row(measured: &Measured) -> bool {
+        returns(measured).unwrap()[0].holds
     }
 
     #[test]

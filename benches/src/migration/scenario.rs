@@ -32,6 +32,8 @@ pub struct Scenario {
     pub rounds: usize,
     /// Ours moves it as often again, with the link cut.
     pub cut: bool,
+    /// Ours goes there and back so often, with what the first host kept.
+    pub returns: usize,
     /// Its rows.
     pub rows: fn(&Measured) -> Result<Vec<Row>>,
 }
@@ -39,7 +41,7 @@ pub struct Scenario {
 const NOISE: &str = "nova.mb=512 nova.fill=rand nova.rate=0 nova.verify=0 nova.tick=100 nova.disk=0";
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 7] = [
+pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "files",
         about: "idle, 600 MiB of ELF files in memory, 1 Gbit/s",
@@ -49,6 +51,7 @@ pub const SCENARIOS: [Scenario; 7] = [
         movers: &[Mover::MultifdZstd, Mover::Ours],
         rounds: 5,
         cut: false,
+        returns: 0,
         rows: rows::files,
     },
     Scenario {
@@ -60,6 +63,7 @@ pub const SCENARIOS: [Scenario; 7] = [
         movers: &[Mover::Plain, Mover::Ours],
         rounds: 5,
         cut: true,
+        returns: 0,
         rows: rows::noise,
     },
     Scenario {
@@ -78,6 +82,7 @@ pub const SCENARIOS: [Scenario; 7] = [
         ],
         rounds: 3,
         cut: false,
+        returns: 0,
         rows: rows::busy,
     },
     Scenario {
@@ -89,6 +94,7 @@ pub const SCENARIOS: [Scenario; 7] = [
         movers: &[Mover::Multifd, Mover::Tls, Mover::Ours],
         rounds: 5,
         cut: false,
+        returns: 0,
         rows: rows::unshaped,
     },
     Scenario {
@@ -100,6 +106,7 @@ pub const SCENARIOS: [Scenario; 7] = [
         movers: &[Mover::Plain, Mover::Ours],
         rounds: 25,
         cut: false,
+        returns: 0,
         rows: rows::blackout_idle,
     },
     Scenario {
@@ -111,6 +118,7 @@ pub const SCENARIOS: [Scenario; 7] = [
         movers: &[Mover::Plain, Mover::Ours],
         rounds: 25,
         cut: false,
+        returns: 0,
         rows: rows::blackout_busy,
     },
     Scenario {
@@ -122,7 +130,20 @@ pub const SCENARIOS: [Scenario; 7] = [
         movers: &[Mover::Plain, Mover::Ours],
         rounds: 5,
         cut: false,
+        returns: 0,
         rows: rows::slow_down,
+    },
+    Scenario {
+        name: "return",
+        about: "lightly used, 600 MiB of ELF files in memory, 8 MiB of noise rewritten at 1 MiB a second, 1 Gbit/s",
+        mbit: Some(1000),
+        words: "nova.mb=8 nova.rate=1 nova.verify=0 nova.tick=100 nova.disk=0 nova.feed=600",
+        fed_mib: 600,
+        movers: &[Mover::Ours],
+        rounds: 1,
+        cut: false,
+        returns: 3,
+        rows: rows::returns,
     },
 ];
 

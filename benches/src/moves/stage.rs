@@ -13,18 +13,22 @@ use crate::{
 use anyhow::{Context, Result, bail, ensure};
 use novacron_tests::{
     cluster::{Cluster, Machine, Member},
+    lab::Host,
     serial::{Recorder, longest_silence_ms},
 };
 use serde_json::json;
 use std::{
-    fmt,
+    fmt, fs,
     ops::Range,
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
 /// How often the API is asked whether the migration has ended: the error of our seconds.
 const ASK_EVERY: Duration = Duration::from_millis(20);
+/// Where agents keep what machines leave behind, as their hosts see it.
+const CHECKPOINTS: &str = "/var/lib/novacron/checkpoints";
 const QEMU_PORT: u16 = 49_200;
 /// How long QEMU may try before it counts as not converging.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(90);
@@ -37,6 +41,8 @@ pub struct Run {
     pub seconds: f64,
     /// What the source's `eth0` sent.
     pub mib: f64,
+    /// What the target's did.
+    pub answered_mib: f64,
     /// The longest time between two of the guest's ticks, as seen from outside.
     pub blackout_ms: f64,
     /// When it was, on the clock of the guest's recorder.
@@ -109,11 +115,20 @@ impl<'a> Stage<'a> {
         if mover == Mover::Ours { &self.ours.recorder } else { &self.peer_console }
     }
 
-    /// Moves the mover's guest to the host on which it is not.
+    /// Moves the mover's guest to the host on which it is not, as if it had never been there.
     pub fn run(&mut self, mover: Mover) -> Result<Run> {
+        for member in &self.cluster.members {
+            forget_what_left(&member.host)?;
+        }
+        self.run_again(mover)
+    }
+
+    /// The same, given what the host has kept of it.
+    pub fn run_again(&mut self, mover: Mover) -> Result<Run> {
         let at = if mover == Mover::Ours { self.ours_at } else { self.peer_at };
         let (source, target) = (&self.cluster.members[at], &self.cluster.members[1 - at]);
-        let (sent, began) = (wire::sent(&source.host)?, self.console_of(mover).now());
+        let (sent, answered) = (wire::sent(&source.host)?, wire::sent(&target.host)?);
+        let began = self.console_of(mover).now();
         let (seconds, agents) = match mover {
             Mover::Ours => {
                 self.by_agents(source, target).map(|(seconds, agents)| (Some(seconds), Some(agents)))?
@@ -121,7 +136,9 @@ impl<'a> Stage<'a> {
             _ => (self.by_qemu(source, target, mover)?, None),
         };
         #[allow(clippy::cast_precision_loss)]
-        let mib = (wire::sent(&source.host)? - sent) as f64 / MIB;
+        let mib = |now: u64, before: u64| (now - before) as f64 / MIB;
+        let answered_mib = mib(wire::sent(&target.host)?, answered);
+        let mib = mib(wire::sent(&source.host)?, sent);
         let console = self.console_of(mover);
         console.wait_for_ticks(5, COMMAND_LIMIT)?;
         let span = began..console.now();
@@ -129,7 +146,7 @@ impl<'a> Stage<'a> {
         if seconds.is_some() {
             *(if mover == Mover::Ours { &mut self.ours_at } else { &mut self.peer_at }) ^= 1;
         }
-        Ok(Run { seconds: seconds.unwrap_or(f64::INFINITY), mib, blackout_ms, span, agents })
+        Ok(Run { seconds: seconds.unwrap_or(f64::INFINITY), mib, answered_mib, blackout_ms, span, agents })
     }
 
     /// Seconds, or nothing if it did not converge.
@@ -177,6 +194,15 @@ impl<'a> Stage<'a> {
         let (peaks, cpu_seconds) = (memory::peaks(pids)?, cpu_seconds(&pids)? - cpu);
         Ok((seconds, Agents { peaks, cpu_seconds, forecast_seconds }))
     }
+}
+
+/// Removes what a host's agent keeps of machines that left it.
+fn forget_what_left(host: &Host) -> Result<()> {
+    let folder = host.outside_path(Path::new(CHECKPOINTS)).context("the folder is not the host's own")?;
+    for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
 }
 
 /// Follows the migration to its end, and prints how long it was seen in each state. The seconds that it took, and those that

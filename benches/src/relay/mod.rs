@@ -116,7 +116,10 @@ mod tests {
 
     fn series(mover: Mover, seconds: f64, agents: Option<Agents>) -> Series {
         let span = Duration::ZERO..Duration::ZERO;
-        Series { mover, runs: vec![Run { seconds, mib: 600.0, blackout_ms: 0.0, span, agents }] }
+        Series {
+            mover,
+            runs: vec![Run { seconds, mib: 600.0, answered_mib: 1.0, blackout_ms: 0.0, span, agents }],
+        }
     }
 
     #[test]

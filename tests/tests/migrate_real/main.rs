@@ -6,4 +6,5 @@ mod forecast;
 mod limits;
 mod live;
 mod renewal;
+mod returns;
 mod stopped;
