@@ -28,7 +28,7 @@ use std::{
 /// How often the API is asked whether the migration has ended: the error of our seconds.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// Where agents keep what machines leave behind, as their hosts see it.
-const CHECKPOINTS: &str = "/var/lib/novacron/checkpoints";
+const CHECKPOINTS: &str = "/var/lib/novacron/agent/checkpoints";
 const QEMU_PORT: u16 = 49_200;
 /// How long QEMU may try before it counts as not converging.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(90);
