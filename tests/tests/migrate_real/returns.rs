@@ -21,7 +21,7 @@ fn a_machine_that_returns_refers_to_what_it_left_and_its_memory_is_intact() -> R
     let machine = cluster.boot_guest(&GuestOptions::small("vm", "guest", "h1"))?;
     // Slower than the codec, so that it has something to gain.
     for member in &cluster.members {
-        cluster.lab.shape(&member.host, 100)?;
+        cluster.lab.shape(&member.host, 400)?;
     }
     let first = moved(&cluster, &machine, "h2")?;
     ensure!(first.held.pages == 0, "{first:?}");
