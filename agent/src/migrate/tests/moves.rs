@@ -25,7 +25,7 @@ pub const DISCARDED: End = |s| matches!(s, SideState::Inbound(InboundState::Disc
 const COPYING: End = |s| matches!(s, SideState::Outbound(OutboundState::Copying(_)));
 pub const MOVED: End = |s| {
     let SideState::Outbound(OutboundState::Copying(progress)) = s else { return false };
-    progress.counts.memory_bytes > 0
+    progress.counts.memory.wire_bytes > 0
 };
 pub const GONE: End = |s| matches!(s, SideState::Outbound(OutboundState::Gone(_)));
 pub const BACK: End = |s| matches!(s, SideState::Outbound(OutboundState::Back { .. }));
