@@ -7,6 +7,7 @@ use super::{
 };
 use bytes::Bytes;
 use novacron_common::wire::LaneFrame;
+use std::time::Instant;
 
 /// The state of a lane on one side.
 #[derive(Debug)]
@@ -41,11 +42,11 @@ impl Duplex {
     ///
     /// # Errors
     /// [`Lie`]: the lane cannot go on.
-    pub fn take(&mut self, frame: LaneFrame, bytes: Bytes) -> Result<(), Lie> {
+    pub fn take(&mut self, frame: LaneFrame, bytes: Bytes, now: Instant) -> Result<(), Lie> {
         match frame {
             LaneFrame::Data { offset, .. } => self.incoming.data(offset, bytes),
             LaneFrame::End { offset } => self.incoming.end(offset),
-            LaneFrame::Ack { offset } => self.out.acknowledge(offset),
+            LaneFrame::Ack { offset } => self.out.acknowledge(offset, now),
         }
     }
 

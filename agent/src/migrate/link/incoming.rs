@@ -1,6 +1,9 @@
 //! What one side of a lane receives, until its reader has it. Pure.
 
-use super::{Lie, window::FRAME_COST};
+use super::{
+    Lie,
+    window::{ACK_EVERY, FRAME_COST},
+};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 
@@ -122,11 +125,14 @@ impl Incoming {
         self.end_passed
     }
 
-    /// An acknowledgement that is worth a frame: an eighth of the window, the end, or the first after a cut.
+    /// An acknowledgement that is worth a frame: of [`ACK_EVERY`] bytes or an eighth of the window, of the end, or the
+    /// first after a cut.
     pub fn acknowledgement(&mut self) -> Option<u64> {
         let due = match self.told {
             None => true,
-            Some(told) => self.owed >= self.window / 8 || (self.end_passed && told < self.passed),
+            Some(told) => {
+                self.owed >= ACK_EVERY.min(self.window / 8) || (self.end_passed && told < self.passed)
+            }
         };
         due.then(|| {
             self.told = Some(self.passed);
@@ -200,7 +206,7 @@ mod tests {
         for at in 1..1000u64 {
             incoming.data(incoming.received(), Bytes::from(vec![0; 1024 - FRAME_COST])).unwrap();
             incoming.pass(1024);
-            assert_eq!(incoming.acknowledgement().is_some(), at % 128 == 0, "{at}");
+            assert_eq!(incoming.acknowledgement().is_some(), at % 64 == 0, "{at}");
         }
     }
 

@@ -12,6 +12,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -165,7 +166,7 @@ impl Lane {
     /// # Errors
     /// [`Lie`]; the lane is broken then.
     pub fn take(&self, turn: u32, frame: LaneFrame, bytes: Bytes) -> Result<(), Lie> {
-        self.change(turn, |duplex| duplex.take(frame, bytes))
+        self.change(turn, |duplex| duplex.take(frame, bytes, Instant::now()))
     }
 
     fn change(&self, turn: u32, change: impl FnOnce(&mut Duplex) -> Result<(), Lie>) -> Result<(), Lie> {
@@ -313,7 +314,7 @@ impl AsyncWrite for LaneWriter {
             inner.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
-        inner.duplex.out.push(Bytes::copy_from_slice(&bytes[..room]));
+        inner.duplex.out.push(Bytes::copy_from_slice(&bytes[..room]), Instant::now());
         if let Some(carrier) = inner.carrier.take() {
             carrier.wake();
         }

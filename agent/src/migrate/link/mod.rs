@@ -10,7 +10,8 @@
 //!
 //! * [`outgoing`], [`incoming`] and [`duplex`] are pure: offsets, replay buffer, acknowledgements, and what a peer may
 //!   claim;
-//! * [`window`] says how much each lane may hold, so that no lane can starve another;
+//! * [`window`] says how much each lane may hold, so that no lane can starve another, and [`flow`] how much of that is of
+//!   use;
 //! * [`lane`] is the state with its two halves, which are read and written like a socket;
 //! * [`carrier`] moves frames between a lane and one stream, for one turn;
 //! * [`keeper`] holds the source's link, and has [`dialler`] call again when it is cut.
@@ -21,6 +22,7 @@
 pub mod carrier;
 pub mod dialler;
 pub mod duplex;
+pub mod flow;
 pub mod incoming;
 pub mod keeper;
 pub mod lane;

@@ -1,8 +1,8 @@
 //! What one side of a lane sends: the replay buffer and how far it was sent. Pure.
 
-use super::{Lie, window::FRAME_COST};
+use super::{Lie, flow::Flow, window::FRAME_COST};
 use bytes::{Buf, Bytes};
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 /// A frame to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Outbound {
 /// A sequence as its sender has it: `acked ≤ sent ≤ end`, and everything behind `acked` is kept.
 #[derive(Debug)]
 pub struct Outgoing {
-    window: usize,
+    flow: Flow,
     /// The bytes from `acked` on.
     chunks: VecDeque<Bytes>,
     /// What `chunks` cost.
@@ -40,10 +40,10 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// An empty sequence that may keep as much as costs `window`.
+    /// An empty sequence that may keep as much as costs `window`, or as the link has use for.
     pub fn new(window: usize) -> Self {
         Self {
-            window,
+            flow: Flow::new(window),
             chunks: VecDeque::new(),
             held: 0,
             acked: 0,
@@ -57,24 +57,26 @@ impl Outgoing {
 
     /// How many bytes may be pushed at once, now. 0: wait for an acknowledgement.
     pub fn room(&self) -> usize {
-        self.window.saturating_sub(self.held + FRAME_COST)
+        self.flow.limit().saturating_sub(self.held + FRAME_COST)
     }
 
-    /// How many of `wanted` bytes are worth a frame, now: all, or at least an eighth of the window. 0: wait. (RFC 9293,
+    /// How many of `wanted` bytes are worth a frame, now: all, or at least an eighth of what may be
+    /// under way. 0: wait. (RFC 9293,
     /// section 3.8.6.2.1, avoids silly windows the same way.)
     pub fn room_for(&self, wanted: usize) -> usize {
         let room = self.room();
-        if room >= wanted.min(self.window / 8) { room.min(wanted) } else { 0 }
+        if room >= wanted.min(self.flow.limit() / 8) { room.min(wanted) } else { 0 }
     }
 
     /// Adds bytes, at most [`Outgoing::room`] of them.
-    pub fn push(&mut self, bytes: Bytes) {
+    pub fn push(&mut self, bytes: Bytes, now: Instant) {
         debug_assert!(!self.ended && bytes.len() <= self.room());
         if bytes.is_empty() {
             return;
         }
         self.held += bytes.len() + FRAME_COST;
         self.end += bytes.len() as u64;
+        self.flow.pushed(self.end, now);
         self.chunks.push_back(bytes);
     }
 
@@ -116,9 +118,10 @@ impl Outgoing {
     ///
     /// # Errors
     /// [`Lie`] if that was not sent.
-    pub fn acknowledge(&mut self, offset: u64) -> Result<(), Lie> {
+    pub fn acknowledge(&mut self, offset: u64, now: Instant) -> Result<(), Lie> {
         let offset = offset.max(self.acked);
         self.check(offset)?;
+        self.flow.passed(offset, now);
         let mut more = self.bytes_between(self.acked, offset);
         self.acked = offset;
         while more > 0 {
@@ -147,6 +150,7 @@ impl Outgoing {
     /// [`Lie`] if that was never sent, or less than it acknowledged.
     pub fn resume(&mut self, received: u64) -> Result<(), Lie> {
         self.check(received)?;
+        self.flow.restart();
         let mut behind = self.bytes_between(self.acked, received);
         (self.sent, self.next, self.skip) = (received, 0, 0);
         while let Some(chunk) = self.chunks.get(self.next).filter(|chunk| behind >= chunk.len()) {
@@ -179,16 +183,20 @@ mod tests {
         Some(Outbound::Data { offset, bytes: Bytes::from_static(bytes) })
     }
 
+    fn push(out: &mut Outgoing, bytes: &'static [u8]) {
+        out.push(Bytes::from_static(bytes), Instant::now());
+    }
+
     #[test]
     fn what_is_not_acknowledged_is_sent_again_from_where_the_peer_is() {
         let mut out = Outgoing::new(1 << 20);
-        out.push(Bytes::from_static(b"abcd"));
-        out.push(Bytes::from_static(b"efgh"));
+        push(&mut out, b"abcd");
+        push(&mut out, b"efgh");
         assert_eq!(
             [out.next_frame(), out.next_frame(), out.next_frame()],
             [data(0, b"abcd"), data(4, b"efgh"), None]
         );
-        out.acknowledge(2).unwrap();
+        out.acknowledge(2, Instant::now()).unwrap();
         out.resume(5).unwrap();
         assert_eq!([out.next_frame(), out.next_frame()], [data(5, b"fgh"), None]);
         out.resume(2).unwrap();
@@ -198,9 +206,9 @@ mod tests {
             frames,
             [data(2, b"cd"), data(4, b"efgh"), Some(Outbound::End { offset: 8 })].map(Option::unwrap)
         );
-        out.acknowledge(8).unwrap();
+        out.acknowledge(8, Instant::now()).unwrap();
         assert!(!out.is_done(), "the end is not acknowledged yet");
-        out.acknowledge(9).unwrap();
+        out.acknowledge(9, Instant::now()).unwrap();
         assert!(out.is_done() && out.held == 0);
     }
 
@@ -208,30 +216,30 @@ mod tests {
     fn a_full_buffer_takes_no_more_until_it_is_acknowledged() {
         let mut out = Outgoing::new(3 * FRAME_COST);
         assert_eq!(out.room(), 2 * FRAME_COST);
-        out.push(Bytes::from(vec![0; 2 * FRAME_COST]));
+        push(&mut out, &[0; 2 * FRAME_COST]);
         assert_eq!(out.room(), 0);
         out.next_frame().unwrap();
-        out.acknowledge(FRAME_COST as u64).unwrap();
+        out.acknowledge(FRAME_COST as u64, Instant::now()).unwrap();
         assert_eq!(out.room(), 0, "half of it still costs a frame");
-        out.acknowledge(2 * FRAME_COST as u64).unwrap();
+        out.acknowledge(2 * FRAME_COST as u64, Instant::now()).unwrap();
         assert_eq!(out.room(), 2 * FRAME_COST);
     }
 
     #[test]
     fn offsets_that_were_not_sent_or_are_taken_back_are_lies() {
         let mut out = Outgoing::new(1 << 20);
-        out.push(Bytes::from_static(b"abcd"));
-        assert!(out.acknowledge(1).is_err(), "nothing was sent yet");
+        push(&mut out, b"abcd");
+        assert!(out.acknowledge(1, Instant::now()).is_err(), "nothing was sent yet");
         out.next_frame().unwrap();
-        out.acknowledge(3).unwrap();
+        out.acknowledge(3, Instant::now()).unwrap();
         for lie in [5, u64::MAX] {
-            assert!(out.acknowledge(lie).is_err() && out.resume(lie).is_err(), "{lie}");
+            assert!(out.acknowledge(lie, Instant::now()).is_err() && out.resume(lie).is_err(), "{lie}");
         }
-        out.acknowledge(2).unwrap();
+        out.acknowledge(2, Instant::now()).unwrap();
         assert!(out.resume(2).is_err(), "what was acknowledged is not kept");
         out.finish();
-        assert!(out.acknowledge(5).is_err(), "the end was not sent yet");
+        assert!(out.acknowledge(5, Instant::now()).is_err(), "the end was not sent yet");
         assert_eq!(out.next_frame(), Some(Outbound::End { offset: 4 }));
-        out.acknowledge(5).unwrap();
+        out.acknowledge(5, Instant::now()).unwrap();
     }
 }

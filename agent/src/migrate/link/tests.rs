@@ -4,7 +4,7 @@ use super::{Lie, carrier, duplex::Duplex};
 use bytes::Bytes;
 use novacron_common::wire::LaneFrame;
 use proptest::{collection::vec, prelude::*};
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 const WINDOW: usize = 4096;
 
@@ -31,7 +31,7 @@ impl Side {
         }
         let bytes: Vec<u8> = (0..count).map(|at| ((self.said.len() + at) * 31 % 251) as u8).collect();
         self.said.extend(&bytes);
-        self.duplex.out.push(bytes.into());
+        self.duplex.out.push(bytes.into(), Instant::now());
     }
 
     fn send(&mut self, frames: usize) {
@@ -83,7 +83,7 @@ impl Model {
     fn arrive(&mut self, from: usize, count: usize) -> Result<(), Lie> {
         for _ in 0..count {
             let Some((frame, bytes)) = self.sides[from].wire.pop_front() else { break };
-            self.sides[1 - from].duplex.take(frame, bytes)?;
+            self.sides[1 - from].duplex.take(frame, bytes, Instant::now())?;
         }
         Ok(())
     }
@@ -106,7 +106,7 @@ impl Model {
             Op::Arrive(side, count) => return self.arrive(side, count),
             Op::Duplicate(side) => {
                 if let Some((frame, bytes)) = self.sides[side].wire.front().cloned() {
-                    return self.sides[1 - side].duplex.take(frame, bytes);
+                    return self.sides[1 - side].duplex.take(frame, bytes, Instant::now());
                 }
             }
             Op::Cut => return self.cut(),
@@ -175,7 +175,7 @@ proptest! {
                 _ => LaneFrame::Ack { offset },
             };
             let before = side.duplex.incoming.received();
-            if side.duplex.take(frame, bytes).is_err() {
+            if side.duplex.take(frame, bytes, Instant::now()).is_err() {
                 prop_assert_eq!(side.duplex.incoming.received(), before, "a refused frame changed something");
             }
             prop_assert!(side.duplex.incoming.received() <= WINDOW as u64);

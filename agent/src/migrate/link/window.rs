@@ -1,4 +1,5 @@
-//! How many bytes each lane may have under way: sent and not yet passed on at the other end.
+//! How many bytes each lane may have under way at most: sent and not yet passed on at the other end. What it has use for
+//! is [`super::flow`]'s.
 //!
 //! A receiver takes every frame off the connection at once and holds it until its reader wants it, so the connection's
 //! own windows never fill up because one reader is slow. For that the lanes' windows together must stay below the
@@ -13,6 +14,10 @@ use novacron_transport::{LINK_WINDOW, STREAM_WINDOW};
 /// What a frame costs beside its bytes: its header, and what keeping it takes. Both sides count it, so that many small
 /// frames are not many times their bytes.
 pub const FRAME_COST: usize = 128;
+
+/// A receiver says at least so often what it has passed on, bytes: well below the least that a sender keeps under way
+/// ([`super::flow`]).
+pub const ACK_EVERY: usize = 64 << 10;
 
 /// A plain main channel and a single disk carry nearly everything: 1 Gbit/s at 64 ms.
 const WIDE: usize = 8 << 20;

@@ -1,0 +1,197 @@
+//! How much a lane keeps under way: what the link carries in a round trip, and a little more. Pure.
+//!
+//! A window that is wide enough for a long way fills with seconds of bytes on a slow one, and whatever comes last, like the
+//! pages of a guest that is paused already, waits behind all of them. So the window is an upper bound only, and what is
+//! used of it follows the rate at which bytes are passed on at the other end and the shortest time that took, as BBR's
+//! does (Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016), with room for a few
+//! milliseconds in which either end is not scheduled.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// Before anything is known.
+const START: usize = 1 << 20;
+/// However slow the link.
+const LEAST: usize = 256 << 10;
+/// What may wait, beside what is on its way.
+const SLACK: Duration = Duration::from_millis(20);
+/// Of the round trip: more than it carries, so that a faster link is noticed.
+const GAIN: f64 = 1.25;
+/// What a rate is measured over, at least.
+const SAMPLE: Duration = Duration::from_millis(10);
+/// How long a rate counts, at least; twice as long at most. Then the link may have become slower.
+const RATE_FOR: Duration = Duration::from_secs(1);
+/// The same of a round trip, which the queue of the lane's own bytes lengthens.
+const TRIP_FOR: Duration = Duration::from_secs(10);
+
+/// The flow of one direction of a lane.
+#[derive(Debug)]
+pub struct Flow {
+    most: usize,
+    limit: usize,
+    /// What was pushed when: the offset behind it.
+    marks: VecDeque<(u64, Instant)>,
+    /// Since when the present sample is taken, and from which offset on.
+    sample: Option<(Instant, u64)>,
+    /// Bytes a second.
+    rate: Recent<f64>,
+    /// Seconds.
+    trip: Recent<f64>,
+}
+
+impl Flow {
+    /// Of a lane whose window is `most` bytes.
+    pub fn new(most: usize) -> Self {
+        let (rate, trip) = (Recent::new(f64::max, RATE_FOR), Recent::new(f64::min, TRIP_FOR));
+        Self { most, limit: most.min(START), marks: VecDeque::new(), sample: None, rate, trip }
+    }
+
+    /// How much may be under way, bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Everything before `offset` was pushed by now.
+    pub fn pushed(&mut self, offset: u64, now: Instant) {
+        self.marks.push_back((offset, now));
+    }
+
+    /// Everything before `offset` was passed on at the other end.
+    pub fn passed(&mut self, offset: u64, now: Instant) {
+        while let Some((_, at)) = self.marks.pop_front_if(|(end, _)| *end <= offset) {
+            self.trip.see((now - at).as_secs_f64(), now);
+        }
+        let (since, from) = *self.sample.get_or_insert((now, offset));
+        if now - since >= SAMPLE {
+            self.rate.see((offset - from) as f64 / (now - since).as_secs_f64(), now);
+            self.sample = Some((now, offset));
+        }
+        self.follow();
+    }
+
+    /// The link was lost, and is back: what was under way says nothing of it.
+    pub fn restart(&mut self) {
+        self.marks.clear();
+        self.sample = None;
+    }
+
+    fn follow(&mut self) {
+        let Some((rate, trip)) = self.rate.value().zip(self.trip.value()) else { return };
+        let bytes = rate * (trip * GAIN + SLACK.as_secs_f64());
+        self.limit = (bytes as usize).max(LEAST).min(self.most);
+    }
+}
+
+/// The best of the values seen lately.
+#[derive(Debug)]
+struct Recent<T> {
+    better: fn(T, T) -> T,
+    period: Duration,
+    since: Option<Instant>,
+    /// Of the period before, and of this one.
+    best: [Option<T>; 2],
+}
+
+impl<T: Copy> Recent<T> {
+    fn new(better: fn(T, T) -> T, period: Duration) -> Self {
+        Self { better, period, since: None, best: [None; 2] }
+    }
+
+    fn see(&mut self, value: T, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        if now - since >= self.period {
+            (self.best, self.since) = ([self.best[1], None], Some(now));
+        }
+        self.best[1] = Some(self.best[1].map_or(value, |best| (self.better)(best, value)));
+    }
+
+    fn value(&self) -> Option<T> {
+        match self.best {
+            [Some(before), Some(now)] => Some((self.better)(before, now)),
+            [one, other] => one.or(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: usize = 8 << 20;
+    const MBIT: f64 = 125_000.0;
+
+    /// A link of so many bytes a second and this long a way, there and back.
+    struct Link {
+        rate: f64,
+        trip: Duration,
+    }
+
+    impl Link {
+        /// Sends for `seconds` all that may be under way, in frames of 64 KiB; returns the limit, and the longest that a
+        /// frame of the second half took, milliseconds.
+        fn run(&self, flow: &mut Flow, from: u64, began: Instant, seconds: f64) -> (usize, u128) {
+            const FRAME: u64 = 64 << 10;
+            let (mut now, mut free, mut sent, mut passed) = (began, began, from, from);
+            let (mut under_way, mut longest) = (VecDeque::new(), 0);
+            while (now - began).as_secs_f64() < seconds {
+                while sent + FRAME - passed <= flow.limit() as u64 {
+                    sent += FRAME;
+                    free = free.max(now) + Duration::from_secs_f64(FRAME as f64 / self.rate);
+                    under_way.push_back((sent, now, free + self.trip));
+                    flow.pushed(sent, now);
+                }
+                let (end, at, arrives) = under_way.pop_front().expect("a frame is always under way");
+                (now, passed) = (arrives, end);
+                flow.passed(end, now);
+                if (now - began).as_secs_f64() > seconds / 2.0 {
+                    longest = longest.max((now - at).as_millis());
+                }
+            }
+            (flow.limit(), longest)
+        }
+    }
+
+    #[test]
+    fn a_short_way_is_not_filled_with_what_must_wait() {
+        for rate in [100.0 * MBIT, 1000.0 * MBIT, 8000.0 * MBIT] {
+            let link = Link { rate, trip: Duration::from_millis(1) };
+            let (limit, longest) = link.run(&mut Flow::new(WINDOW), 0, Instant::now(), 8.0);
+            assert!(longest <= 60, "{rate}: {longest} ms with {limit} bytes under way");
+            assert!(limit as f64 >= rate * 0.01 || limit == WINDOW, "{rate}: {limit}");
+        }
+    }
+
+    #[test]
+    fn a_long_way_gets_the_window_that_it_needs() {
+        let link = Link { rate: 400.0 * MBIT, trip: Duration::from_millis(100) };
+        let (limit, _) = link.run(&mut Flow::new(WINDOW), 0, Instant::now(), 3.0);
+        assert!(limit as f64 >= link.rate * 0.1, "{limit} bytes do not fill it");
+    }
+
+    #[test]
+    fn a_link_that_changes_is_followed() {
+        let (mut flow, began) = (Flow::new(WINDOW), Instant::now());
+        let trip = Duration::from_millis(1);
+        Link { rate: 1000.0 * MBIT, trip }.run(&mut flow, 0, began, 5.0);
+        flow.restart();
+        let later = began + Duration::from_secs(6);
+        let slow = Link { rate: 50.0 * MBIT, trip };
+        let (limit, _) = slow.run(&mut flow, 1 << 40, later, 6.0);
+        assert!(limit <= 700 << 10, "{limit}");
+        flow.restart();
+        let fast = Link { rate: 1000.0 * MBIT, trip };
+        let (limit, _) = fast.run(&mut flow, 1 << 41, later + Duration::from_secs(7), 2.0);
+        assert!(limit >= 2 << 20, "{limit}");
+    }
+
+    #[test]
+    fn a_cut_is_no_round_trip() {
+        let (mut flow, began) = (Flow::new(WINDOW), Instant::now());
+        flow.pushed(1, began);
+        flow.restart();
+        flow.passed(1, began + Duration::from_secs(9));
+        assert_eq!(flow.limit(), START);
+    }
+}
