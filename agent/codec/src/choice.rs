@@ -1,8 +1,9 @@
-//! Which means pay: decided from what they cost in time and save in bytes, both measured.
+//! Which means pay: decided by how long QEMU's bytes took with each, measured.
 //!
-//! Encoding and sending overlap, so a means is as slow as the slower of the two: nanoseconds of processor or nanoseconds
-//! of link, for each byte that QEMU wrote. Whatever is not in use is tried for a moment now and then, because what a
-//! guest's memory holds changes.
+//! Whatever holds a lane up (the processors, the link, or both in turn) shows in the time that its bytes take, so that is
+//! what is compared: nanoseconds for each byte that QEMU wrote, the time in which QEMU wrote nothing left out. Whatever is
+//! not in use is tried for a moment now and then, because what a guest's memory holds changes; unless the link holds the
+//! lane up, and what a trial would send is known to be more.
 
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ pub enum Means {
     Full,
 }
 
+impl Means {
+    const ALL: [Self; 3] = [Self::Off, Self::Pages, Self::Full];
+}
+
 /// Who chooses the means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
@@ -27,14 +32,27 @@ pub enum Policy {
 }
 
 /// What the pump around the encoder has measured since it last said so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// What the link carries of this lane, in bytes a second; `None` while that is unknown.
-    pub link: Option<u64>,
-    /// Processor time spent in the encoder.
-    pub encoding: Duration,
-    /// Bytes that were pushed meanwhile.
+    /// Bytes that were pushed.
     pub plain: u64,
+    /// How long it took until they were handed on; not how long QEMU took to write them.
+    pub busy: Duration,
+    /// How much of that was spent waiting for the link.
+    pub blocked: Duration,
+}
+
+impl Measured {
+    fn add(&mut self, more: Self) {
+        self.plain += more.plain;
+        self.busy += more.busy;
+        self.blocked += more.blocked;
+    }
+
+    /// Whether the link held the lane up, rather than the processors.
+    fn is_held_up(&self) -> bool {
+        self.blocked * 2 > self.busy
+    }
 }
 
 /// What became of one batch.
@@ -44,8 +62,12 @@ pub struct Outcome {
     pub plain: usize,
     /// What was left of it before zstd.
     pub blob: usize,
+    /// What zstd made of that, if it was used and worth it.
+    pub compressed: Option<usize>,
     /// What crossed the wire.
     pub wire: usize,
+    /// Whether zstd was tried.
+    pub full: bool,
     /// Pages in it.
     pub pages: u32,
     /// Those of them that were sent before.
@@ -54,53 +76,69 @@ pub struct Outcome {
 
 /// A means must be this much better than a cheaper one.
 const WORTH: f64 = 0.97;
-/// Batches between two trials of [`Means::Full`], and of one trial: 3 % of the time.
-const TRIAL_EVERY: u32 = 128;
-const TRIAL: u32 = 4;
-/// When pages come back that were sent while nothing was kept, keeping is tried for so many batches (128 MiB): a delta
+/// What is measured at once, bytes: many batches, and much more than waits between encoder and link.
+const SEGMENT: u64 = 4 << 20;
+/// Segments between two trials; one takes two of them: 3 % of the bytes.
+const TRIAL_EVERY: u32 = 64;
+/// When pages come back that were sent while nothing was kept, keeping is tried for so many segments (128 MiB): a delta
 /// needs the page to come twice. Then not again for so many (1 GiB).
-const KEEP_TRIAL: u32 = 512;
-const KEEP_TRIAL_EVERY: u32 = 4096;
-/// Pages that came back in a batch, from which on keeping is tried: one in four.
+const KEEP_TRIAL: u32 = 32;
+const KEEP_TRIAL_EVERY: u32 = 256;
+/// Pages that came back, from which on keeping is tried: one in four.
 const AGAIN_SHARE: u32 = 4;
-/// How much of an average the newest value is.
+/// How much of an average the newest value is, and how far above the average it counts: a link that was cut for seconds
+/// says nothing of the means in use.
 const NEWEST: f64 = 0.25;
+const OUTLIER: f64 = 2.0;
 
-/// Expected before anything is measured: nanoseconds a byte, and wire bytes for a byte. Optimistic about what is saved,
-/// so that everything is tried.
-const EXPECTED: [Cost; 3] =
-    [Cost { nanos: 0.3, ratio: 1.0 }, Cost { nanos: 1.0, ratio: 0.9 }, Cost { nanos: 3.0, ratio: 0.4 }];
-
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    nanos: f64,
-    ratio: f64,
+/// What is known of one means.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// Nanoseconds a byte; `None` before it was measured.
+    nanos: Option<f64>,
+    /// Wire bytes for a byte.
+    ratio: Option<f64>,
 }
 
 /// The choice for one lane.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    costs: [Cost; 3],
-    link: Option<u64>,
+    known: [Known; 3],
     means: Means,
-    /// Batches until the next trial; during one, what is left of it.
+    segment: Measured,
+    /// Whether the present segment began with the means in use, and nothing of others was still on its way.
+    settled: bool,
+    trial: Option<Trial>,
+    /// Segments until the next one, and what is tried then.
     until_trial: u32,
-    trial: u32,
+    next_trial: Means,
     until_keeping: u32,
-    /// Whether every batch since the last measurement used the same means.
-    unmixed: bool,
+    /// Nanoseconds that the link takes for a byte, if it held the lane up in the last segment.
+    link: Option<f64>,
+    pages: u32,
+    again: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    means: Means,
+    segments: u32,
 }
 
 impl Default for Choice {
     fn default() -> Self {
         Self {
-            costs: EXPECTED,
-            link: None,
+            known: [Known { nanos: None, ratio: Some(1.0) }, Known::default(), Known::default()],
             means: Means::Full,
-            until_trial: TRIAL_EVERY,
-            trial: TRIAL,
+            segment: Measured::default(),
+            settled: false,
+            trial: None,
+            until_trial: 1,
+            next_trial: Means::Off,
             until_keeping: 0,
-            unmixed: true,
+            link: None,
+            pages: 0,
+            again: 0,
         }
     }
 }
@@ -109,69 +147,102 @@ impl Choice {
     /// What the next batch is treated with.
     #[must_use]
     pub fn means(&self) -> Means {
-        if self.trial > 0 { Means::Full } else { self.means }
+        self.trial.map_or(self.means, |trial| trial.means)
+    }
+
+    /// Bytes a second with these means, as far as is known.
+    #[must_use]
+    pub fn rate(&self, means: Means) -> Option<f64> {
+        self.cost(means).filter(|nanos| *nanos > 0.0).map(|nanos| 1e9 / nanos)
+    }
+
+    /// Takes in what became of a batch.
+    pub fn sent(&mut self, outcome: &Outcome) {
+        self.pages += outcome.pages;
+        self.again += outcome.again;
+        if outcome.plain == 0 || !outcome.full {
+            return;
+        }
+        // What is left before zstd is what would cross the wire without it.
+        let of = |bytes: usize| bytes as f64 / outcome.plain as f64;
+        average(&mut self.known[Means::Pages as usize].ratio, of(outcome.blob));
+        average(&mut self.known[Means::Full as usize].ratio, of(outcome.wire));
     }
 
     /// Takes in what the pump measured.
     pub fn measured(&mut self, measured: Measured) {
-        self.link = measured.link.filter(|rate| *rate > 0);
-        if self.unmixed && measured.plain > 0 {
-            let nanos = measured.encoding.as_nanos() as f64 / measured.plain as f64;
-            average(&mut self.costs[self.means() as usize].nanos, nanos);
-        }
-        self.unmixed = true;
-    }
-
-    /// Takes in what became of a batch that was treated with [`Choice::means`].
-    pub fn sent(&mut self, outcome: Outcome) {
-        let used = self.means();
-        if outcome.plain > 0 && used != Means::Off {
-            let of = |bytes: usize| bytes as f64 / outcome.plain as f64;
-            average(&mut self.costs[Means::Pages as usize].ratio, of(outcome.blob));
-            if used == Means::Full {
-                average(&mut self.costs[Means::Full as usize].ratio, of(outcome.wire));
-            }
-        }
-        self.count_down(used, outcome);
-        self.means = self.best();
-        self.unmixed &= self.means() == used;
-    }
-
-    fn count_down(&mut self, used: Means, outcome: Outcome) {
-        self.until_keeping = self.until_keeping.saturating_sub(1);
-        if self.trial > 0 {
-            self.trial -= 1;
+        self.segment.add(measured);
+        if self.segment.plain < SEGMENT {
             return;
         }
-        self.until_trial = self.until_trial.saturating_sub(1);
-        let comes_back = outcome.pages > 0 && outcome.again * AGAIN_SHARE >= outcome.pages;
-        if used == Means::Off && comes_back && self.until_keeping == 0 {
-            (self.trial, self.until_keeping) = (KEEP_TRIAL, KEEP_TRIAL_EVERY);
-        } else if self.until_trial == 0 && used != Means::Full {
-            (self.trial, self.until_trial) = (TRIAL, TRIAL_EVERY);
+        let segment = std::mem::take(&mut self.segment);
+        let used = self.means();
+        if std::mem::replace(&mut self.settled, true) {
+            self.learn(used, segment);
         }
+        self.go_on(used);
+        self.settled &= self.means() == used;
+    }
+
+    fn learn(&mut self, used: Means, segment: Measured) {
+        let nanos = segment.busy.as_nanos() as f64 / segment.plain as f64;
+        let known = &mut self.known[used as usize];
+        average(&mut known.nanos, nanos);
+        let ratio = known.ratio.filter(|ratio| *ratio > 0.0 && segment.is_held_up());
+        self.link = ratio.map(|ratio| nanos / ratio);
+    }
+
+    fn go_on(&mut self, used: Means) {
+        let comes_back = self.pages > 0 && self.again * AGAIN_SHARE >= self.pages;
+        (self.pages, self.again) = (0, 0);
+        self.until_keeping = self.until_keeping.saturating_sub(1);
+        if let Some(trial) = &mut self.trial {
+            trial.segments -= 1;
+            if trial.segments > 0 {
+                return;
+            }
+            self.trial = None;
+        }
+        self.means = self.best();
+        self.until_trial = self.until_trial.saturating_sub(1);
+        if used == Means::Off && comes_back && self.until_keeping == 0 {
+            self.until_keeping = KEEP_TRIAL_EVERY;
+            self.trial = Some(Trial { means: Means::Full, segments: KEEP_TRIAL });
+        } else if self.until_trial == 0 && self.cost(self.means).is_some() {
+            self.until_trial = TRIAL_EVERY;
+            self.trial = self.tried_next().map(|means| Trial { means, segments: 2 });
+        }
+    }
+
+    /// The means that is tried next, in turn; none if the link tells before that it would not pay.
+    fn tried_next(&mut self) -> Option<Means> {
+        let others = Means::ALL.into_iter().filter(|means| *means != self.means);
+        let means = others.clone().find(|means| *means >= self.next_trial).or(others.min())?;
+        self.next_trial = if means == Means::Full { Means::Off } else { Means::Full };
+        let at_least = self.link.zip(self.known[means as usize].ratio).map(|(link, ratio)| link * ratio);
+        // A means without zstd sends what it is known to send; what zstd would make of the pages may have changed.
+        let worth = |(least, now): (f64, f64)| now < least * WORTH;
+        let hopeless = means < self.means && at_least.zip(self.cost(self.means)).is_some_and(worth);
+        (!hopeless).then_some(means)
     }
 
     fn best(&self) -> Means {
-        let all = [Means::Off, Means::Pages, Means::Full];
-        let better = |best: Means, next: Means| {
-            if self.cost(next) < self.cost(best) * WORTH { next } else { best }
+        let better = |best: Means, next: Means| match (self.cost(best), self.cost(next)) {
+            (Some(now), Some(then)) if then < now * WORTH => next,
+            (None, Some(_)) => next,
+            _ => best,
         };
-        all.into_iter().reduce(better).unwrap_or(Means::Off)
+        Means::ALL.into_iter().reduce(better).filter(|best| self.cost(*best).is_some()).unwrap_or(self.means)
     }
 
-    /// Nanoseconds for each byte. While the link's rate is unknown, only what crosses it counts.
-    fn cost(&self, means: Means) -> f64 {
-        let Cost { nanos, ratio } = self.costs[means as usize];
-        match self.link {
-            Some(rate) => nanos.max(ratio * 1e9 / rate as f64),
-            None => ratio,
-        }
+    /// Nanoseconds for each byte.
+    fn cost(&self, means: Means) -> Option<f64> {
+        self.known[means as usize].nanos
     }
 }
 
-fn average(value: &mut f64, newest: f64) {
-    *value += (newest - *value) * NEWEST;
+fn average(value: &mut Option<f64>, newest: f64) {
+    *value = Some(value.map_or(newest, |value| value + (newest.min(value * OUTLIER) - value) * NEWEST));
 }
 
 #[cfg(test)]
@@ -180,8 +251,10 @@ mod tests {
 
     const BATCH: usize = 256 << 10;
     const MIB: u64 = 1 << 20;
+    const SEGMENTS: u32 = (SEGMENT / BATCH as u64) as u32;
 
     /// A guest's memory, a processor and a link.
+    #[derive(Clone, Copy)]
     struct World {
         /// What zstd leaves of a byte.
         packs_to: f64,
@@ -189,6 +262,7 @@ mod tests {
         again_to: f64,
         /// Pages that come back, of 64 in a batch.
         again: u32,
+        /// Bytes a second.
         link: u64,
     }
 
@@ -205,17 +279,20 @@ mod tests {
                 let kept = if means == Means::Off { 1.0 } else { self.again_to };
                 let packed = if means == Means::Full { self.packs_to } else { 1.0 };
                 let of = |ratio: f64| (BATCH as f64 * ratio) as usize;
-                let outcome = Outcome {
+                choice.sent(&Outcome {
                     plain: BATCH,
                     blob: of(kept),
+                    compressed: None,
                     wire: of(kept * packed),
+                    full: means == Means::Full,
                     pages: 64,
                     again: self.again,
-                };
-                choice.sent(outcome);
-                let nanos = [80, 400, 2500][means as usize] * (BATCH as u64 / 1024);
-                let encoding = Duration::from_nanos(nanos);
-                choice.measured(Measured { link: Some(self.link), encoding, plain: BATCH as u64 });
+                });
+                // Encoding and sending overlap: the longer of the two is what it takes.
+                let encoding = Duration::from_nanos([80, 400, 2500][means as usize] * (BATCH as u64 / 1024));
+                let sending = Duration::from_secs_f64(BATCH as f64 * kept * packed / self.link as f64);
+                let blocked = sending.saturating_sub(encoding);
+                choice.measured(Measured { plain: BATCH as u64, busy: encoding.max(sending), blocked });
             }
             used
         }
@@ -223,20 +300,44 @@ mod tests {
 
     #[test]
     fn text_on_a_slow_link_is_compressed() {
-        let [_, _, full] = TEXT.run(&mut Choice::default(), 1000);
-        assert!(full > 990, "{full}");
+        let [_, _, full] = TEXT.run(&mut Choice::default(), 2000);
+        assert!(full > 1900, "{full}");
+    }
+
+    #[test]
+    fn on_a_very_slow_link_nothing_is_tried_that_would_send_more() {
+        let [off, pages, _] = World { link: 1_000_000, ..TEXT }.run(&mut Choice::default(), 4000);
+        assert_eq!((off, pages), (0, 0));
     }
 
     #[test]
     fn noise_costs_a_few_trials() {
-        let [off, _, full] = World { packs_to: 1.0, ..TEXT }.run(&mut Choice::default(), 1000);
-        assert!(off > 950 && full < 50, "{off} off, {full} full");
+        let [off, _, full] = World { packs_to: 1.0, ..TEXT }.run(&mut Choice::default(), 4000);
+        assert!(off > 3750 && full < 150, "{off} off, {full} full");
     }
 
     #[test]
     fn a_link_faster_than_zstd_gets_bytes() {
-        let [off, ..] = World { link: 5_000 * MIB, ..TEXT }.run(&mut Choice::default(), 1000);
-        assert!(off > 950, "{off}");
+        let [off, ..] = World { link: 5_000 * MIB, ..TEXT }.run(&mut Choice::default(), 4000);
+        assert!(off > 3750, "{off}");
+    }
+
+    #[test]
+    fn a_lane_that_the_processors_hold_up_still_learns_what_the_link_would_carry() {
+        // zstd takes 2.44 ns a byte, the link 2.6: as bytes it is slower, though zstd never lets the link be full.
+        let link = (1e9 / 2.6) as u64;
+        let [off, _, full] = World { link, ..TEXT }.run(&mut Choice::default(), 4000);
+        assert!(full > 3750 && off > 0, "{off} off, {full} full");
+    }
+
+    #[test]
+    fn a_link_that_was_cut_for_seconds_changes_nothing() {
+        let mut choice = Choice::default();
+        TEXT.run(&mut choice, 1000);
+        let cut = Duration::from_secs(5);
+        choice.measured(Measured { plain: 1, busy: cut, blocked: cut });
+        let [_, _, full] = TEXT.run(&mut choice, 1000);
+        assert!(full > 950, "{full}");
     }
 
     #[test]
@@ -244,7 +345,7 @@ mod tests {
         let mut choice = Choice::default();
         World { packs_to: 1.0, ..TEXT }.run(&mut choice, 1000);
         assert_eq!(choice.means(), Means::Off);
-        TEXT.run(&mut choice, 200);
+        TEXT.run(&mut choice, 6 * TRIAL_EVERY * SEGMENTS);
         assert_eq!(choice.means(), Means::Full);
     }
 
@@ -253,23 +354,18 @@ mod tests {
         let mut choice = Choice::default();
         let noise = World { packs_to: 1.0, ..TEXT };
         noise.run(&mut choice, 1000);
-        let [off, ..] = World { again: 60, again_to: 0.02, ..noise }.run(&mut choice, 1000);
-        assert!(off < 10 && choice.means() != Means::Off, "{off}");
+        assert_eq!(choice.means(), Means::Off);
+        let back = World { again: 60, again_to: 0.02, ..noise };
+        back.run(&mut choice, 2 * SEGMENTS);
+        let [off, ..] = back.run(&mut choice, 1000);
+        assert!(off <= 2 * SEGMENTS && choice.means() != Means::Off, "more than one trial: {off}");
     }
 
     #[test]
     fn keeping_what_gains_nothing_is_given_up() {
         let comes_back = World { packs_to: 1.0, again: 60, again_to: 1.0, ..TEXT };
         let mut choice = Choice::default();
-        let [off, ..] = comes_back.run(&mut choice, 4096);
-        assert!(off > 3400, "{off}");
-    }
-
-    #[test]
-    fn without_a_measured_link_the_fewest_bytes_win() {
-        let mut choice = Choice::default();
-        choice.sent(Outcome { plain: BATCH, blob: BATCH, wire: BATCH / 3, pages: 64, again: 0 });
-        choice.measured(Measured { link: None, encoding: Duration::from_secs(9), plain: 1 });
-        assert_eq!(choice.means(), Means::Full);
+        let [off, ..] = comes_back.run(&mut choice, 8192);
+        assert!(off > 6400, "{off}");
     }
 }

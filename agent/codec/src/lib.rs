@@ -8,7 +8,9 @@ mod cache;
 mod choice;
 mod decode;
 mod encode;
+mod framer;
 mod pack;
+mod parcel;
 pub mod parse;
 mod proof;
 mod rebuild;
@@ -19,7 +21,10 @@ mod wire;
 pub use cache::{SLOT_COST, Stale};
 pub use choice::{Choice, Means, Measured, Outcome, Policy};
 pub use decode::{DecodeError, Decoder, Position};
-pub use encode::{Encoder, Settings};
+pub use encode::Encoder;
+pub use framer::{Framer, Settings};
+pub use pack::Packer;
+pub use parcel::{Packed, Parcel};
 pub use proof::{PrintKey, Printer, Secret};
 pub use rebuild::BadOps;
 pub use stats::{Kind, Stats};
@@ -34,12 +39,16 @@ pub type Page = [u8; PAGE];
 /// What the caches of one lane may take of memory, on each side, unless told otherwise.
 pub const CACHE_DEFAULT: usize = 96 << 20;
 
-/// What an encoder takes of memory beside its cache, at most: a batch, its blob, what zstd makes of it and zstd's state,
-/// the pages seen, and its operations. (`tests/memory.rs` counts it.)
-pub const ENCODER_WORK: usize = 4 << 20;
-/// The same of a decoder, whatever the peer sends: a frame, an unpacked blob, and zstd's state.
+/// What a framer takes of memory beside its cache, at most: a batch, its operations, the pages seen. (`tests/memory.rs`
+/// counts it.)
+pub const FRAMER_WORK: usize = 2 << 20;
+/// What a packer takes: what zstd makes of a blob, and zstd's state.
+pub const PACKER_WORK: usize = ZSTD_STATE + (384 << 10);
+/// What a parcel takes until it is sent, at most: its blob, and its frames.
+pub const PARCEL: usize = 704 << 10;
+/// What a decoder takes beside its cache, whatever the peer sends: a frame, an unpacked blob, and zstd's state.
 pub const DECODER_WORK: usize = 3 << 20;
-/// zstd's part of [`ENCODER_WORK`]; it takes it in C.
+/// zstd's part of [`PACKER_WORK`]; it takes it in C.
 pub const ZSTD_STATE: usize = 1 << 20;
 
 /// How many pages fit into so many bytes of memory, indices included.

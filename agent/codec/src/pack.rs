@@ -3,7 +3,7 @@
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::compress_bound;
 
-use crate::batch::{BLOB_MAX, Batch};
+use crate::batch::BLOB_MAX;
 use crate::wire::frame::Packing;
 
 /// The fastest level that is worth its time on pages (×2.75 at 404 MB/s in batches of 128 KiB).
@@ -11,50 +11,39 @@ const LEVEL: i32 = 1;
 /// Below this a zstd frame is hardly smaller.
 const PACK_MIN: usize = 256;
 
-/// Buffers and state of the encoder's side, used again for each batch.
+/// Buffer and state of the encoder's side, used again for each batch: [`crate::PACKER_WORK`].
 pub struct Packer {
-    blob: Vec<u8>,
     packed: Vec<u8>,
     zstd: Compressor<'static>,
 }
 
+impl Default for Packer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Packer {
+    /// With all the room that it can need.
+    ///
+    /// # Panics
+    /// When the zstd that was built in does not know its own levels.
+    #[must_use]
     pub fn new() -> Self {
         let zstd = Compressor::new(LEVEL).expect("zstd has this level");
-        let packed = Vec::with_capacity(compress_bound(BLOB_MAX));
-        Self { blob: Vec::with_capacity(BLOB_MAX), packed, zstd }
+        Self { packed: Vec::with_capacity(compress_bound(BLOB_MAX)), zstd }
     }
 
-    /// Takes over a batch's blob, and says how much of it is operations.
-    pub fn fill(&mut self, batch: &mut Batch) -> usize {
-        self.blob.clear();
-        batch.blob(&mut self.blob)
-    }
-
-    /// The length of the blob as it is.
-    pub fn blob(&self) -> usize {
-        self.blob.len()
-    }
-
-    /// Compresses the blob if that makes it smaller.
-    pub fn pack(&mut self) -> Packing {
-        if self.blob.len() < PACK_MIN {
-            return Packing::Stored;
+    /// Compresses a blob, if that makes it smaller; says how it is to cross the wire.
+    pub(crate) fn pack<'a>(&'a mut self, blob: &'a [u8]) -> (Packing, &'a [u8]) {
+        if blob.len() < PACK_MIN {
+            return (Packing::Stored, blob);
         }
         self.packed.clear();
-        self.packed.reserve_exact(compress_bound(self.blob.len()));
-        let packed = self.zstd.compress_to_buffer(&self.blob, &mut self.packed);
-        match packed {
-            Ok(length) if length < self.blob.len() => Packing::Zstd,
-            _ => Packing::Stored,
-        }
-    }
-
-    /// What crosses the wire.
-    pub fn body(&self, packing: Packing) -> &[u8] {
-        match packing {
-            Packing::Stored => &self.blob,
-            Packing::Zstd => &self.packed,
+        self.packed.reserve_exact(compress_bound(blob.len()));
+        match self.zstd.compress_to_buffer(blob, &mut self.packed) {
+            Ok(length) if length < blob.len() => (Packing::Zstd, &self.packed),
+            _ => (Packing::Stored, blob),
         }
     }
 }
@@ -97,7 +86,7 @@ impl Unpacker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ZSTD_STATE, wire::op::Op};
+    use crate::{ZSTD_STATE, batch::Batch, wire::op::Op};
 
     #[test]
     fn zstd_takes_no_more_state_than_is_stated_for_the_largest_batch() {
@@ -109,8 +98,9 @@ mod tests {
             }
             batch.page(None, record, Op::Pages { headed: false, count: 1 }, &[]);
         }
-        packer.fill(&mut batch);
-        assert_eq!(packer.pack(), Packing::Zstd);
+        let mut blob = Vec::new();
+        batch.blob(&mut blob);
+        assert_eq!(packer.pack(&blob).0, Packing::Zstd);
         let state = packer.zstd.context_mut().sizeof();
         assert!(state <= ZSTD_STATE, "{} KiB", state >> 10);
     }

@@ -15,8 +15,8 @@ mod lane;
 mod probe;
 
 pub use agent::{
-    AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Departed, Directory,
-    ImageRequest, ImageResponse, Lease, LeasesGranted, LogChunk, PeerHost, SessionOpened,
+    AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Departed,
+    Directory, ImageRequest, ImageResponse, Lease, LeasesGranted, LogChunk, PeerHost, SessionOpened,
 };
 pub use gossip::GossipFrame;
 pub use header::{

@@ -4,9 +4,9 @@
 //! `tests/memory.rs` counts), so the sum over all lanes that there may be bounds a migration, whatever the machine's
 //! size and however it dirties its memory. The sums are asserted here, when the program is built.
 
-use super::relay::BUFFER;
+use super::{packing::PACKERS_MAX, relay::BUFFER};
 use crate::migrate::{checkpoint::KEEPING, link::window};
-use novacron_codec::{DECODER_WORK, ENCODER_WORK, OFFERED_MAX, Offered};
+use novacron_codec::{DECODER_WORK, FRAMER_WORK, OFFERED_MAX, Offered, PACKER_WORK, PARCEL};
 
 const MIB: usize = 1 << 20;
 
@@ -17,10 +17,14 @@ const CACHE_FURTHER: usize = MIB / 2;
 /// What pages may take that were sent once only, on any lane. An idle guest has no others.
 pub const FRESH: usize = 16 * MIB;
 
-/// What a lane reads into, both ways, and the frames that one such read can make.
-const BUFFERS: usize = 2 * BUFFER + MIB;
-/// Of a lane, beside its cache.
-const WORK: usize = BUFFERS + if ENCODER_WORK > DECODER_WORK { ENCODER_WORK } else { DECODER_WORK };
+/// Parcels of a lane that are packed or wait for it. Further channels are packed beside each other anyway.
+const LINE_MAIN: usize = PACKERS_MAX;
+const LINE_FURTHER: usize = 1;
+
+/// What a lane reads into, both ways.
+const BUFFERS: usize = 2 * BUFFER;
+/// All lanes share them.
+const PACKERS: usize = PACKERS_MAX * PACKER_WORK;
 
 /// An agent that moves one idle machine over one memory channel, as QEMU does unless told otherwise.
 const AGENT_IDLE: usize = 128 * MIB;
@@ -30,10 +34,12 @@ const AGENT_MOST: usize = 256 * MIB;
 const REST: usize = 64 * MIB;
 
 /// The codec in all memory lanes of a migration.
-const ALL: usize =
-    CACHE_MAIN + (window::MEMORY_MAX as usize - 1) * CACHE_FURTHER + window::MEMORY_MAX as usize * WORK;
+const ALL: usize = CACHE_MAIN
+    + work(LINE_MAIN)
+    + (window::MEMORY_MAX as usize - 1) * (CACHE_FURTHER + work(LINE_FURTHER))
+    + PACKERS;
 /// The usual migration of an idle machine: main channel, a disk, control, and what is kept for its return.
-const IDLE: usize = FRESH + WORK + window::USUAL + KEEPING;
+const IDLE: usize = FRESH + work(LINE_MAIN) + PACKERS + window::USUAL + KEEPING;
 
 const _: () = assert!(IDLE + REST <= AGENT_IDLE, "an idle machine's migration must fit an agent's memory");
 const _: () = assert!(
@@ -50,4 +56,15 @@ pub const fn cache_of(lane: u8) -> usize {
 /// What is left of that to the encoder of the main channel beside the table of what the target offers.
 pub fn cache_beside(offered: &Offered) -> usize {
     CACHE_MAIN - offered.memory().min(CACHE_MAIN)
+}
+
+/// How many parcels of a memory lane may be on their way.
+pub const fn line_of(lane: u8) -> usize {
+    if lane == 0 { LINE_MAIN } else { LINE_FURTHER }
+}
+
+/// What a lane takes beside its cache: on a source what frames, and the parcels on their way; on a target the decoder.
+const fn work(line: usize) -> usize {
+    let framing = FRAMER_WORK + line * PARCEL;
+    BUFFERS + if framing > DECODER_WORK { framing } else { DECODER_WORK }
 }

@@ -1,18 +1,21 @@
 //! The page codec in a memory lane: QEMU's bytes become frames on the source, and QEMU's bytes again on the target.
 //!
 //! ```text
-//!  QEMU ──unix──▶ encode ──▶ lane ══▶ lane ──▶ decode ──unix──▶ QEMU
+//!  QEMU ──unix──▶ frame ──▶ pack ──▶ lane ══▶ lane ──▶ decode ──unix──▶ QEMU
 //! ```
 //!
 //! The other direction (the return path of post-copy, a few bytes) is copied as it is.
 
 use super::{
     Counters,
-    budget::{FRESH, cache_beside, cache_of},
+    budget::{FRESH, cache_beside, cache_of, line_of},
+    packing::{Line, Packers},
     relay::{BUFFER, Way},
 };
 use crate::migrate::checkpoint::{Sink, Stock};
-use novacron_codec::{DecodeError, Decoder, Encoder, Measured, Offered, Secret, Settings, Stats};
+use novacron_codec::{
+    DecodeError, Decoder, Framer, Measured, Offered, Packed, Parcel, Secret, Settings, Stats,
+};
 use novacron_common::{record::Ticket, wire::LaneKind};
 use std::{
     io,
@@ -21,35 +24,33 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::timeout,
+    time::sleep,
 };
 
 /// QEMU writes in small pieces. Only when nothing follows for so long does it pause, and waits for the target perhaps.
 const PAUSE: Duration = Duration::from_millis(1);
-/// After so many bytes the encoder is told what they cost.
-const MEASURED_BYTES: u64 = 1 << 20;
 
 fn secret_of(ticket: &Ticket) -> Secret {
     Secret(ticket.secret)
 }
 
 /// The source's end of memory lane `lane`.
-pub fn encoder(ticket: &Ticket, lane: u8) -> Encoder {
+pub fn framer(ticket: &Ticket, lane: u8) -> Framer {
     let usual = Settings::new(secret_of(ticket), lane.into());
-    Encoder::new(Settings { cache: cache_of(lane), fresh: FRESH, ..usual })
+    Framer::new(Settings { cache: cache_of(lane), fresh: FRESH, ..usual })
 }
 
 /// The source's end of the main channel, given what the target offered, and who keeps what passes.
-pub fn main_encoder(ticket: &Ticket, offered: Option<Arc<Offered>>, sink: Option<Sink>) -> Encoder {
-    let mut encoder = encoder(ticket, 0);
+pub fn main_framer(ticket: &Ticket, offered: Option<Arc<Offered>>, sink: Option<Sink>) -> Framer {
+    let mut framer = framer(ticket, 0);
     if let Some(offered) = offered {
         let usual = Settings::new(secret_of(ticket), 0);
         let settings = Settings { cache: cache_beside(&offered), fresh: FRESH, ..usual };
-        encoder = Encoder::new(settings).with_offer(offered);
+        framer = Framer::new(settings).with_offer(offered);
     }
     match sink {
-        Some(sink) => encoder.with_witness(Box::new(sink)),
-        None => encoder,
+        Some(sink) => framer.with_witness(Box::new(sink)),
+        None => framer,
     }
 }
 
@@ -67,14 +68,14 @@ pub fn main_decoder(ticket: &Ticket, stock: Option<&Arc<Stock>>) -> Decoder {
     }
 }
 
-/// As [`super::relay::copy`], through `encoder`, of memory lane `lane`. Counts what crosses the wire, and how; returns what
-/// became of it.
+/// As [`super::relay::copy`], through `framer` and `packers`, of memory lane `lane`. Counts what crosses the wire, and how;
+/// returns what became of it.
 ///
 /// # Errors
 /// The system's, when either side breaks.
 pub async fn encode<R, W>(
     way: &mut Way<R, W>,
-    encoder: Encoder,
+    (framer, packers): (Framer, Packers),
     lane: u8,
     counters: &Counters,
 ) -> io::Result<Stats>
@@ -82,77 +83,88 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut source = Source { encoder, frames: Vec::new(), cost: Cost::default(), lane, counters };
+    let line = Line::new(packers, line_of(lane));
+    let mut source = Source { framer, parcels: Vec::new(), line, cost: Measured::default(), lane, counters };
     let mut buffer = vec![0; BUFFER];
+    let mut paused = false;
     loop {
-        let read = match timeout(PAUSE, way.from.read(&mut buffer)).await {
-            Ok(read) => read?,
-            Err(_paused) => {
-                source.encoder.flush(&mut source.frames);
-                source.send(&mut way.to).await?;
-                way.from.read(&mut buffer).await?
+        // What is packed goes out as soon as it is, whether QEMU writes or not.
+        let read = tokio::select! {
+            packed = source.line.next() => {
+                source.send(packed?, &mut way.to).await?;
+                continue;
+            }
+            read = way.from.read(&mut buffer) => read?,
+            () = sleep(PAUSE), if !paused => {
+                paused = true;
+                source.framer.flush(&mut source.parcels);
+                source.put(&mut way.to).await?;
+                continue;
             }
         };
         if read == 0 {
             break;
         }
-        source.push(&buffer[..read]);
-        source.send(&mut way.to).await?;
+        paused = false;
+        source.push(&buffer[..read], &mut way.to).await?;
     }
-    source.encoder.finish(&mut source.frames);
-    source.send(&mut way.to).await?;
+    source.framer.finish(&mut source.parcels);
+    source.put(&mut way.to).await?;
+    while !source.line.is_empty() {
+        let packed = source.line.next().await?;
+        source.send(packed, &mut way.to).await?;
+    }
     way.to.shutdown().await?;
-    Ok(*source.encoder.stats())
+    Ok(*source.framer.stats())
 }
 
 struct Source<'a> {
-    encoder: Encoder,
-    frames: Vec<u8>,
-    cost: Cost,
+    framer: Framer,
+    parcels: Vec<Parcel>,
+    line: Line,
+    /// What was measured since the framer was told.
+    cost: Measured,
     lane: u8,
     counters: &'a Counters,
 }
 
-/// What was measured since the encoder was told.
-#[derive(Default)]
-struct Cost {
-    encoding: Duration,
-    sending: Duration,
-    plain: u64,
-    wire: u64,
-}
-
 impl Source<'_> {
-    fn push(&mut self, bytes: &[u8]) {
+    /// Takes in what QEMU wrote, and tells the framer how long it and what came before took.
+    async fn push(&mut self, bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         let began = Instant::now();
-        self.encoder.push(bytes, &mut self.frames);
-        self.cost.encoding += began.elapsed();
+        self.framer.push(bytes, &mut self.parcels);
+        self.cost.busy += began.elapsed();
         self.cost.plain += bytes.len() as u64;
-        if self.cost.plain >= MEASURED_BYTES {
-            let Cost { encoding, plain, .. } = self.cost;
-            self.encoder.measured(Measured { link: Some(self.cost.link_rate()), encoding, plain });
-            self.cost = Cost::default();
-        }
-    }
-
-    async fn send(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        let began = Instant::now();
-        // Before the write: who has read the bytes finds them counted.
-        self.counters.of(LaneKind::Memory).fetch_add(self.frames.len() as u64, Ordering::Relaxed);
-        self.counters.encoded(self.lane, self.encoder.stats());
-        to.write_all(&self.frames).await?;
-        self.cost.sending += began.elapsed();
-        self.cost.wire += self.frames.len() as u64;
-        self.frames.clear();
+        self.put(to).await?;
+        self.framer.measured(std::mem::take(&mut self.cost));
         Ok(())
     }
-}
 
-impl Cost {
-    /// Bytes a second that the link takes. One that takes everything at once is fast, however little it was given.
-    fn link_rate(&self) -> u64 {
-        let rate = u128::from(self.wire) * 1_000_000_000 / self.sending.as_nanos().max(1);
-        u64::try_from(rate).unwrap_or(u64::MAX)
+    /// Hands the parcels on to be packed; the first ones on their way go out, as far as that takes.
+    async fn put(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        for parcel in std::mem::take(&mut self.parcels) {
+            while self.line.is_full() {
+                let began = Instant::now();
+                let packed = self.line.next().await?;
+                self.cost.busy += began.elapsed();
+                self.send(packed, to).await?;
+            }
+            self.line.put(parcel);
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, packed: Packed, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        self.framer.sent(&packed.outcome);
+        // Before the write: who has read the bytes finds them counted.
+        self.counters.of(LaneKind::Memory).fetch_add(packed.bytes.len() as u64, Ordering::Relaxed);
+        self.counters.encoded(self.lane, self.framer.stats());
+        let began = Instant::now();
+        to.write_all(&packed.bytes).await?;
+        let blocked = began.elapsed();
+        self.cost.blocked += blocked;
+        self.cost.busy += blocked;
+        Ok(())
     }
 }
 

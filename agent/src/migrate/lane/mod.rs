@@ -10,13 +10,15 @@
 //! * [`control`] is the control lane there;
 //! * [`offer`] tells the source what the target holds of the machine already;
 //! * [`cold`] sends a stopped machine's disk as a file;
-//! * [`relay`] copies bytes, and [`codec`] makes fewer of a memory lane's, within its [`budget`].
+//! * [`relay`] copies bytes, and [`codec`] makes fewer of a memory lane's, [`packing`] several batches at once, within its
+//!   [`budget`].
 
 mod budget;
 pub mod codec;
 pub mod cold;
 pub mod control;
 pub mod offer;
+pub mod packing;
 pub mod relay;
 pub mod sockets;
 pub mod source;

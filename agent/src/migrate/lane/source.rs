@@ -3,6 +3,7 @@
 use super::{
     Counters, codec,
     offer::{self, Heard},
+    packing::Packers,
     relay::{self, Way},
     sockets::{SocketError, Sockets},
 };
@@ -16,7 +17,7 @@ use crate::{
     },
     text::describe,
 };
-use novacron_codec::Encoder;
+use novacron_codec::Framer;
 use novacron_common::wire::{LaneId, LaneKind};
 use std::{
     io,
@@ -50,6 +51,7 @@ pub struct SourceLanes {
 struct Service {
     keeper: Arc<Keeper>,
     counters: Arc<Counters>,
+    packers: Packers,
     slots: Arc<Semaphore>,
     trouble: watch::Sender<Option<String>>,
     heard: watch::Sender<Heard>,
@@ -70,6 +72,7 @@ impl SourceLanes {
         let service = Service {
             keeper: Arc::new(keeper),
             counters: Arc::default(),
+            packers: Packers::default(),
             slots: Arc::new(Semaphore::new(LANES_MAX)),
             trouble,
             heard,
@@ -214,21 +217,21 @@ async fn relay_lane(
     if kind != LaneKind::Memory {
         return relay::both(&mut out, &mut back, counter).await;
     }
-    let encoder = service.encoder(number);
-    let encoding = codec::encode(&mut out, encoder, number, counters);
+    let framer = service.framer(number);
+    let encoding = codec::encode(&mut out, (framer, service.packers.clone()), number, counters);
     let (stats, ()) = tokio::try_join!(encoding, relay::copy(&mut back, counter))?;
     tracing::info!(number, plain = stats.plain, wire = stats.wire, ?stats, "a memory lane is over");
     Ok(())
 }
 
 impl Service {
-    fn encoder(&self, lane: u8) -> Encoder {
+    fn framer(&self, lane: u8) -> Framer {
         let ticket = self.keeper.ticket();
         if lane > 0 {
-            return codec::encoder(ticket, lane);
+            return codec::framer(ticket, lane);
         }
         let sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner).take();
-        codec::main_encoder(ticket, self.heard.borrow().offered(), sink)
+        codec::main_framer(ticket, self.heard.borrow().offered(), sink)
     }
 }
 

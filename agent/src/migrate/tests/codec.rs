@@ -3,7 +3,8 @@
 use super::world::ticket;
 use crate::migrate::lane::{
     Counters,
-    codec::{decode, decoder, encode, encoder},
+    codec::{decode, decoder, encode, framer},
+    packing::Packers,
     relay::Way,
 };
 use novacron_common::record::{MemoryTraffic, TransferCounts};
@@ -33,10 +34,10 @@ fn lane() -> Ends {
     let (qemu, from) = duplex(PIPE);
     let (wire, arriving) = duplex(PIPE);
     let (to, incoming) = duplex(PIPE);
-    let (encoder, decoder) = (encoder(&ticket, 0), decoder(&ticket, 0));
+    let (framer, decoder) = (framer(&ticket, 0), decoder(&ticket, 0));
     let counted = tokio::spawn(async move {
         let counters = Counters::default();
-        let stats = encode(&mut Way { from, to: wire }, encoder, 0, &counters).await?;
+        let stats = encode(&mut Way { from, to: wire }, (framer, Packers::default()), 0, &counters).await?;
         let counts = counters.read();
         let told = (counts.memory_bytes, counts.memory.wire_bytes);
         assert_eq!((stats.wire, stats.wire), told, "what is counted is what is sent");
@@ -131,7 +132,9 @@ async fn another_ticket_or_lane_decodes_nothing() {
         let (to, _incoming) = duplex(PIPE);
         qemu.write_all(b"of one migration's main lane").await.unwrap();
         drop(qemu);
-        encode(&mut Way { from, to: wire }, encoder(&ours, 0), 0, &Counters::default()).await.unwrap();
+        encode(&mut Way { from, to: wire }, (framer(&ours, 0), Packers::default()), 0, &Counters::default())
+            .await
+            .unwrap();
         let decoded = decode(&mut Way { from: arriving, to }, decoder).await;
         assert_eq!(decoded.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
