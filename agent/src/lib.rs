@@ -17,6 +17,7 @@ pub mod migrate;
 #[cfg(test)]
 mod need;
 pub mod peers;
+mod pidfd;
 pub mod room;
 pub mod run;
 pub mod text;

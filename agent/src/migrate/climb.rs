@@ -22,9 +22,7 @@ use novacron_common::record::{Climb, Limit, MoveLimits, Rung, Strategy};
 use round::Round;
 use std::time::Duration;
 
-/// Rounds without help before the next rung. The coordinator's forecast climbs by the same numbers.
-const ROUNDS_PER_RUNG: u32 = MoveLimits::ROUNDS_PER_RUNG;
-/// On the highest rung, so many rounds without help …
+/// On the highest rung, so many rounds without help … The coordinator's forecast climbs by the same numbers.
 const ROUNDS_OF_PATIENCE: u32 = MoveLimits::ROUNDS_OF_PATIENCE;
 /// … and at least so long since the last that helped.
 const PATIENCE: Duration = Duration::from_millis(MoveLimits::PATIENCE_MS);
@@ -83,14 +81,9 @@ pub struct Ladder {
 impl Ladder {
     /// At its foot.
     pub fn new(limits: MoveLimits) -> Self {
-        // Auto begins with the usual pause, and plans for a longer one only where that does not do.
-        let pause_ms = match limits.strategy {
-            Strategy::Precopy => limits.pause_ms(),
-            Strategy::Auto | Strategy::StopAndCopy => limits.pause_ms().min(MoveLimits::PAUSE_MS),
-        };
         Self {
             limits,
-            climb: Climb { pause_ms, ..Climb::default() },
+            climb: Climb { pause_ms: limits.first_pause_ms(), ..Climb::default() },
             round: None,
             best: None,
             fruitless: 0,
@@ -122,7 +115,7 @@ impl Ladder {
         match self.climb.rung {
             Rung::StopAndCopy => Step::GoOn,
             _ if self.is_pressed(look) => self.highest(look),
-            _ if self.fruitless >= ROUNDS_PER_RUNG => self.next(look),
+            _ if self.fruitless >= self.limits.rounds(self.climb.pause_ms) => self.next(look),
             _ => Step::GoOn,
         }
     }
@@ -180,9 +173,11 @@ impl Ladder {
     /// To the next rung; on the highest, to patience and its end.
     fn next(&mut self, look: Look) -> Step {
         let (longest, pause) = (self.limits.pause_ms(), self.climb.pause_ms);
+        let usual = self.limits.usual_pause_ms();
         match self.limits.strategy {
             // A pause does not help disks.
             _ if look.iteration == 0 => self.wait(look),
+            _ if pause < usual => self.allow(usual),
             Strategy::StopAndCopy if self.limits.max_downtime_ms.is_none() => self.hold(look),
             Strategy::StopAndCopy if pause < longest => self.allow(longest),
             Strategy::Auto if pause < longest => self.allow(pause.saturating_mul(2).min(longest)),
@@ -201,7 +196,9 @@ impl Ladder {
     }
 
     fn allow(&mut self, pause_ms: u32) -> Step {
-        self.climb = Climb { rung: Rung::LongerPause, pause_ms, ..self.climb };
+        let longer = pause_ms > MoveLimits::PAUSE_MS;
+        let rung = if longer { Rung::LongerPause } else { self.climb.rung };
+        self.climb = Climb { rung, pause_ms, ..self.climb };
         self.fruitless = 0;
         Step::AllowPause(pause_ms)
     }

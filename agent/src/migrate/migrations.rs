@@ -226,6 +226,7 @@ impl Migrations {
             releases: inbox,
             cancel: called_off,
             draft: None,
+            epilogue: None,
         };
         tokio::spawn(departure.run(phase));
     }

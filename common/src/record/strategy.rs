@@ -34,12 +34,15 @@ pub struct MoveLimits {
 impl MoveLimits {
     /// The pause that is planned for where nobody says another, milliseconds: QEMU's own default.
     pub const PAUSE_MS: u32 = 300;
+    /// The pause that is planned for at first where nobody asked for a certain one, milliseconds: a guest that is not busy
+    /// needs no longer one. One that does gets the usual pause after the first pass that did not help.
+    pub const FIRST_PAUSE_MS: u32 = 40;
     /// The longest pause that QEMU plans for, milliseconds (`MAX_MIGRATE_DOWNTIME`).
     pub const PAUSE_MS_MAX: u32 = 2_000_000;
     /// The most that QEMU withholds, percent (`max-cpu-throttle`).
     pub const SLOWDOWN_PCT_MAX: u8 = 99;
 
-    /// Passes without help before the next means.
+    /// Passes without help before the next means, from the usual pause on.
     pub const ROUNDS_PER_RUNG: u32 = 3;
     /// On the highest rung, so many passes without help end it …
     pub const ROUNDS_OF_PATIENCE: u32 = 10;
@@ -55,6 +58,24 @@ impl MoveLimits {
     /// The longest pause that may be planned for, milliseconds.
     pub fn pause_ms(&self) -> u32 {
         self.max_downtime_ms.unwrap_or(Self::PAUSE_MS)
+    }
+
+    /// The pause that disturbs nobody, milliseconds.
+    pub fn usual_pause_ms(&self) -> u32 {
+        self.pause_ms().min(Self::PAUSE_MS)
+    }
+
+    /// The pause that is planned for at first, milliseconds.
+    pub fn first_pause_ms(&self) -> u32 {
+        match self.strategy {
+            Strategy::Precopy => self.pause_ms(),
+            Strategy::Auto | Strategy::StopAndCopy => self.pause_ms().min(Self::FIRST_PAUSE_MS),
+        }
+    }
+
+    /// With this pause planned for, passes without help before the next means.
+    pub fn rounds(&self, pause_ms: u32) -> u32 {
+        if pause_ms < self.usual_pause_ms() { 1 } else { Self::ROUNDS_PER_RUNG }
     }
 }
 

@@ -158,7 +158,7 @@ fn traits(xml: &str) -> Option<GuestTraits> {
 
 /// What stands in the first opening tag of that name.
 fn tag<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
-    between(xml, &format!("<{name} "), ">")
+    between(xml, &["<", name, " "].concat(), ">")
 }
 
 fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {

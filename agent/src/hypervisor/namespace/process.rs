@@ -1,19 +1,17 @@
 //! A supervisor as the agent sees it: started, found again after a restart, signalled, awaited.
 
 use super::folder::{Folder, FolderError};
+use crate::pidfd::PidFd;
 use nix::{
-    errno::Errno,
     sys::wait::{WaitPidFlag, waitpid},
     unistd::Pid,
 };
 use std::{
     fs::File,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
-use tokio::io::{Interest, unix::AsyncFd};
 
 /// How often a supervisor that has not yet said who it is is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
@@ -51,7 +49,7 @@ pub enum ProcessError {
 #[derive(Debug)]
 pub struct Supervisor {
     pid: Pid,
-    pidfd: AsyncFd<OwnedFd>,
+    pidfd: PidFd,
 }
 
 impl Supervisor {
@@ -89,10 +87,7 @@ impl Supervisor {
     }
 
     fn watch(pid: Pid) -> Result<Self, ProcessError> {
-        let pidfd = open_pidfd(pid).map_err(|errno| ProcessError::Watch(errno.into()))?;
-        // SAFETY: an OwnedFd is the same open descriptor for as long as it lives, and it lives in the AsyncFd.
-        let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-        let pidfd = registered.map_err(|refused| ProcessError::Watch(refused.into()))?;
+        let pidfd = PidFd::open(pid).map_err(ProcessError::Watch)?;
         Ok(Self { pid, pidfd })
     }
 
@@ -104,13 +99,12 @@ impl Supervisor {
         if folder.pid().is_none() {
             return;
         }
-        let _already_ended = pidfd_signal(self.pidfd.as_raw_fd(), libc::SIGTERM);
+        let _already_ended = self.pidfd.signal(libc::SIGTERM);
     }
 
     /// Waits until it has ended, and collects it if it was our child.
     pub async fn ended(&self) {
-        // An error would mean that the reactor is gone, and with it the agent.
-        let _readable = self.pidfd.readable().await;
+        self.pidfd.ended().await;
         let _not_ours = waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
     }
 }
@@ -127,22 +121,4 @@ fn spawn(exe: &Path, folder: &Folder, lock: File) -> Result<Pid, ProcessError> {
         .map_err(|cause| ProcessError::Start { exe: exe.into(), cause })?;
     // Dropping a `std::process::Child` neither ends nor collects it; `Supervisor::ended` collects.
     Ok(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
-}
-
-/// `pidfd_open(2)`.
-fn open_pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
-    // SAFETY: takes two numbers, touches no memory.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), libc::PIDFD_NONBLOCK) };
-    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EOVERFLOW)?;
-    // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// `pidfd_send_signal(2)`: never reaches another process that got the same id later.
-fn pidfd_signal(pidfd: RawFd, signal: libc::c_int) -> Result<(), Errno> {
-    // SAFETY: a null siginfo is allowed and means the default one; nothing else points to memory.
-    let sent = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, std::ptr::null::<libc::siginfo_t>(), 0)
-    };
-    Errno::result(sent).map(drop)
 }

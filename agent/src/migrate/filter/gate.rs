@@ -306,6 +306,13 @@ impl Gate {
     }
 }
 
+/// The serial of a Finish that is no cancellation, if `frame` is one.
+pub fn finish_called(frame: &Frame<'_>) -> Option<u32> {
+    let is_call = frame.program == REMOTE && frame.procedure == procedure::FINISH && frame.kind == kind::CALL;
+    let (_, cancelled) = is_call.then(|| call::finish(frame.payload).ok()).flatten()?;
+    (!cancelled).then_some(frame.serial)
+}
+
 /// Whether `frame`, on its way back to the source, says that the Finish with that serial went well.
 pub fn is_finished(frame: &Frame<'_>, serial: u32) -> bool {
     frame.program == REMOTE

@@ -1,19 +1,24 @@
-//! The control lane on the target: towards libvirtd message by message through the filter, back as it comes.
+//! The control lane: on the target message by message through the filter towards libvirtd, back as it comes; on the source
+//! as it comes, both ways. Either side hears when the target's libvirtd says that the copy is complete.
 
 use crate::migrate::{
-    filter::{BadFrame, Expectation, Gate, Passed, Refused, gate, parse_frame},
+    filter::{BadFrame, Expectation, Frame, Gate, Passed, Refused, gate, parse_frame},
     link::lane::{LaneReader, LaneWriter},
 };
 use std::{
     io,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
 };
 
 const CHUNK: usize = 64 << 10;
@@ -116,4 +121,63 @@ impl<O: Observer + Sync> Watch<'_, O> {
             pending.drain(..done);
         }
     }
+}
+
+/// Relays on the source until both directions have ended, and sets `finished` once the target's libvirtd has said that
+/// the copy is complete and the source's has been told. Counts what passes.
+///
+/// # Errors
+/// The system's, when either side breaks.
+pub async fn overhear(
+    (from_target, to_target): (LaneReader, LaneWriter),
+    libvirt: UnixStream,
+    counter: &AtomicU64,
+    finished: &watch::Sender<bool>,
+) -> io::Result<()> {
+    let (from_libvirt, to_libvirt) = libvirt.into_split();
+    let finish = Mutex::new(None);
+    let serial = || finish.lock().unwrap_or_else(PoisonError::into_inner);
+    let calls = tap(from_libvirt, to_target, counter, |frame| {
+        if let Some(called) = gate::finish_called(frame) {
+            *serial() = Some(called);
+        }
+    });
+    let replies = tap(from_target, to_libvirt, counter, |frame| {
+        if serial().is_some_and(|serial| gate::is_finished(frame, serial)) {
+            finished.send_replace(true);
+        }
+    });
+    tokio::try_join!(calls, replies).map(drop)
+}
+
+/// Copies until the end, and shows each message once it has passed; none after one that cannot be read.
+async fn tap(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    counter: &AtomicU64,
+    mut heard: impl FnMut(&Frame<'_>),
+) -> io::Result<()> {
+    let (mut chunk, mut pending, mut legible) = (vec![0; CHUNK], Vec::new(), true);
+    loop {
+        let count = from.read(&mut chunk).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        counter.fetch_add(count as u64, Ordering::Relaxed);
+        to.write_all(&chunk[..count]).await?;
+        if legible {
+            pending.extend(&chunk[..count]);
+            legible = drain(&mut pending, &mut heard).is_ok();
+        }
+    }
+}
+
+fn drain(pending: &mut Vec<u8>, heard: &mut impl FnMut(&Frame<'_>)) -> Result<(), BadFrame> {
+    let mut done = 0;
+    while let Some(frame) = parse_frame(&pending[done..])? {
+        heard(&frame);
+        done += frame.bytes.len();
+    }
+    pending.drain(..done);
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The source's end: UNIX sockets that libvirtd and QEMU connect to, and a lane for each connection.
 
 use super::{
-    Counters, codec,
+    Counters, codec, control,
     offer::{self, Heard},
     packing::Packers,
     relay::{self, Way},
@@ -43,6 +43,7 @@ pub struct SourceLanes {
     counters: Arc<Counters>,
     trouble: watch::Receiver<Option<String>>,
     heard: watch::Receiver<Heard>,
+    finished: watch::Receiver<bool>,
     _stop: DropGuard,
 }
 
@@ -57,6 +58,7 @@ struct Service {
     heard: watch::Sender<Heard>,
     /// For the main channel, until it is there.
     sink: Arc<Mutex<Option<Sink>>>,
+    finished: watch::Sender<bool>,
     stop: CancellationToken,
 }
 
@@ -68,6 +70,7 @@ impl SourceLanes {
     pub fn serve(sockets: Sockets, keeper: Keeper, sink: Option<Sink>) -> Result<Self, SocketError> {
         let (trouble, seen) = watch::channel(None);
         let (heard, offering) = watch::channel(Heard::Nothing);
+        let (finish, finished) = watch::channel(false);
         let stop = CancellationToken::new();
         let service = Service {
             keeper: Arc::new(keeper),
@@ -77,6 +80,7 @@ impl SourceLanes {
             trouble,
             heard,
             sink: Arc::new(Mutex::new(sink)),
+            finished: finish,
             stop: stop.clone(),
         };
         let lanes = Self {
@@ -84,6 +88,7 @@ impl SourceLanes {
             counters: service.counters.clone(),
             trouble: seen,
             heard: offering,
+            finished,
             _stop: stop.drop_guard(),
             sockets,
         };
@@ -113,6 +118,13 @@ impl SourceLanes {
     /// The first lane that was refused or broke, if any: a better reason than libvirt's.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.borrow().clone()
+    }
+
+    /// Waits until the target's libvirtd has said that the copy is complete; for ever if it does not.
+    pub async fn finished(&self) {
+        if self.finished.clone().wait_for(|finished| *finished).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// How the link to the target fares.
@@ -212,6 +224,9 @@ async fn relay_lane(
 ) -> io::Result<()> {
     let LaneId { kind, number } = reader.id();
     let (counters, counter) = (&service.counters, service.counters.of(kind));
+    if kind == LaneKind::Control {
+        return control::overhear((reader, writer), connection, counter, &service.finished).await;
+    }
     let (from, to) = connection.into_split();
     let (mut out, mut back) = (Way { from, to: writer }, Way { from: reader, to });
     if kind != LaneKind::Memory {

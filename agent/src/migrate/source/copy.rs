@@ -1,7 +1,7 @@
 //! The copy itself: the hypervisor is asked to send, watched, and stopped if need be. How it ended is only a hint;
 //! the sequence looks for itself.
 
-use super::{Departure, called_off};
+use super::{Departure, called_off, witness::Witness};
 use crate::{
     hypervisor::HvError,
     migrate::{
@@ -20,6 +20,7 @@ use novacron_common::{
 use std::{
     convert::Infallible,
     path::Path,
+    pin::Pin,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -34,6 +35,9 @@ const CUT_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a guest is given to shut down before a cold move.
 const STOP_GRACE: Duration = Duration::from_secs(60);
 
+/// The hypervisor's call, until it returns.
+pub(super) type Epilogue = Pin<Box<dyn Future<Output = Result<(), HvError>> + Send>>;
+
 /// How a copy ended, as far as its call says.
 #[derive(Debug, Default)]
 pub(in crate::migrate) struct Ending {
@@ -45,28 +49,42 @@ pub(in crate::migrate) struct Ending {
     pub reason: String,
     /// Somebody wanted it so.
     pub cancelled: bool,
+    /// The target has said that it is complete, and the process that ran it here was seen to end.
+    pub left: bool,
     pub report: MigrationReport,
 }
 
 impl Departure {
-    pub(super) async fn copy_live(&mut self, lanes: &SourceLanes, disk: Option<&'static str>) -> Ending {
+    /// The copy, and what of the hypervisor's call is not over yet if it was seen before that the machine has left.
+    pub(super) async fn copy_live(
+        &mut self,
+        lanes: &SourceLanes,
+        disk: Option<&'static str>,
+    ) -> (Ending, Option<Epilogue>) {
         let (mover, vm) = (self.mover.clone(), self.vm());
         let (mut copy, mut cancel) = (Copy::new(self.limits), self.cancel.clone());
         tokio::select! {
             () = lanes.offer_heard() => {}
-            reason = called_off(&mut cancel) => return Ending::cancelled(reason),
-            reason = lanes.over() => return Ending::failed(reason),
+            reason = called_off(&mut cancel) => return (Ending::cancelled(reason), None),
+            reason = lanes.over() => return (Ending::failed(reason), None),
         }
         let push =
             Push { pause_ms: copy.ladder.climb().pause_ms, slowdown_pct: self.limits.max_slowdown_pct };
-        let send = mover.send(vm, lanes.sockets().route(disk), push);
-        tokio::pin!(send);
+        let route = lanes.sockets().route(disk);
+        let mut send: Epilogue = Box::pin(async move { mover.send(vm, route, push).await });
+        let witness = self.witness();
+        let left = left(witness.as_ref(), lanes);
+        tokio::pin!(left);
         let mut tick = interval(PROGRESS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outcome = loop {
             let (goes_on, cut_at) = (copy.why.is_none(), copy.cut_at);
             tokio::select! {
                 outcome = &mut send => break outcome.map_err(|error| describe(&error)),
+                () = &mut left, if goes_on => {
+                    let ending = copy.ending(Ok(()), lanes);
+                    return (Ending { left: true, ..ending }, Some(send));
+                }
                 reason = called_off(&mut cancel), if goes_on => {
                     self.abort(&mut copy, Why::Cancelled(reason)).await;
                 }
@@ -87,7 +105,15 @@ impl Departure {
         };
         let explain =
             |said: String| lanes.trouble().map_or(said.clone(), |trouble| format!("{trouble} ({said})"));
-        copy.ending(outcome.map_err(explain), lanes)
+        (copy.ending(outcome.map_err(explain), lanes), None)
+    }
+
+    fn witness(&self) -> Option<Witness> {
+        let witness = Witness::of(self.vm(), &self.parts.libvirt_socket);
+        // Without one libvirt's word is waited for.
+        witness
+            .inspect_err(|error| tracing::debug!(vm = %self.vm(), %error, "the guest's process is not seen"))
+            .ok()
     }
 
     async fn abort(&self, copy: &mut Copy, why: Why) {
@@ -162,7 +188,7 @@ impl Departure {
         let cuts = keeper.condition().cuts;
         let report = MigrationReport { counts: counters.read(), cuts, ..MigrationReport::default() };
         let sent = outcome.is_ok();
-        Ending { begun: true, sent, reason: outcome.err().unwrap_or_default(), cancelled: false, report }
+        Ending { begun: true, sent, reason: outcome.err().unwrap_or_default(), report, ..Ending::default() }
     }
 
     /// Stops the machine for a cold move, and says whether it ran.
@@ -201,6 +227,14 @@ impl Ending {
     pub(in crate::migrate) fn unseen(reason: String) -> Self {
         Self { begun: true, reason, ..Self::default() }
     }
+}
+
+/// Waits until the machine has certainly left: its target has said that it is complete, and the process that ran it here
+/// has ended, so nothing can let it run here again. Before the first, that end would be a guest's that crashed.
+async fn left(witness: Option<&Witness>, lanes: &SourceLanes) {
+    let Some(witness) = witness else { return std::future::pending().await };
+    lanes.finished().await;
+    witness.ended().await;
 }
 
 /// After an interval, or at once when the link was lost or is back.
@@ -280,6 +314,6 @@ impl Copy {
             (Some(Why::Failed(reason)), _) | (None, Err(reason)) => (reason, false),
             (None, Ok(())) => (String::new(), false),
         };
-        Ending { begun: true, sent, reason, cancelled, report }
+        Ending { begun: true, sent, reason, cancelled, left: false, report }
     }
 }

@@ -47,6 +47,10 @@ pub struct Faults {
     pub refuse_prepare: AtomicBool,
     /// The source's guest ends while it is copied.
     pub guest_powers_off: AtomicBool,
+    /// The source's libvirtd has heard that the copy is complete, and does not return until it is told to go on.
+    pub tidies_slowly: AtomicBool,
+    /// It has begun to.
+    pub tidying: Notify,
     /// Abort is not heeded.
     pub deaf_to_abort: AtomicBool,
     /// The source's guest writes as fast as is sent: no pass leaves less than the one before.
@@ -124,6 +128,10 @@ impl PlayedHypervisor {
         self.set(Standing::Paused { persistent: true });
         let confirmed = reply(&mut control).await;
         let outcome = sent.and(confirmed);
+        if outcome.is_ok() && self.faults.tidies_slowly.load(SeqCst) {
+            self.faults.tidying.notify_one();
+            self.faults.go_on.notified().await;
+        }
         self.set(match outcome {
             Ok(()) => Standing::Absent,
             // libvirt lets run on what it paused itself.

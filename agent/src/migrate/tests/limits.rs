@@ -84,11 +84,11 @@ async fn the_hypervisor_is_told_the_pause_at_the_start_and_when_it_grows() {
     let (a, _b) = begin(&world, &ticket, limits).await;
     let told = || world.a.hypervisor.pauses.lock().unwrap().clone();
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while told().len() < 2 {
+    while told().len() < 3 {
         assert!(tokio::time::Instant::now() < deadline, "told {:?}", told());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(told(), [300, 1000]);
+    assert_eq!(told(), [40, 300, 1000]);
     a.migrations.cancel_outbound(ticket.migration, "enough".into()).await.unwrap();
     let (_, climb) = until_back(&a, &ticket).await;
     assert_eq!((climb.rung, climb.pause_ms), (Rung::LongerPause, 1000));

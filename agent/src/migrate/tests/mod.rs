@@ -8,6 +8,7 @@ mod libvirt;
 mod limits;
 mod moves;
 mod offers;
+mod process;
 mod returns;
 mod wire;
 pub(super) mod world;

@@ -2,6 +2,7 @@
 
 use super::{
     libvirt::MEMORY,
+    process::GuestProcess,
     wire::Wire,
     world::{A, Agent, MemoryJournal, Owner, PATIENCE, VM, World, spec, ticket},
 };
@@ -414,4 +415,44 @@ async fn a_departure_that_was_called_off_before_it_began_never_begins() {
         .unwrap_err();
     assert_eq!(denial.code, DenialCode::Conflict);
     assert_eq!(world.a.hypervisor.get(), Standing::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_process_was_seen_to_end_is_gone_before_its_hypervisor_has_tidied_up() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.tidies_slowly.store(true, SeqCst);
+    let mut process = GuestProcess::start(&world.a);
+    let (a, b) = begin(&world, &ticket).await;
+    b.until(ticket.migration, ARRIVED).await;
+    world.faults.tidying.notified().await;
+    let states = a.migrations.observe(ticket.migration).await;
+    assert!(!states.iter().any(GONE), "its process is still there: {states:?}");
+    process.end();
+    a.until(ticket.migration, GONE).await;
+    assert_eq!(world.a.hypervisor.get(), Standing::Paused { persistent: true }, "it still tidies up");
+
+    let (id, epoch) = (ticket.migration, ticket.epoch.next());
+    b.migrations.resume_inbound(id, VM, epoch, spec()).await.unwrap();
+    b.until(id, RUNNING).await;
+    a.migrations.release_outbound(id, VM, epoch).await.unwrap();
+    assert!(world.a.files().disk().exists(), "nothing is taken from the hypervisor meanwhile");
+    world.faults.go_on.notify_one();
+    a.until(id, RELEASED).await;
+    assert!(!world.a.files().disk().exists());
+    assert_eq!((world.a.hypervisor.get(), world.b.hypervisor.get()), (Standing::Absent, Standing::Running));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_process_ends_before_it_is_complete_elsewhere_is_not_gone() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.hang_after.store(MEMORY / 2, SeqCst);
+    let mut process = GuestProcess::start(&world.a);
+    let (a, b) = begin(&world, &ticket).await;
+    a.until(ticket.migration, MOVED).await;
+    process.end();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let states = a.migrations.observe(ticket.migration).await;
+    assert!(states.iter().any(COPYING), "{states:?}");
+    a.migrations.cancel_outbound(ticket.migration, "enough".into()).await.unwrap();
+    check_back(&world, &ticket, (&a, &b)).await;
 }

@@ -113,10 +113,6 @@ struct Copy<'a> {
 
 impl<'a> Copy<'a> {
     fn begin(inputs: &'a Inputs, limits: &'a MoveLimits) -> Self {
-        let pause_ms = match limits.strategy {
-            Strategy::Precopy => limits.pause_ms(),
-            Strategy::Auto | Strategy::StopAndCopy => limits.pause_ms().min(MoveLimits::PAUSE_MS),
-        };
         let speed = inputs.speed();
         Self {
             inputs,
@@ -129,7 +125,7 @@ impl<'a> Copy<'a> {
             fruitless: 0,
             outrun: 0,
             helped_at: 0,
-            out: Outcome { pause_ms, ..Outcome::default() },
+            out: Outcome { pause_ms: limits.first_pause_ms(), ..Outcome::default() },
         }
     }
 
@@ -149,7 +145,7 @@ impl<'a> Copy<'a> {
             {
                 return end;
             }
-            if self.fruitless >= MoveLimits::ROUNDS_PER_RUNG
+            if self.fruitless >= self.limits.rounds(self.out.pause_ms)
                 && let Some(end) = self.climb()
             {
                 return end;
@@ -205,7 +201,9 @@ impl<'a> Copy<'a> {
     fn climb(&mut self) -> Option<Outcome> {
         let (longest, pause) = (self.limits.pause_ms(), self.out.pause_ms);
         let may_hold = self.limits.max_downtime_ms.is_none();
+        let usual = self.limits.usual_pause_ms();
         match self.limits.strategy {
+            _ if pause < usual => self.allow(usual),
             Strategy::StopAndCopy if may_hold => self.hold(),
             Strategy::StopAndCopy if pause < longest => self.allow(longest),
             Strategy::Auto if pause < longest => self.allow(pause.saturating_mul(2).min(longest)),
@@ -215,7 +213,9 @@ impl<'a> Copy<'a> {
 
     fn allow(&mut self, pause_ms: u32) -> Option<Outcome> {
         self.out.pause_ms = pause_ms;
-        self.out.rung = Rung::LongerPause;
+        if pause_ms > MoveLimits::PAUSE_MS {
+            self.out.rung = Rung::LongerPause;
+        }
         self.fruitless = 0;
         (self.time(self.left) <= u128::from(pause_ms) * 1000).then(|| self.arrive())
     }
