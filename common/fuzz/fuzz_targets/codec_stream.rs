@@ -7,7 +7,8 @@
 
 use choice::{Means, Policy};
 use decode::Decoder;
-use encode::{Encoder, Settings};
+use encode::Encoder;
+use framer::Settings;
 use libfuzzer_sys::fuzz_target;
 use parse::{Parser, Piece};
 use proof::{PrintKey, Printer, Secret};

@@ -14,8 +14,12 @@ macro_rules! modules {
         mod decode;
         #[path = "../../../agent/codec/src/encode.rs"]
         mod encode;
+        #[path = "../../../agent/codec/src/framer.rs"]
+        mod framer;
         #[path = "../../../agent/codec/src/pack.rs"]
         mod pack;
+        #[path = "../../../agent/codec/src/parcel.rs"]
+        mod parcel;
         #[path = "../../../agent/codec/src/parse/mod.rs"]
         mod parse;
         #[path = "codec/proof.rs"]
