@@ -2,8 +2,8 @@
 //!
 //! Whatever holds a lane up (the processors, the link, or both in turn) shows in the time that its bytes take, so that is
 //! what is compared: nanoseconds for each byte that QEMU wrote, the time in which QEMU wrote nothing left out. Whatever is
-//! not in use is tried for a moment now and then, because what a guest's memory holds changes; unless the link holds the
-//! lane up, and what a trial would send is known to be more.
+//! not in use is tried for a moment now and then, because what a guest's memory holds changes; unless the link is
+//! known to carry too little for what a trial would send.
 
 use std::time::Duration;
 
@@ -86,6 +86,8 @@ const KEEP_TRIAL: u32 = 32;
 const KEEP_TRIAL_EVERY: u32 = 256;
 /// Pages that came back, from which on keeping is tried: one in four.
 const AGAIN_SHARE: u32 = 4;
+/// The link is taken to be as it was for so many trials that are left out because of it (2 GiB).
+const LINK_FOR: u32 = 8;
 /// How much of an average the newest value is, and how far above the average it counts: a link that was cut for seconds
 /// says nothing of the means in use.
 const NEWEST: f64 = 0.25;
@@ -113,8 +115,10 @@ pub struct Choice {
     until_trial: u32,
     next_trial: Means,
     until_keeping: u32,
-    /// Nanoseconds that the link takes for a byte, if it held the lane up in the last segment.
+    /// Nanoseconds that the link took for a byte when it held the lane up last.
     link: Option<f64>,
+    /// Trials that were left out since then.
+    left_out: u32,
     pages: u32,
     again: u32,
 }
@@ -137,6 +141,7 @@ impl Default for Choice {
             next_trial: Means::Off,
             until_keeping: 0,
             link: None,
+            left_out: 0,
             pages: 0,
             again: 0,
         }
@@ -188,8 +193,9 @@ impl Choice {
         let nanos = segment.busy.as_nanos() as f64 / segment.plain as f64;
         let known = &mut self.known[used as usize];
         average(&mut known.nanos, nanos);
-        let ratio = known.ratio.filter(|ratio| *ratio > 0.0 && segment.is_held_up());
-        self.link = ratio.map(|ratio| nanos / ratio);
+        if let Some(ratio) = known.ratio.filter(|ratio| *ratio > 0.0 && segment.is_held_up()) {
+            (self.link, self.left_out) = (Some(nanos / ratio), 0);
+        }
     }
 
     fn go_on(&mut self, used: Means) {
@@ -222,7 +228,10 @@ impl Choice {
         let at_least = self.link.zip(self.known[means as usize].ratio).map(|(link, ratio)| link * ratio);
         // A means without zstd sends what it is known to send; what zstd would make of the pages may have changed.
         let worth = |(least, now): (f64, f64)| now < least * WORTH;
-        let hopeless = means < self.means && at_least.zip(self.cost(self.means)).is_some_and(worth);
+        let may_have_changed = self.left_out >= LINK_FOR;
+        let hopeless =
+            !may_have_changed && means < self.means && at_least.zip(self.cost(self.means)).is_some_and(worth);
+        self.left_out = if hopeless { self.left_out + 1 } else { 0 };
         (!hopeless).then_some(means)
     }
 
@@ -308,6 +317,18 @@ mod tests {
     fn on_a_very_slow_link_nothing_is_tried_that_would_send_more() {
         let [off, pages, _] = World { link: 1_000_000, ..TEXT }.run(&mut Choice::default(), 4000);
         assert_eq!((off, pages), (0, 0));
+    }
+
+    #[test]
+    fn a_link_that_was_measured_is_remembered_for_a_while() {
+        // zstd takes 2.44 ns a byte, the link 6: once the link was seen, bytes as they are need no trial for 2 GiB.
+        let mut choice = Choice::default();
+        let world = World { packs_to: 0.1, link: (1e9 / 6.0) as u64, ..TEXT };
+        world.run(&mut choice, 20 * SEGMENTS);
+        let [off, ..] = world.run(&mut choice, 4 * TRIAL_EVERY * SEGMENTS);
+        assert_eq!(off, 0);
+        let [off, ..] = world.run(&mut choice, 2 * LINK_FOR * TRIAL_EVERY * SEGMENTS);
+        assert!(off > 0, "a link may have changed");
     }
 
     #[test]
