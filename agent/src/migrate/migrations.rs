@@ -152,6 +152,12 @@ impl Migrations {
         }
     }
 
+    /// Whether a migration that has not ended brings the machine here or takes it away.
+    fn has_in_hand(&self, vm: VmId) -> bool {
+        let in_hand = |side: &Side| side.vm == Some(vm) && !is_over(&side.state.borrow());
+        self.lock().values().any(in_hand)
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<MigrationId, Side>> {
         self.sides.lock().unwrap_or_else(PoisonError::into_inner)
     }

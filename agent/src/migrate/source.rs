@@ -179,6 +179,13 @@ impl Departure {
         }));
     }
 
+    /// Waits until the hypervisor has no more use for the connections of the copy.
+    async fn tidied_up(&mut self) {
+        if let Some(epilogue) = self.epilogue.take() {
+            let _ended = epilogue.await;
+        }
+    }
+
     /// Looks until what is seen decides.
     async fn observe(&mut self, ending: Ending) -> SourcePhase {
         let mut pause = OBSERVE_MIN;
@@ -217,8 +224,15 @@ impl Departure {
     }
 
     async fn gone(&mut self, report: MigrationReport) -> SourcePhase {
-        self.show(OutboundState::Gone(report.clone()));
-        self.parts.note(self.ticket.migration, self.record(OutboundMark::Gone(report))).await;
+        // First written down: once it is said the hand-over may be committed, and an agent that is started again must not
+        // take a domain that libvirt has not forgotten yet for a machine that stayed. Where that fails, libvirt goes first.
+        let written =
+            self.parts.write(self.ticket.migration, self.record(OutboundMark::Gone(report.clone())));
+        if let Err(error) = written.await {
+            tracing::error!(migration = %self.ticket.migration, reason = describe(&*error), "that it is gone could not be written down");
+            self.tidied_up().await;
+        }
+        self.show(OutboundState::Gone(report));
         loop {
             // Without a registry there is nobody left who could release it.
             let Some(release) = self.releases.recv().await else { return SourcePhase::Ended };
@@ -235,9 +249,7 @@ impl Departure {
     }
 
     async fn release(&mut self, epoch: Epoch) -> SourcePhase {
-        if let Some(epilogue) = self.epilogue.take() {
-            let _ended = epilogue.await; // what libvirt still tidies up is not torn from its hands
-        }
+        self.tidied_up().await; // what libvirt still has in its hands is not torn from them
         until_done("release", || self.remove(epoch)).await;
         if let Some(draft) = self.draft.take() {
             draft.seal().await;

@@ -268,12 +268,14 @@ impl Arrival {
             }
         }
         drop(landed);
+        // Written down before it is said: after that the coordinator asks no more, and a record that did not say so would
+        // stand in the way of the machine's next move for ever.
+        let ended = Record::Ended(SideState::Inbound(InboundState::Running));
+        self.parts.note(self.ticket.migration, ended).await;
         self.show(InboundState::Running);
         // It is of no use any more: when the machine leaves again another is made.
         let (checkpoints, vm) = (self.parts.checkpoints.clone(), self.vm());
         let _ = tokio::task::spawn_blocking(move || checkpoints.remove(vm)).await;
-        let ended = Record::Ended(SideState::Inbound(InboundState::Running));
-        self.parts.note(self.ticket.migration, ended).await;
         TargetPhase::Ended
     }
 

@@ -146,7 +146,8 @@ impl Migrations {
             None => {}
         }
         // The journal was lost, or it never began here: whatever is here without belonging here is removed.
-        if !self.parts.residents.holds(vm).await
+        if !self.has_in_hand(vm)
+            && !self.parts.residents.holds(vm).await
             && let Some(mover) = &self.parts.mover
         {
             mover.undefine(vm).await.map_err(|error| failed(&error))?;
@@ -184,6 +185,9 @@ impl Migrations {
         let Some(mover) = self.parts.mover.clone() else {
             return deny(DenialCode::Unsupported, "this host moves no machines");
         };
+        if self.has_in_hand(vm) {
+            return deny(DenialCode::Conflict, format!("another migration has {vm} in hand"));
+        }
         let standing = mover.standing(vm).await.map_err(|error| failed(&error))?;
         match standing {
             Standing::Paused { persistent: true } => {

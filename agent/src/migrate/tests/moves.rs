@@ -293,10 +293,9 @@ async fn agents_that_restart_after_the_copy_still_hand_over() {
     let (a, b) = begin(&world, &ticket).await;
     b.until(ticket.migration, ARRIVED).await;
     a.until(ticket.migration, GONE).await;
-    until_written(&world.a.journal, |record| {
-        matches!(record, Record::Outbound { mark: OutboundMark::Gone(_), .. })
-    })
-    .await;
+    let written = world.a.journal.list().unwrap();
+    let gone = |record: &Record| matches!(record, Record::Outbound { mark: OutboundMark::Gone(_), .. });
+    assert!(written.iter().any(|(_, record)| gone(record)), "it is written before it is said: {written:?}");
     until_written(&world.b.journal, |record| {
         matches!(record, Record::Inbound { mark: InboundMark::Arrived { .. }, .. })
     })
@@ -332,6 +331,22 @@ async fn an_agent_that_lost_its_journal_still_obeys_a_committed_hand_over() {
     b.migrations.resume_inbound(ticket.migration, VM, Epoch(2), spec()).await.unwrap();
     b.until(ticket.migration, RUNNING).await;
     assert_eq!((world.b.hypervisor.get(), lives(&world.b.owner)), (Standing::Running, Some(Epoch(2))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_of_a_migration_that_is_not_known_do_not_touch_what_another_brings() {
+    let (world, good) = (World::new(), ticket(true));
+    let (a, b) = begin(&world, &good).await;
+    b.until(good.migration, ARRIVED).await;
+    a.until(good.migration, GONE).await;
+    let other = ticket(true).migration;
+    let early = b.migrations.resume_inbound(other, VM, Epoch(2), spec()).await.unwrap_err();
+    assert_eq!(early.code, DenialCode::Conflict);
+    b.migrations.discard_inbound(other, VM, "of another time".into()).await.unwrap();
+    assert_eq!(world.b.hypervisor.get(), Standing::Paused { persistent: true }, "its only copy is untouched");
+    hand_over(&good, (&a, &b)).await;
+    let ended = |record: &Record| matches!(record, Record::Ended(SideState::Inbound(InboundState::Running)));
+    assert!(world.b.journal.list().unwrap().iter().any(|(_, record)| ended(record)), "written, then said");
 }
 
 #[tokio::test(flavor = "multi_thread")]
