@@ -46,9 +46,22 @@ impl Parcel {
     /// Completes it.
     #[must_use]
     pub fn pack(self, packer: &mut Packer) -> Packed {
+        self.complete(Some(packer))
+    }
+
+    /// Completes one that is not dear. (One that is crosses as it is, in more bytes.)
+    #[must_use]
+    pub fn stored(self) -> Packed {
+        self.complete(None)
+    }
+
+    fn complete(self, packer: Option<&mut Packer>) -> Packed {
         let Self { ready: mut bytes, batch, mut outcome } = self;
         if let Some(Unpacked { tag, blob, ops, zstd }) = batch {
-            let (packing, body) = if zstd { packer.pack(&blob) } else { (Packing::Stored, blob.as_slice()) };
+            let (packing, body) = match packer.filter(|_| zstd) {
+                Some(packer) => packer.pack(&blob),
+                None => (Packing::Stored, blob.as_slice()),
+            };
             let head = BatchHead { tag, packing, blob: blob.len(), ops, plain: outcome.plain };
             frame::put(&mut bytes, Kind::Batch, |bytes| {
                 head.put(bytes);

@@ -47,6 +47,13 @@ struct Side {
     hands: Hands,
 }
 
+impl Side {
+    /// Whether a task is at work on it.
+    fn is_active(&self) -> bool {
+        !matches!(self.hands, Hands::None) && !is_over(&self.state.borrow())
+    }
+}
+
 /// How a task is reached.
 enum Hands {
     Outbound {
@@ -154,8 +161,7 @@ impl Migrations {
 
     /// Whether a migration that has not ended brings the machine here or takes it away.
     fn has_in_hand(&self, vm: VmId) -> bool {
-        let in_hand = |side: &Side| side.vm == Some(vm) && !is_over(&side.state.borrow());
-        self.lock().values().any(in_hand)
+        self.lock().values().any(|side| side.is_active() && side.vm == Some(vm))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<MigrationId, Side>> {
@@ -198,9 +204,7 @@ impl Migrations {
             return deny(DenialCode::Invalid, "the ticket has expired");
         }
         let sides = self.lock();
-        let active = || {
-            sides.values().filter(|side| !matches!(side.hands, Hands::None) && !is_over(&side.state.borrow()))
-        };
+        let active = || sides.values().filter(|side| side.is_active());
         if active().any(|side| side.vm == Some(ticket.vm)) {
             return deny(DenialCode::Conflict, format!("another migration has {} in hand", ticket.vm));
         }

@@ -110,15 +110,14 @@ impl<O: Observer + Sync> Watch<'_, O> {
                 return Ok(to.shutdown().await?);
             }
             to.write_all(&pending[before..]).await?;
-            let mut done = 0;
-            while let Some(frame) = parse_frame(&pending[done..])? {
-                let serial = *self.finish.lock().unwrap_or_else(PoisonError::into_inner);
-                if serial.is_some_and(|serial| gate::is_finished(&frame, serial)) {
-                    self.observer.finished().await;
-                }
-                done += frame.bytes.len();
+            let serial = *self.finish.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut finished = false;
+            drain(&mut pending, &mut |frame| {
+                finished |= serial.is_some_and(|serial| gate::is_finished(frame, serial));
+            })?;
+            if finished {
+                self.observer.finished().await;
             }
-            pending.drain(..done);
         }
     }
 }

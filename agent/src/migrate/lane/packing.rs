@@ -93,7 +93,7 @@ impl Line {
         let place = if parcel.is_dear() {
             Place::Packing(self.packers.start(parcel))
         } else {
-            Place::Packed(self.packers.pack(parcel))
+            Place::Packed(parcel.stored())
         };
         self.places.push_back(place);
     }
