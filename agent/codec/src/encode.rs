@@ -8,7 +8,7 @@ use crate::pack::Packer;
 use crate::parcel::Parcel;
 use crate::parse::Channel;
 use crate::stats::Stats;
-use crate::stock::{Offered, Witness};
+use crate::stock::{Offered, PageObserver};
 
 /// The encoder of one lane: a [`Framer`] and a [`Packer`].
 pub struct Encoder {
@@ -36,10 +36,10 @@ impl Encoder {
         Self { framer: self.framer.with_offer(offered), ..self }
     }
 
-    /// As [`Framer::with_witness`].
+    /// As [`Framer::with_observer`].
     #[must_use]
-    pub fn with_witness(self, witness: Box<dyn Witness>) -> Self {
-        Self { framer: self.framer.with_witness(witness), ..self }
+    pub fn with_observer(self, observer: Box<dyn PageObserver>) -> Self {
+        Self { framer: self.framer.with_observer(observer), ..self }
     }
 
     fn around(framer: Framer) -> Self {

@@ -10,7 +10,7 @@ use crate::parcel::{Parcel, Unpacked};
 use crate::parse::{Channel, Parser, Piece, Place};
 use crate::proof::{Printer, Prover, Secret};
 use crate::stats::Stats;
-use crate::stock::{Offered, Witness};
+use crate::stock::{Offered, PageObserver};
 use crate::wire::frame::{self, Kind, Open};
 use crate::wire::op::Op;
 use crate::wire::varint;
@@ -19,7 +19,7 @@ use crate::{CACHE_DEFAULT, PAGE, Page, slots_in};
 /// No piece needs more bytes to be told; the longest is a command with its argument.
 const WHOLE_MAX: usize = 70_000;
 
-/// Where bytes that are left alone go so fast, a second, they are not shown to a witness either: keeping a page would take
+/// Where bytes that are left alone go so fast, a second, they are not shown to an observer either: keeping a page would take
 /// more time than sending it.
 const FAST: u64 = 300 << 20;
 
@@ -68,7 +68,7 @@ pub struct Framer {
     stats: Stats,
     /// What the target held before the migration.
     offered: Option<Arc<Offered>>,
-    witness: Option<Box<dyn Witness>>,
+    observer: Option<Box<dyn PageObserver>>,
 }
 
 impl Framer {
@@ -93,7 +93,7 @@ impl Framer {
             choice: Choice::default(),
             stats: Stats::default(),
             offered: None,
-            witness: None,
+            observer: None,
             settings,
         }
     }
@@ -107,8 +107,8 @@ impl Framer {
 
     /// As it is, with someone to see the pages that pass, unless bytes that are left alone go too fast to be kept.
     #[must_use]
-    pub fn with_witness(self, witness: Box<dyn Witness>) -> Self {
-        Self { witness: Some(witness), ..self }
+    pub fn with_observer(self, observer: Box<dyn PageObserver>) -> Self {
+        Self { observer: Some(observer), ..self }
     }
 
     /// Takes in what QEMU wrote, and appends the frames that are full to `out`. Each is to be packed, and
@@ -285,10 +285,10 @@ impl Framer {
 
     fn show(&mut self, means: Means, place: Option<Place>, content: &Page) {
         let passes = means == Means::Off && self.choice.rate(means).is_some_and(|rate| rate > FAST as f64);
-        if let (Some(witness), Some(place), false) = (&mut self.witness, place, passes)
+        if let (Some(observer), Some(place), false) = (&mut self.observer, place, passes)
             && *content != [0; PAGE]
         {
-            witness.page(place, content);
+            observer.page(place, content);
         }
     }
 

@@ -28,7 +28,7 @@ pub use parcel::{Packed, Parcel};
 pub use proof::{PrintKey, Printer, Secret};
 pub use rebuild::BadOps;
 pub use stats::{Kind, Stats};
-pub use stock::{HOLE, Library, NotHeld, OFFERED_MAX, Offered, Print, STOCK_MAX, TooMany, Witness};
+pub use stock::{HOLE, Library, NotHeld, OFFERED_MAX, Offered, PageObserver, Print, STOCK_MAX, TooMany};
 pub use wire::frame::{BODY_MAX, PLAIN_MAX};
 
 /// Bytes of a page, of every machine that NovaCron moves (x86-64).

@@ -63,7 +63,7 @@ pub trait Library: Send {
 }
 
 /// Sees every page that an encoder sends, once its content is known. It must not wait for anything.
-pub trait Witness: Send {
+pub trait PageObserver: Send {
     /// The page of this place is `page` now.
     fn page(&mut self, place: Place, page: &Page);
 }

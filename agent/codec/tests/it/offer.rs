@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use novacron_codec::parse::Place;
 use novacron_codec::{
-    BadOps, DecodeError, Decoder, Encoder, HOLE, Library, Means, NotHeld, Offered, PAGE, Page, Print,
-    PrintKey, Printer, Stats, Witness,
+    BadOps, DecodeError, Decoder, Encoder, HOLE, Library, Means, NotHeld, Offered, PAGE, Page, PageObserver,
+    Print, PrintKey, Printer, Stats,
 };
 use proptest::prelude::*;
 
@@ -183,21 +183,21 @@ fn behind_a_restart_nothing_is_held() {
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<(Place, Page)>>>);
 
-impl Witness for Seen {
+impl PageObserver for Seen {
     fn page(&mut self, place: Place, page: &Page) {
         self.0.lock().expect("nobody panicked").push((place, *page));
     }
 }
 
 #[test]
-fn a_witness_sees_every_page_that_is_not_blank_however_it_is_sent() {
+fn an_observer_sees_every_page_that_is_not_blank_however_it_is_sent() {
     let mut pages = noise(7, 40);
     pages[11] = [0; PAGE];
     let stream = stream_of(&pages);
     for means in [Means::Off, Means::Pages, Means::Full] {
         let seen = Seen::default();
         let offered = Stock::of(pages[..10].to_vec()).offered();
-        let encoder = Encoder::new(settings(means)).with_offer(offered).with_witness(Box::new(seen.clone()));
+        let encoder = Encoder::new(settings(means)).with_offer(offered).with_observer(Box::new(seen.clone()));
         encode(encoder, &stream);
         let seen = seen.0.lock().expect("nobody panicked");
         let numbers: Vec<u64> = seen.iter().map(|(place, _)| place.page).collect();

@@ -12,12 +12,12 @@
 
 mod draft;
 mod pages;
-mod places;
 mod seal;
 mod sink;
 mod stock;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 pub use draft::Draft;
 pub use sink::{KEEPING, Sink};
@@ -29,7 +29,7 @@ use novacron_common::{
     ids::VmId,
     units::{ByteCount, UnixMillis},
 };
-use pages::{Pages, RECORD};
+use pages::{CHUNK, CHUNK_PAGES, Pages, length_of};
 use seal::Seal;
 use std::{
     ffi::OsStr,
@@ -147,7 +147,8 @@ impl Inner {
 
     /// Pages that one checkpoint may have.
     fn room(&self) -> u32 {
-        u32::try_from(self.limits.total.0 / RECORD as u64).unwrap_or(STOCK_MAX).min(STOCK_MAX)
+        let chunks = u32::try_from(self.limits.total.0 / CHUNK as u64).unwrap_or(u32::MAX);
+        chunks.saturating_mul(CHUNK_PAGES).min(STOCK_MAX)
     }
 
     /// Whether the file system has more free than is to stay so.
@@ -170,13 +171,12 @@ impl Inner {
         }
         let path = self.path(vm, PAGES);
         let pages = Pages::open(&path, &seal.key)?;
-        let length = u64::from(seal.pages) * RECORD as u64;
-        if seal.pages > STOCK_MAX || pages.length()? < length {
+        if seal.pages > STOCK_MAX || pages.length()? < length_of(seal.pages) {
             return Err(io::Error::other("it is shorter than it was"));
         }
         let mut key = PrintKey([0; 16]);
         aws_lc_rs::rand::fill(&mut key.0).map_err(io::Error::other)?;
-        Ok(Some(Stock::new(self.clone(), vm, (pages, seal.pages), key)))
+        Ok(Some(Stock::new(self.clone(), vm, (Arc::new(pages), seal.pages), key)))
     }
 
     fn is_old(&self, sealed_at: UnixMillis) -> bool {

@@ -1,11 +1,11 @@
-//! A file of sealed pages: each a record of its own, so that one can be read, written over or damaged without the others.
+//! A file of sealed pages, in chunks: as many together as make sealing and writing them cheap.
 //!
 //! ```text
-//! | sequence u64 | the page, encrypted (4096) | tag (16) |     record n at n × 4120; little endian
+//! | 64 pages, encrypted (262144) | tag (16) | unused (4080) |     chunk n at n × 266240
 //! ```
 //!
-//! AES-256-GCM (NIST SP 800-38D). The nonce is the sequence, which counts writes and never comes twice under one key; the
-//! record's number is authenticated with it, so that a page is found only where it was put.
+//! AES-256-GCM (NIST SP 800-38D). The nonce is the chunk's number: under one key a chunk is written once, and found only
+//! where it was put. A damaged byte costs its chunk.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use novacron_codec::{PAGE, Page};
@@ -14,20 +14,63 @@ use std::{
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
+    sync::Arc,
 };
 
 /// Bytes of a key.
 pub const KEY: usize = 32;
-const SEQUENCE: usize = 8;
+/// Pages of a chunk.
+pub const CHUNK_PAGES: u32 = 64;
+/// Bytes of its pages.
+pub const CONTENT: usize = CHUNK_PAGES as usize * PAGE;
 const TAG: usize = 16;
-/// Bytes of a record.
-pub const RECORD: usize = SEQUENCE + PAGE + TAG;
+/// Bytes of a chunk in the file: chunks begin where the file system's blocks do.
+pub const CHUNK: usize = CONTENT + PAGE;
+/// Chunks that a reader keeps: what the guest has side by side lies in few.
+const BROUGHT_MAX: usize = 8;
 
 /// An open file of pages, with its key.
 #[derive(Debug)]
 pub struct Pages {
     file: File,
     key: LessSafeKey,
+}
+
+/// Up to [`CHUNK_PAGES`] pages on their way into the file, sealed where they lie.
+#[derive(Debug)]
+pub struct Chunk {
+    bytes: Box<[u8]>,
+    count: u32,
+}
+
+impl Chunk {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self { bytes: vec![0; CHUNK].into_boxed_slice(), count: 0 }
+    }
+
+    /// Puts a page behind the others. One too many is left out.
+    pub fn push(&mut self, page: &Page) {
+        if let Some(place) = self.bytes[..CONTENT].chunks_exact_mut(PAGE).nth(self.count as usize) {
+            place.copy_from_slice(page);
+            self.count += 1;
+        }
+    }
+
+    /// Pages in it.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether no page more goes in.
+    pub fn is_full(&self) -> bool {
+        self.count == CHUNK_PAGES
+    }
+
+    /// Empties it. What lies behind its pages later is of a chunk before: pages of the same machine, never counted.
+    pub fn clear(&mut self) {
+        self.count = 0;
+    }
 }
 
 impl Pages {
@@ -62,39 +105,84 @@ impl Pages {
         Ok(self.file.metadata()?.len())
     }
 
-    /// Writes record `number`. No two writes under one key may have the same `sequence`.
+    /// Seals and writes chunk `number`: once, under one key. What is in `chunk` afterwards means nothing.
     ///
     /// # Errors
     /// The system's.
-    pub fn write(&self, number: u32, sequence: u64, page: &[u8]) -> io::Result<()> {
-        let mut record = [0; RECORD];
-        record[..SEQUENCE].copy_from_slice(&sequence.to_le_bytes());
-        let (content, tag) = record[SEQUENCE..].split_at_mut(PAGE);
-        content.copy_from_slice(page);
-        let aad = Aad::from(number.to_le_bytes());
-        let sealed = self.key.seal_in_place_separate_tag(nonce(sequence), aad, content);
-        tag.copy_from_slice(sealed.map_err(io::Error::other)?.as_ref());
-        self.file.write_all_at(&record, u64::from(number) * RECORD as u64)
+    pub fn write(&self, number: u32, chunk: &mut Chunk) -> io::Result<()> {
+        let (content, tail) = chunk.bytes.split_at_mut(CONTENT);
+        let sealed = self.key.seal_in_place_separate_tag(nonce(number), Aad::empty(), content);
+        tail[..TAG].copy_from_slice(sealed.map_err(io::Error::other)?.as_ref());
+        self.file.write_all_at(&chunk.bytes, offset(number))
     }
 
-    /// Reads record `number`.
-    ///
-    /// # Errors
-    /// The system's; [`io::ErrorKind::InvalidData`] if it is not what was written there.
-    pub fn read(&self, number: u32, into: &mut Page) -> io::Result<()> {
-        let mut record = [0; RECORD];
-        self.file.read_exact_at(&mut record, u64::from(number) * RECORD as u64)?;
-        let (sequence, sealed) = record.split_at_mut(SEQUENCE);
-        let sequence = u64::from_le_bytes(sequence.try_into().map_err(io::Error::other)?);
-        let aad = Aad::from(number.to_le_bytes());
-        let opened = self.key.open_in_place(nonce(sequence), aad, sealed);
-        into.copy_from_slice(opened.map_err(|_| io::ErrorKind::InvalidData)?);
-        Ok(())
+    /// Reads and opens chunk `number` into a buffer of [`CHUNK`] bytes; its pages are the first ones.
+    fn read(&self, number: u32, into: &mut [u8]) -> io::Result<()> {
+        let sealed = &mut into[..CONTENT + TAG];
+        self.file.read_exact_at(sealed, offset(number))?;
+        let opened = self.key.open_in_place(nonce(number), Aad::empty(), sealed);
+        opened.map(drop).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 }
 
-fn nonce(sequence: u64) -> Nonce {
+/// Bytes of a file with so many pages.
+pub fn length_of(pages: u32) -> u64 {
+    offset(pages.div_ceil(CHUNK_PAGES))
+}
+
+fn offset(chunk: u32) -> u64 {
+    u64::from(chunk) * CHUNK as u64
+}
+
+fn nonce(chunk: u32) -> Nonce {
     let mut nonce = [0; NONCE_LEN];
-    nonce[..SEQUENCE].copy_from_slice(&sequence.to_le_bytes());
+    nonce[..size_of::<u32>()].copy_from_slice(&chunk.to_le_bytes());
     Nonce::assume_unique_for_key(nonce)
+}
+
+/// A chunk that was brought in, or could not be.
+#[derive(Debug)]
+struct Brought {
+    number: u32,
+    opened: Result<(), io::ErrorKind>,
+    bytes: Box<[u8]>,
+}
+
+/// Reads pages by their numbers, in any order; those that lie together cheaply.
+#[derive(Debug)]
+pub struct PagesReader {
+    pages: Arc<Pages>,
+    /// The one used last in front.
+    brought: Vec<Brought>,
+}
+
+impl PagesReader {
+    /// One that has read nothing yet.
+    pub fn new(pages: Arc<Pages>) -> Self {
+        Self { pages, brought: Vec::new() }
+    }
+
+    /// Reads page `number`.
+    ///
+    /// # Errors
+    /// The system's; [`io::ErrorKind::InvalidData`] if its chunk is not what was written there.
+    pub fn read(&mut self, number: u32, into: &mut Page) -> Result<(), io::ErrorKind> {
+        let (chunk, place) = (number / CHUNK_PAGES, (number % CHUNK_PAGES) as usize);
+        match self.brought.iter().position(|brought| brought.number == chunk) {
+            Some(found) => self.brought[..=found].rotate_right(1),
+            None => self.bring(chunk),
+        }
+        let Brought { opened, bytes, .. } = &self.brought[0];
+        (*opened)?;
+        into.copy_from_slice(&bytes[place * PAGE..][..PAGE]);
+        Ok(())
+    }
+
+    /// Brings a chunk in, in place of the one that was not used for longest.
+    fn bring(&mut self, number: u32) {
+        let spare = if self.brought.len() < BROUGHT_MAX { None } else { self.brought.pop() };
+        let mut bytes = spare.map_or_else(|| vec![0; CHUNK].into_boxed_slice(), |spare| spare.bytes);
+        let opened = self.pages.read(number, &mut bytes).map_err(|error| error.kind());
+        self.brought.insert(0, Brought { number, opened, bytes });
+    }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// The first byte of the file: the form of what follows.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 /// More is no such file.
 const LENGTH_MAX: u64 = 256;
 

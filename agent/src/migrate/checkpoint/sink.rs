@@ -1,13 +1,13 @@
-//! Takes pages off the encoder's hands and has a thread write them. The encoder never waits: what the disk is too slow
-//! for is left out.
+//! Takes pages off the encoder's hands and has a thread seal and write them. The encoder never waits: what the disk is too
+//! slow for is left out.
 
 use super::{
     Inner,
-    pages::Pages,
-    places::{PLACES_COST, Places},
+    pages::{CHUNK, Chunk, Pages},
+    versions::{VERSIONS_COST, Versions},
 };
 use crate::text::describe;
-use novacron_codec::{PAGE, Page, Witness, parse::Place};
+use novacron_codec::{Page, PageObserver, parse::Place};
 use novacron_common::ids::VmId;
 use std::{
     io,
@@ -19,44 +19,31 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Pages that are handed over together.
-const PARCEL: usize = 64;
-/// Parcels that may wait for the disk.
-const QUEUE: usize = 8;
-/// Free room is looked at whenever so many pages were written: 16 MiB.
-const LOOK_EVERY: u64 = 4096;
-/// What the keeping of one machine's pages takes of memory, at most, bytes: the parcels that wait, the one that is filled
-/// and the one that is written, and the records' places.
-pub const KEEPING: usize = (QUEUE + 2) * PARCEL * (PAGE + size_of::<Place>()) + PLACES_COST;
-
-#[derive(Debug, Default)]
-struct Parcel {
-    places: Vec<Place>,
-    bytes: Vec<u8>,
-}
-
-impl Parcel {
-    fn new() -> Self {
-        Self { places: Vec::with_capacity(PARCEL), bytes: Vec::with_capacity(PARCEL * PAGE) }
-    }
-}
+/// Chunks of one machine, full or empty: 5 MiB.
+const CHUNKS: usize = 20;
+/// Free room is looked at whenever so many chunks were written: 16 MiB.
+const LOOK_EVERY: u32 = 64;
+/// What the keeping of one machine's pages takes of memory, at most, bytes.
+pub const KEEPING: usize = CHUNKS * CHUNK + VERSIONS_COST;
 
 /// What an encoder shows its pages to.
 #[derive(Debug)]
 pub struct Sink {
-    parcel: Parcel,
+    versions: Versions,
+    chunk: Chunk,
     /// `None` once the writer has given up.
-    to: Option<SyncSender<Parcel>>,
+    to: Option<SyncSender<Chunk>>,
+    /// What was written, to be filled again.
+    empty: Receiver<Chunk>,
 }
 
-impl Witness for Sink {
+impl PageObserver for Sink {
     fn page(&mut self, place: Place, page: &Page) {
-        if self.to.is_none() {
+        if self.to.is_none() || !self.versions.admit(place) {
             return;
         }
-        self.parcel.places.push(place);
-        self.parcel.bytes.extend(page);
-        if self.parcel.places.len() == PARCEL {
+        self.chunk.push(page);
+        if self.chunk.is_full() {
             self.hand_over();
         }
     }
@@ -64,64 +51,58 @@ impl Witness for Sink {
 
 impl Sink {
     fn hand_over(&mut self) {
-        use std::sync::mpsc::TrySendError::{Disconnected, Full};
-        let Some(to) = &self.to else { return };
-        match to.try_send(std::mem::replace(&mut self.parcel, Parcel::new())) {
-            Ok(()) => {}
-            Err(Full(mut parcel)) => {
-                parcel.places.clear();
-                parcel.bytes.clear();
-                self.parcel = parcel;
-            }
-            Err(Disconnected(_)) => (self.to, self.parcel) = (None, Parcel::default()),
+        // None is empty while the disk is behind.
+        let (Some(to), Ok(next)) = (&self.to, self.empty.try_recv()) else { return self.chunk.clear() };
+        if to.try_send(std::mem::replace(&mut self.chunk, next)).is_err() {
+            self.to = None;
         }
     }
 }
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        self.hand_over();
+        if self.chunk.count() > 0 {
+            self.hand_over();
+        }
     }
 }
 
-/// Starts the thread that writes; it says how many records there are once the sink is gone, or nothing if it failed.
+/// Starts the thread that writes; it says how many pages there are once the sink is gone, or nothing if it failed.
 pub(super) fn start(inner: Arc<Inner>, vm: VmId, pages: Pages) -> io::Result<(Sink, oneshot::Receiver<u32>)> {
-    let (to, parcels) = sync_channel(QUEUE);
+    let ((to, full), (back, empty)) = (sync_channel(CHUNKS), sync_channel(CHUNKS));
+    (1..CHUNKS).for_each(|_| _ = back.try_send(Chunk::new()));
+    let versions = Versions::new(inner.room());
     let (done, written) = oneshot::channel();
-    let mut writer = Writer { room: inner.room(), inner, pages, places: Places::default(), sequence: 0 };
-    thread::Builder::new().name("checkpoint".into()).spawn(move || match writer.write_all(&parcels) {
-        Ok(()) => _ = done.send(writer.places.count()),
+    let writer = Writer { inner, pages, back };
+    thread::Builder::new().name("checkpoint".into()).spawn(move || match writer.write_all(&full) {
+        Ok(count) => _ = done.send(count),
         Err(error) => {
             tracing::warn!(%vm, reason = describe(&error), "its checkpoint could not be written and is thrown away");
         }
     })?;
-    Ok((Sink { parcel: Parcel::new(), to: Some(to) }, written))
+    Ok((Sink { versions, chunk: Chunk::new(), to: Some(to), empty }, written))
 }
 
 struct Writer {
     inner: Arc<Inner>,
     pages: Pages,
-    places: Places,
-    room: u32,
-    sequence: u64,
+    back: SyncSender<Chunk>,
 }
 
 impl Writer {
-    fn write_all(&mut self, parcels: &Receiver<Parcel>) -> io::Result<()> {
-        for parcel in parcels {
-            for (place, page) in parcel.places.iter().zip(parcel.bytes.chunks_exact(PAGE)) {
-                self.write(*place, page)?;
+    /// Writes what comes, and says how many pages that were. All chunks but the last are full.
+    fn write_all(&self, full: &Receiver<Chunk>) -> io::Result<u32> {
+        let mut pages = 0;
+        for (number, mut chunk) in (0..).zip(full) {
+            if number % LOOK_EVERY == 0 && !self.inner.has_reserve()? {
+                return Err(io::Error::new(io::ErrorKind::StorageFull, "too little would stay free"));
             }
+            self.pages.write(number, &mut chunk)?;
+            pages += chunk.count();
+            chunk.clear();
+            // Nobody fills it any more once the sink is gone.
+            let _ = self.back.try_send(chunk);
         }
-        Ok(())
-    }
-
-    fn write(&mut self, place: Place, page: &[u8]) -> io::Result<()> {
-        let Some(record) = self.places.record(place, self.room) else { return Ok(()) };
-        if self.sequence.is_multiple_of(LOOK_EVERY) && !self.inner.has_reserve()? {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "too little would stay free"));
-        }
-        self.sequence += 1;
-        self.pages.write(record, self.sequence, page)
+        Ok(pages)
     }
 }

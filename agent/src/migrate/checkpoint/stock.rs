@@ -3,7 +3,10 @@
 //! Every page is read and its seal checked before its print is told: a damaged one is never offered, it crosses as any
 //! other page. One that is damaged after that ends the move, fully back, and is not offered again.
 
-use super::{Inner, pages::Pages};
+use super::{
+    Inner,
+    pages::{Pages, PagesReader},
+};
 use novacron_codec::{HOLE, Library, NotHeld, PAGE, Page, Print, PrintKey, Printer};
 use novacron_common::ids::VmId;
 use std::sync::{
@@ -11,7 +14,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-/// Prints that are made at once: of 2 MiB.
+/// Prints that are made at once: of 2 MiB, whole chunks.
 const BATCH: u32 = 512;
 
 /// One machine's pages, as they are offered.
@@ -19,7 +22,7 @@ const BATCH: u32 = 512;
 pub struct Stock {
     inner: Arc<Inner>,
     vm: VmId,
-    pages: Pages,
+    pages: Arc<Pages>,
     count: u32,
     key: PrintKey,
     /// What lies below was told, and may be referred to.
@@ -27,7 +30,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    pub(super) fn new(inner: Arc<Inner>, vm: VmId, (pages, count): (Pages, u32), key: PrintKey) -> Self {
+    pub(super) fn new(inner: Arc<Inner>, vm: VmId, (pages, count): (Arc<Pages>, u32), key: PrintKey) -> Self {
         Self { inner, vm, pages, count, key, offered: AtomicU32::new(0) }
     }
 
@@ -46,7 +49,8 @@ impl Stock {
         let from = self.offered.load(Ordering::Acquire);
         let to = self.count.min(from.saturating_add(BATCH));
         let (printer, mut page, mut holes) = (Printer::shared(&self.key), [0; PAGE], 0);
-        let prints = (from..to).map(|number| match self.pages.read(number, &mut page) {
+        let mut reader = PagesReader::new(self.pages.clone());
+        let prints = (from..to).map(|number| match reader.read(number, &mut page) {
             Ok(()) => printer.of(&page),
             Err(_) => {
                 holes += 1;
@@ -63,25 +67,28 @@ impl Stock {
 
     /// For the decoder.
     pub fn reader(self: &Arc<Self>) -> StockReader {
-        StockReader(self.clone())
+        StockReader { stock: self.clone(), pages: PagesReader::new(self.pages.clone()) }
     }
 }
 
 /// Reads what was offered.
 #[derive(Debug)]
-pub struct StockReader(Arc<Stock>);
+pub struct StockReader {
+    stock: Arc<Stock>,
+    pages: PagesReader,
+}
 
 impl Library for StockReader {
     fn page(&mut self, number: u32, into: &mut Page) -> Result<(), NotHeld> {
-        let Self(stock) = self;
+        let Self { stock, pages } = self;
         let offered = stock.offered.load(Ordering::Acquire);
         if number >= offered {
             return Err(NotHeld::NeverOffered { number: number.into(), offered });
         }
-        stock.pages.read(number, into).map_err(|error| {
-            tracing::warn!(vm = %stock.vm, number, reason = %error, "its checkpoint is damaged and thrown away");
+        pages.read(number, into).map_err(|reason| {
+            tracing::warn!(vm = %stock.vm, number, %reason, "its checkpoint is damaged and thrown away");
             stock.inner.remove(stock.vm);
-            NotHeld::Lost { number, reason: error.kind() }
+            NotHeld::Lost { number, reason }
         })
     }
 }

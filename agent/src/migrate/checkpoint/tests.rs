@@ -2,11 +2,11 @@
 
 use super::{
     Checkpoints, Inner, KEY, Limits, PAGES,
-    pages::{Pages, RECORD},
+    pages::{CHUNK, CHUNK_PAGES, CONTENT, Pages},
     seal::Seal,
     sink,
 };
-use novacron_codec::{HOLE, Library, NotHeld, PAGE, Page, Print, Printer, Witness, parse::Place};
+use novacron_codec::{HOLE, Library, NotHeld, PAGE, Page, PageObserver, Print, Printer, parse::Place};
 use novacron_common::{
     ids::VmId,
     units::{ByteCount, UnixMillis},
@@ -79,7 +79,7 @@ fn offer(checkpoints: &Checkpoints, vm: VmId) -> Option<(Vec<Print>, Printer)> {
 }
 
 #[tokio::test]
-async fn what_was_kept_is_offered_and_read_and_the_last_version_is_the_one() {
+async fn what_was_kept_is_offered_and_read_and_a_later_version_of_a_page_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = open(&folder);
     let (draft, mut sink) = checkpoints.begin(VM).unwrap();
@@ -92,7 +92,7 @@ async fn what_was_kept_is_offered_and_read_and_the_last_version_is_the_one() {
     let checkpoints = open(&folder);
     assert_eq!(checkpoints.held(), [VM]);
     let (prints, printer) = offer(&checkpoints, VM).unwrap();
-    let expected = (0..200).map(|number| if number < 50 { number + 1000 } else { number });
+    let expected = (0..200).chain(1000..1050);
     assert!(prints == expected.clone().map(|seed| printer.of(&page(seed))).collect::<Vec<_>>());
     let stock = checkpoints.stock(VM).unwrap();
     let (mut reader, mut into) = (stock.reader(), [0; PAGE]);
@@ -102,7 +102,7 @@ async fn what_was_kept_is_offered_and_read_and_the_last_version_is_the_one() {
         reader.page(number, &mut into).unwrap();
         assert!(into == page(seed));
     }
-    assert_eq!(reader.page(200, &mut into), Err(NotHeld::NeverOffered { number: 200, offered: 200 }));
+    assert_eq!(reader.page(250, &mut into), Err(NotHeld::NeverOffered { number: 250, offered: 250 }));
 }
 
 #[tokio::test]
@@ -157,33 +157,49 @@ fn flip(path: &Path, at: u64) {
 async fn damaged_pages_are_not_offered_and_the_others_are() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = open(&folder);
-    keep(&checkpoints, VM, 0..60).await;
-    let pages = file(&folder, VM, PAGES);
-    // In the sequence, in the content, in the tag; and two records that changed places.
-    [(3, 0), (9, 2000), (20, RECORD as u64 - 1)]
+    let pages = 7 * CHUNK_PAGES;
+    keep(&checkpoints, VM, 0..pages.into()).await;
+    let path = file(&folder, VM, PAGES);
+    // In the content, in the tag; and two chunks that changed places.
+    [(1, 2000), (2, CONTENT as u64 + 3)]
         .into_iter()
-        .for_each(|(record, byte)| flip(&pages, record * RECORD as u64 + byte));
-    let mut bytes = fs::read(&pages).unwrap();
-    let (front, back) = bytes.split_at_mut(41 * RECORD);
-    front[40 * RECORD..].swap_with_slice(&mut back[..RECORD]);
-    fs::write(&pages, bytes).unwrap();
+        .for_each(|(chunk, byte)| flip(&path, chunk * CHUNK as u64 + byte));
+    let mut bytes = fs::read(&path).unwrap();
+    let (front, back) = bytes.split_at_mut(5 * CHUNK);
+    front[4 * CHUNK..].swap_with_slice(&mut back[..CHUNK]);
+    fs::write(&path, bytes).unwrap();
     let (prints, printer) = offer(&checkpoints, VM).unwrap();
-    let holes: Vec<usize> = (0..60).filter(|number| prints[*number] == HOLE).collect();
-    assert_eq!(holes, [3, 9, 20, 40, 41]);
-    assert!((0..60).all(|n| holes.contains(&n) || prints[n] == printer.of(&page(n as u64))));
+    let is_damaged = |number: u32| [1, 2, 4, 5].contains(&(number / CHUNK_PAGES));
+    let expected = |number| if is_damaged(number) { HOLE } else { printer.of(&page(number.into())) };
+    assert!(prints == (0..pages).map(expected).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn pages_are_read_in_any_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = open(&folder);
+    let pages = 17 * CHUNK_PAGES + 7;
+    keep(&checkpoints, VM, 0..pages.into()).await;
+    let stock = checkpoints.stock(VM).unwrap();
+    while !stock.next_prints().is_empty() {}
+    let (mut reader, mut into) = (stock.reader(), [0; PAGE]);
+    for number in (0..pages).map(|step| step * 619 % pages) {
+        reader.page(number, &mut into).unwrap();
+        assert!(into == page(number.into()), "page {number}");
+    }
 }
 
 #[tokio::test]
 async fn a_page_that_is_damaged_after_it_was_offered_is_refused_and_the_checkpoint_thrown_away() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = open(&folder);
-    keep(&checkpoints, VM, 0..60).await;
+    keep(&checkpoints, VM, 0..100).await;
     let stock = checkpoints.stock(VM).unwrap();
     stock.next_prints();
-    flip(&file(&folder, VM, PAGES), 5 * RECORD as u64 + 100);
+    flip(&file(&folder, VM, PAGES), CHUNK as u64 + 100);
     let (mut reader, mut into) = (stock.reader(), [0; PAGE]);
     assert_eq!(reader.page(4, &mut into), Ok(()));
-    assert_eq!(reader.page(5, &mut into), Err(NotHeld::Lost { number: 5, reason: ErrorKind::InvalidData }));
+    assert_eq!(reader.page(75, &mut into), Err(NotHeld::Lost { number: 75, reason: ErrorKind::InvalidData }));
     assert_eq!((checkpoints.held(), files(&folder)), (vec![], 0));
 }
 
@@ -241,7 +257,7 @@ async fn what_is_too_old_is_erased_and_what_is_too_much_from_the_oldest_on() {
         let seal = Seal::read(&path).unwrap();
         Seal { sealed_at: UnixMillis(seal.sealed_at.0 - age), ..seal }.write(&path).unwrap();
     }
-    let two = limits(ByteCount(130 * RECORD as u64));
+    let two = limits(ByteCount(2 * CHUNK as u64));
     let fewer = open_with(&folder, two, crate::clock::now);
     let mut held = fewer.held();
     held.sort_unstable();
@@ -262,9 +278,9 @@ async fn what_is_too_old_is_erased_and_what_is_too_much_from_the_oldest_on() {
 #[tokio::test]
 async fn more_pages_than_there_is_room_for_are_left_out() {
     let folder = tempfile::tempdir().unwrap();
-    let checkpoints = open_with(&folder, limits(ByteCount(40 * RECORD as u64)), crate::clock::now);
-    keep(&checkpoints, VM, 0..100).await;
-    assert_eq!(offer(&checkpoints, VM).unwrap().0.len(), 40);
+    let checkpoints = open_with(&folder, limits(ByteCount(2 * CHUNK as u64)), crate::clock::now);
+    keep(&checkpoints, VM, 0..200).await;
+    assert_eq!(offer(&checkpoints, VM).unwrap().0.len(), 2 * CHUNK_PAGES as usize);
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ pub fn main_framer(ticket: &Ticket, offered: Option<Arc<Offered>>, sink: Option<
         framer = Framer::new(settings).with_offer(offered);
     }
     match sink {
-        Some(sink) => framer.with_witness(Box::new(sink)),
+        Some(sink) => framer.with_observer(Box::new(sink)),
         None => framer,
     }
 }

@@ -12,7 +12,7 @@ use crate::migrate::{
     },
     link::lane::{LaneReader, LaneWriter},
 };
-use novacron_codec::{PAGE, STOCK_MAX, Witness as _, parse::Place};
+use novacron_codec::{PAGE, PageObserver as _, STOCK_MAX, parse::Place};
 use novacron_common::{
     units::ByteCount,
     wire::{LaneId, LaneKind, StreamKind, codec},
