@@ -21,7 +21,8 @@ use crate::{
     ledger::{AgentLedger, LedgerError},
     metrics,
     migrate::{
-        Budget, Migrations, MigrationsParts, Pacer, Preview, PreviewParts, Prober, SocketError, SocketRoom,
+        Budget, Migrations, MigrationsParts, Pacer, Preview, PreviewParts, Prober, QemuProcesses, QuicRoads,
+        SocketError, SocketRoom,
         checkpoint::Checkpoints,
         ports::{Mover, Surveyor},
     },
@@ -135,18 +136,22 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     })?;
     let (changes, changed) = mpsc::channel(CHANGES);
     let checkpoints = open_checkpoints(&config)?;
+    let libvirt_socket = config.hypervisor.as_ref().map(|h| h.socket.clone()).unwrap_or_default();
     let migrations = Migrations::restore(MigrationsParts {
         host,
-        endpoint: endpoint.clone(),
+        roads: Arc::new(QuicRoads {
+            endpoint: endpoint.clone(),
+            sockets: open_sockets(&config)?,
+            libvirt_socket: libvirt_socket.clone(),
+            link_grace: config.link_grace,
+            pacer: Pacer::new(config.bandwidth_mbit.map(Budget::of_mbit)),
+        }),
+        processes: Arc::new(QemuProcesses { libvirt_socket }),
         mover: libvirt.clone().map(|l| l as Arc<dyn Mover>),
         files: Arc::new(Arc::new(room.clone())),
         residents: Arc::new(machines.clone()),
         journal: Arc::new(ledger.shelf("migrations")?),
-        sockets: open_sockets(&config)?,
-        libvirt_socket: config.hypervisor.as_ref().map(|h| h.socket.clone()).unwrap_or_default(),
         bridge: config.bridge.clone(),
-        link_grace: config.link_grace,
-        pacer: Pacer::new(config.bandwidth_mbit.map(Budget::of_mbit)),
         checkpoints: checkpoints.clone(),
         now: clock::now,
         changes,

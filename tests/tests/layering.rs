@@ -16,7 +16,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("novacron-transport", &["novacron-common", "novacron-runtime"]),
     ("novacron-core", &["novacron-common"]),
     ("novacron-codec", &[]),
-    ("novacron-agent", &["novacron-codec", "novacron-common", "novacron-store", "novacron-transport"]),
+    (
+        "novacron-agent",
+        &["novacron-codec", "novacron-common", "novacron-runtime", "novacron-store", "novacron-transport"],
+    ),
     (
         "novacron-coordinator",
         &["novacron-common", "novacron-core", "novacron-runtime", "novacron-store", "novacron-transport"],

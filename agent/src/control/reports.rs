@@ -37,7 +37,8 @@ impl Reports {
                 settled = self.deliver_kept(&runner).await;
             }
             let pause = if settled { Duration::MAX } else { RETRY };
-            match tokio::time::timeout(pause.min(Duration::from_secs(86_400)), fresh.recv()).await {
+            match novacron_runtime::time::timeout(pause.min(Duration::from_secs(86_400)), fresh.recv()).await
+            {
                 Ok(Some(report)) => settled &= self.deliver(report, &runner).await,
                 Ok(None) => return,
                 Err(_) => {}
@@ -88,7 +89,8 @@ impl Reports {
     /// Returns once the coordinator has committed it.
     async fn send(&mut self, request: ControlRequest) -> Result<(), LinkError> {
         let stopping = || LinkError::Broken { doing: "reporting", reason: "the agent is stopping".into() };
-        let waiting = tokio::time::timeout(COMMIT_DEADLINE, self.link.wait_for(Option::is_some)).await;
+        let waiting =
+            novacron_runtime::time::timeout(COMMIT_DEADLINE, self.link.wait_for(Option::is_some)).await;
         let late = |_| LinkError::Broken { doing: "waiting for a session", reason: "there is none".into() };
         let link = waiting.map_err(late)?.ok().and_then(|l| l.clone()).ok_or_else(stopping)?;
         let exchange = async {
@@ -98,6 +100,6 @@ impl Reports {
             stream.recv::<()>().await
         };
         let late = |_| LinkError::Broken { doing: "waiting for a commit", reason: "too slow".into() };
-        tokio::time::timeout(COMMIT_DEADLINE, exchange).await.map_err(late)?
+        novacron_runtime::time::timeout(COMMIT_DEADLINE, exchange).await.map_err(late)?
     }
 }

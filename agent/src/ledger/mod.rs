@@ -23,7 +23,12 @@ impl AgentLedger {
     /// # Errors
     /// [`LedgerError`] if another agent has it open or it is damaged.
     pub fn open(data_dir: &Path) -> Result<Self, LedgerError> {
-        Ok(Self { store: Store::open(&data_dir.join("ledger"))? })
+        Ok(Self::on(Store::open(&data_dir.join("ledger"))?))
+    }
+
+    /// In this store.
+    pub fn on(store: Store) -> Self {
+        Self { store }
     }
 
     /// The shelf `name`; the same name must always be used with the same type.

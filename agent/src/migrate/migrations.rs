@@ -4,9 +4,10 @@ mod commands;
 
 use super::{
     journal::{ENDED_MAX, InboundMark, OutboundMark, Record},
-    lane::target::{SharedDoor, refuse},
+    lane::target::refuse,
     parts::{MigrationsParts, Post},
     ports::{Failure, Mover},
+    road::SharedEntrance,
     source::{Departure, Ending, Release, SourcePhase},
     target::{Arrival, Landed, Order, TargetPhase},
 };
@@ -17,6 +18,7 @@ use novacron_common::{
     spec::{MachineKind, VmSpec},
     wire::{Denial, DenialCode, LaneOpen},
 };
+use novacron_runtime::{spawn, spawn_blocking, time::timeout};
 use novacron_transport::Stream;
 use std::{
     collections::BTreeMap,
@@ -62,7 +64,7 @@ enum Hands {
     },
     Inbound {
         orders: mpsc::Sender<Order>,
-        door: watch::Receiver<Option<SharedDoor>>,
+        door: watch::Receiver<Option<SharedEntrance>>,
     },
     /// There is no task (any more).
     None,
@@ -141,7 +143,7 @@ impl Migrations {
 
     /// Serves a `Lane` stream of the agent of `peer` until it ends.
     pub async fn accept_lane(&self, peer: HostId, mut stream: Stream) {
-        let open = tokio::time::timeout(LANE_DEADLINE, stream.recv::<LaneOpen>()).await;
+        let open = timeout(LANE_DEADLINE, stream.recv::<LaneOpen>()).await;
         let Ok(Ok(open)) = open else {
             tracing::warn!(%peer, "a lane did not say what it is for");
             return;
@@ -238,7 +240,7 @@ impl Migrations {
             draft: None,
             epilogue: None,
         };
-        tokio::spawn(departure.run(phase));
+        spawn(departure.run(phase));
     }
 
     fn spawn_inbound(&self, mover: Arc<dyn Mover>, trip: Trip, phase: TargetPhase) {
@@ -248,7 +250,7 @@ impl Migrations {
         let post = Post::new(ticket.migration, state, self.parts.changes.clone());
         self.enter(&ticket, &post, Hands::Inbound { orders, door: found });
         let parts = self.parts.clone();
-        tokio::spawn(Arrival { parts, mover, ticket, spec, post, orders: inbox, door }.run(phase));
+        spawn(Arrival { parts, mover, ticket, spec, post, orders: inbox, door }.run(phase));
     }
 
     fn enter(&self, ticket: &Ticket, post: &Post, hands: Hands) {
@@ -270,7 +272,7 @@ impl Migrations {
         for old in ended.iter().take(ended.len().saturating_sub(ENDED_MAX)) {
             sides.remove(old);
             let (parts, old) = (self.parts.clone(), *old);
-            tokio::task::spawn_blocking(move || {
+            spawn_blocking(move || {
                 if let Err(error) = parts.journal.remove(old) {
                     tracing::warn!(migration = %old, reason = describe(&*error), "could not forget");
                 }

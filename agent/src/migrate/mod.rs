@@ -8,7 +8,8 @@
 //! * [`checkpoint`] keeps what a machine that leaves had in memory, so that less crosses when it returns;
 //! * [`outcome`], [`progress`] and `climb` are pure: how it ended, how far it is, how hard it is pushed;
 //! * [`preview`] measures before a move, for its forecast, and says what speaks against it;
-//! * [`ports`] is what all this needs of the rest of the agent; `adapters` ties it to the real thing.
+//! * [`ports`] is what all this needs of the rest of the agent, and `adapters` ties it to the real thing; [`road`] is the way
+//!   to other hosts, as a migration sees it.
 //!
 //! A link that is cut is no failure: lanes go on from the last byte that arrived once the source has dialled again. If it
 //! stays away longer than `migration.link_grace_seconds`, the migration ends fully back.
@@ -29,13 +30,18 @@ mod parts;
 pub mod ports;
 pub mod preview;
 pub mod progress;
+pub mod road;
 mod source;
 mod target;
 #[cfg(test)]
 mod tests;
 
-pub use lane::sockets::{SocketError, SocketRoom};
+pub use lane::{
+    road::QuicRoads,
+    sockets::{SocketError, SocketRoom},
+};
 pub use link::pace::{Budget, Pacer};
 pub use migrations::Migrations;
 pub use parts::MigrationsParts;
 pub use preview::{Preview, PreviewParts, probe::Prober};
+pub use source::QemuProcesses;

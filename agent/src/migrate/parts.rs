@@ -3,9 +3,8 @@
 use super::{
     checkpoint::Checkpoints,
     journal::Record,
-    lane::sockets::SocketRoom,
-    link::pace::Pacer,
-    ports::{Failure, Journal, Landing, Mover, Residents},
+    ports::{Failure, Journal, Landing, Mover, Processes, Residents},
+    road::Roads,
 };
 use crate::{hypervisor::Definition, hypervisor::MachineFiles, text::describe};
 use novacron_common::{
@@ -14,16 +13,16 @@ use novacron_common::{
     spec::VmSpec,
     units::UnixMillis,
 };
-use novacron_transport::Endpoint;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use novacron_runtime::spawn_blocking;
+use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 /// What migrations are made with.
 pub struct MigrationsParts {
     /// This host.
     pub host: HostId,
-    /// For the links to other agents.
-    pub endpoint: Endpoint,
+    /// The ways to other hosts.
+    pub roads: Arc<dyn Roads>,
     /// The hypervisor; `None` where machines cannot be moved.
     pub mover: Option<Arc<dyn Mover>>,
     /// The machines' files.
@@ -32,16 +31,10 @@ pub struct MigrationsParts {
     pub residents: Arc<dyn Residents>,
     /// Where it is written down.
     pub journal: Arc<dyn Journal>,
-    /// Where sockets go.
-    pub sockets: SocketRoom,
-    /// The socket of this host's libvirtd.
-    pub libvirt_socket: PathBuf,
+    /// The guests' processes.
+    pub processes: Arc<dyn Processes>,
     /// The bridge for machines that name none.
     pub bridge: String,
-    /// How long a link that was lost is waited for, before the migration ends fully back.
-    pub link_grace: Duration,
-    /// What all migrations away from this host send by, together.
-    pub pacer: Pacer,
     /// What is kept of machines that left.
     pub checkpoints: Checkpoints,
     /// The host's clock.
@@ -65,7 +58,7 @@ impl MigrationsParts {
         record: Record,
     ) -> Result<(), Failure> {
         let parts = self.clone();
-        tokio::task::spawn_blocking(move || parts.journal.put(migration, &record)).await?
+        spawn_blocking(move || parts.journal.put(migration, &record)).await?
     }
 
     /// Writes what was already done: without it a restarted agent finds out by looking, so failing is no reason

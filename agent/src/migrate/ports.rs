@@ -11,7 +11,7 @@ use novacron_common::{
     units::Epoch,
     wire::Denial,
 };
-use std::time::Duration;
+use std::{future::Future, pin::Pin, time::Duration};
 
 /// An error with its causes, from behind a port.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -101,6 +101,15 @@ pub trait Mover: Send + Sync {
     async fn undefine(&self, vm: VmId) -> Result<(), HvError>;
     /// The domain document that this host would define.
     fn document(&self, definition: &Definition) -> Result<String, HvError>;
+}
+
+/// Ready when a process has ended.
+pub type ProcessEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Sees the processes in which guests run.
+pub trait Processes: Send + Sync {
+    /// Waits for the end of the process in which the guest runs now; `None` if it cannot be seen.
+    fn end_of(&self, vm: VmId) -> Option<ProcessEnd>;
 }
 
 /// What a forecast asks of the hypervisor. Nothing here changes anything.

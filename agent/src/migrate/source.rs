@@ -17,15 +17,15 @@ mod witness;
 
 pub(super) use copy::Ending;
 use copy::Epilogue;
+pub use witness::QemuProcesses;
 
 use super::{
     checkpoint::Draft,
     journal::{OutboundMark, Record},
-    lane::source::SourceLanes,
-    link::keeper::Keeper,
     outcome::{Sight, Verdict, judge},
     parts::{MigrationsParts, Post},
     ports::{Failure, Mover},
+    road::{ColdRoad, LiveRoad},
 };
 use crate::{hypervisor::libvirt::xml::DISK_TARGET, text::describe};
 use novacron_common::{
@@ -35,6 +35,11 @@ use novacron_common::{
     units::Epoch,
     wire::{Denial, DenialCode},
 };
+use novacron_runtime::{
+    spawn,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use std::{
     future::Future,
     net::SocketAddr,
@@ -42,11 +47,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::sync::{mpsc, oneshot, watch};
 
 const OBSERVE_MIN: Duration = Duration::from_millis(20);
 const OBSERVE_MAX: Duration = Duration::from_secs(2);
@@ -73,8 +74,8 @@ pub(super) enum SourcePhase {
 
 /// How the machine travels.
 pub(super) enum Way {
-    Live(SourceLanes, Option<&'static str>),
-    Cold(Keeper, Option<PathBuf>),
+    Live(Box<dyn LiveRoad>, Option<&'static str>),
+    Cold(Box<dyn ColdRoad>, Option<PathBuf>),
 }
 
 /// One migration away from this host.
@@ -130,6 +131,7 @@ impl Departure {
         self.show(OutboundState::Connecting);
         let mut cancel = self.cancel.clone();
         let made = tokio::select! {
+            biased;
             made = self.make_way() => made,
             reason = called_off(&mut cancel) => return SourcePhase::Observe(Ending::cancelled(reason)),
         };
@@ -142,23 +144,21 @@ impl Departure {
     async fn make_way(&mut self) -> Result<Way, Failure> {
         let target = self.target.ok_or("the target's address is not known")?;
         let files = self.parts.files.prepare(self.vm(), &self.spec).await?;
-        let MigrationsParts { endpoint, link_grace, pacer, .. } = &*self.parts;
-        let keeper =
-            Keeper::dial(endpoint.clone(), target, self.ticket.clone(), *link_grace, pacer.clone()).await?;
+        let roads = &self.parts.roads;
         if !self.ticket.live {
-            return Ok(Way::Cold(keeper, files.disk));
+            return Ok(Way::Cold(roads.lead_cold(&self.ticket, target).await?, files.disk));
         }
-        let sockets = self.parts.sockets.make(self.ticket.migration)?;
         let (draft, sink) = self.parts.checkpoints.begin(self.vm()).unzip();
         self.draft = draft;
-        Ok(Way::Live(SourceLanes::serve(sockets, keeper, sink)?, files.disk.map(|_| DISK_TARGET)))
+        let road = roads.lead_live(&self.ticket, target, sink).await?;
+        Ok(Way::Live(road, files.disk.map(|_| DISK_TARGET)))
     }
 
     async fn copy(&mut self, way: Way) -> SourcePhase {
         let began = Instant::now();
         let (mut ending, epilogue) = match &way {
-            Way::Live(lanes, disk) => self.copy_live(lanes, *disk).await,
-            Way::Cold(keeper, disk) => (self.copy_cold(keeper, disk.as_deref()).await, None),
+            Way::Live(road, disk) => self.copy_live(&**road, *disk).await,
+            Way::Cold(road, disk) => (self.copy_cold(&**road, disk.as_deref()).await, None),
         };
         ending.begun = true;
         ending.report.copy_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -168,13 +168,13 @@ impl Departure {
 
     /// Ends the connections, once the hypervisor has no more use for them.
     fn close(&mut self, way: Way, epilogue: Option<Epilogue>) {
-        self.epilogue = Some(tokio::spawn(async move {
+        self.epilogue = Some(spawn(async move {
             if let Some(epilogue) = epilogue {
                 let _the_machine_has_left = timeout(EPILOGUE_DEADLINE, epilogue).await;
             }
             match way {
-                Way::Live(lanes, _) => lanes.close(),
-                Way::Cold(keeper, _) => keeper.close(),
+                Way::Live(road, _) => road.close(),
+                Way::Cold(road, _) => road.close(),
             }
         }));
     }

@@ -9,36 +9,28 @@
 //! epoch than the ticket lets it run, and from that moment on nothing discards it.
 
 use super::{
-    filter::{Expectation, element::Element},
     journal::{InboundMark, Record},
-    lane::{
-        cold,
-        sockets::Sockets,
-        target::{Door, LaneEvent, Onward, SharedDoor},
-    },
+    lane::{cold, target::LaneEvent},
     parts::{MigrationsParts, Post},
     ports::{Failure, Mover, Standing},
+    road::{Berth, Quay, SharedEntrance},
     source::until_done,
 };
-use crate::{
-    hypervisor::{MachineFiles, libvirt::xml::DISK_TARGET},
-    text::describe,
-};
+use crate::{hypervisor::MachineFiles, text::describe};
 use novacron_common::{
     ids::VmId,
     record::{InboundState, SideState, Ticket},
     spec::VmSpec,
     units::Epoch,
-    wire::{Denial, DenialCode, LaneKind},
+    wire::{Denial, DenialCode},
 };
-use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::{mpsc, oneshot, watch},
+use novacron_runtime::{
+    spawn_blocking,
     time::{Instant, sleep},
 };
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot, watch};
 
-/// Lane events that may wait.
-const EVENTS: usize = 16;
 /// How often an unused ticket's end is looked for.
 const EXPIRY_EVERY: Duration = Duration::from_secs(1);
 /// How long libvirt may take to show what it has said, or to remove a copy whose source went away.
@@ -56,15 +48,13 @@ pub(super) enum Order {
 
 /// What is served while a copy arrives.
 pub(super) struct Stage {
-    door: SharedDoor,
-    events: mpsc::Receiver<LaneEvent>,
+    quay: Quay,
     files: MachineFiles,
-    _sockets: Option<Sockets>,
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        self.door.shut();
+        self.quay.entrance.shut();
     }
 }
 
@@ -97,7 +87,7 @@ pub(super) struct Arrival {
     pub post: Post,
     pub orders: mpsc::Receiver<Order>,
     /// Where the registry finds the door for lanes.
-    pub door: watch::Sender<Option<SharedDoor>>,
+    pub door: watch::Sender<Option<SharedEntrance>>,
 }
 
 impl Arrival {
@@ -139,6 +129,7 @@ impl Arrival {
             tokio::pin!(making);
             loop {
                 tokio::select! {
+                    biased;
                     made = &mut making => break made.map_err(|error| describe(&*error)),
                     order = orders.recv() => match refuse_resume(order) {
                         Some(reason) => break Err(reason),
@@ -149,7 +140,7 @@ impl Arrival {
         };
         match made {
             Ok(stage) => {
-                self.door.send_replace(Some(stage.door.clone()));
+                self.door.send_replace(Some(stage.quay.entrance.clone()));
                 self.show(InboundState::Ready);
                 TargetPhase::Receive(Box::new(stage))
             }
@@ -161,7 +152,8 @@ impl Arrival {
         let mut begun = false;
         loop {
             tokio::select! {
-                Some(event) = stage.events.recv() => match event {
+                biased;
+                Some(event) = stage.quay.events.recv() => match event {
                     LaneEvent::Begun => {
                         begun = true;
                         self.show(InboundState::Receiving);
@@ -210,6 +202,7 @@ impl Arrival {
                 }
             }
             tokio::select! {
+                biased;
                 order = self.orders.recv() => if let Some(reason) = refuse_resume(order) {
                     return TargetPhase::Discard(reason);
                 },
@@ -223,6 +216,7 @@ impl Arrival {
         self.note(InboundMark::Arrived { run: landed.run }).await;
         loop {
             tokio::select! {
+                biased;
                 Some(_) = next_event(&mut landed.stage) => {} // the lanes end; nobody has to wait to say so
                 order = self.orders.recv() => match order {
                     Some(Order::Resume { epoch, reply }) => {
@@ -260,6 +254,7 @@ impl Arrival {
         let mut noted = false;
         loop {
             tokio::select! {
+                biased;
                 () = &mut step => break,
                 () = sleep(RETRY), if !noted => {
                     noted = true;
@@ -275,7 +270,7 @@ impl Arrival {
         self.show(InboundState::Running);
         // It is of no use any more: when the machine leaves again another is made.
         let (checkpoints, vm) = (self.parts.checkpoints.clone(), self.vm());
-        let _ = tokio::task::spawn_blocking(move || checkpoints.remove(vm)).await;
+        let _ = spawn_blocking(move || checkpoints.remove(vm)).await;
         TargetPhase::Ended
     }
 
@@ -344,7 +339,7 @@ fn refuse_resume(order: Option<Order>) -> Option<String> {
 
 async fn next_event(stage: &mut Option<Box<Stage>>) -> Option<LaneEvent> {
     match stage {
-        Some(stage) => stage.events.recv().await,
+        Some(stage) => stage.quay.events.recv().await,
         None => None,
     }
 }
@@ -358,37 +353,11 @@ async fn make_stage(
     // What an earlier try left would be taken for a part of this one.
     parts.files.remove(ticket.vm).await?;
     let files = parts.files.prepare(ticket.vm, spec).await?;
-    let (events_in, events) = mpsc::channel(EVENTS);
-    let (onward, sockets) = if ticket.live {
-        let sockets = parts.sockets.make(ticket.migration)?;
-        (live(parts, mover, (ticket, spec), (&files, &sockets))?, Some(sockets))
+    let berth = if ticket.live {
+        let document = mover.document(&parts.definition(ticket.vm, spec, files.clone()))?;
+        Berth::Live { document, stock: parts.checkpoints.stock(ticket.vm) }
     } else {
-        (Onward::Cold(cold::Landing::new(&files, spec)), None)
+        Berth::Cold(cold::Landing::new(&files, spec))
     };
-    let stock = parts.checkpoints.stock(ticket.vm).filter(|_| ticket.live);
-    let door = Door::new(ticket.clone(), onward, parts.link_grace, events_in).holding(stock);
-    let door = Arc::new(door);
-    Ok(Stage { door, events, files, _sockets: sockets })
-}
-
-fn live(
-    parts: &MigrationsParts,
-    mover: &dyn Mover,
-    (ticket, spec): (&Ticket, &VmSpec),
-    (files, sockets): (&MachineFiles, &Sockets),
-) -> Result<Onward, Failure> {
-    let route = sockets.route(Some(DISK_TARGET));
-    let document = mover.document(&parts.definition(ticket.vm, spec, files.clone()))?;
-    let expectation = Expectation {
-        domain: Element::parse(&document)?,
-        migrate_uri: route.migrate_uri,
-        disks_uri: route.disks_uri,
-        disk: DISK_TARGET.to_owned(),
-    };
-    Ok(Onward::Live {
-        libvirt: parts.libvirt_socket.clone(),
-        memory: sockets.path(LaneKind::Memory),
-        disk: sockets.path(LaneKind::Disk),
-        expectation: Box::new(expectation),
-    })
+    Ok(Stage { quay: parts.roads.receive(ticket, berth)?, files })
 }

@@ -18,6 +18,7 @@ use novacron_common::{
     units::Epoch,
     wire::{AgentReply, Denial, DenialCode},
 };
+use novacron_runtime::spawn;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -96,7 +97,7 @@ impl Machines {
             }
         }
         for hypervisor in machines.parts.hypervisors.all() {
-            tokio::spawn(machines.clone().follow(hypervisor.events()));
+            spawn(machines.clone().follow(hypervisor.events()));
         }
         Ok(machines)
     }
@@ -185,8 +186,8 @@ impl Machines {
         tasks.retain(|_, inbox| !inbox.is_closed());
         let (sender, inbox) = mpsc::channel(INBOX);
         match known.unwrap_or_else(|| self.parts.shelf.get(&ledger_key(vm))) {
-            Ok(entry) => tokio::spawn(VmTask::new(vm, self.parts.clone(), inbox, entry).run()),
-            Err(error) => tokio::spawn(Damaged::new(vm, self.parts.board.clone(), inbox, &error).run()),
+            Ok(entry) => spawn(VmTask::new(vm, self.parts.clone(), inbox, entry).run()),
+            Err(error) => spawn(Damaged::new(vm, self.parts.board.clone(), inbox, &error).run()),
         };
         tasks.insert(vm, sender.clone());
         sender

@@ -21,11 +21,12 @@ use novacron_common::{
     units::{Epoch, UnixMillis},
     wire::{AgentReply, Denial, DenialCode},
 };
-use std::{error::Error, future::Future, pin::Pin, sync::Arc, time::Duration};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval},
+use novacron_runtime::{
+    block_in_place,
+    time::{Instant, interval},
 };
+use std::{error::Error, future::Future, pin::Pin, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot};
 
 /// How often a machine is looked at when nothing says that it changed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -76,15 +77,15 @@ impl VmTask {
     /// Runs until nobody can ask any more, or the machine has left and nobody asks.
     pub(super) async fn run(mut self) {
         let mut tick = interval(LOOK_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
+                outcome = work(&mut self.working) => self.finished(outcome),
                 message = self.inbox.recv() => match message {
                     Some(message) => self.handle(message),
                     None => return,
                 },
-                outcome = work(&mut self.working) => self.finished(outcome),
-                _ = tick.tick() => {}
+                () = tick.tick() => {}
             }
             self.advance().await;
             if !matches!(self.entry, Some(Entry::Held(_))) && self.inbox.is_empty() {
@@ -181,7 +182,7 @@ impl VmTask {
     }
 
     fn write(&mut self, entry: Entry) -> Result<(), Denial> {
-        let written = tokio::task::block_in_place(|| self.parts.shelf.put(&ledger_key(self.vm), &entry));
+        let written = block_in_place(|| self.parts.shelf.put(&ledger_key(self.vm), &entry));
         self.entry = Some(entry);
         written.map_err(|error| Denial { code: DenialCode::Failed, text: describe(&error) })
     }

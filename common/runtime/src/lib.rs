@@ -13,7 +13,7 @@ pub mod task;
 pub mod time;
 mod world;
 
-pub use task::{spawn, spawn_blocking};
+pub use task::{block_in_place, spawn, spawn_blocking};
 pub use world::{Entered, Job, TaskId, TimerId, Work, World, enter, entered};
 
 #[cfg(test)]

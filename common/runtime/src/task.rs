@@ -103,6 +103,14 @@ pub fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     JoinHandle(Handle::Simulated { task: task.map(|task| (world, task)), ended })
 }
 
+/// As [`tokio::task::block_in_place`]: does `work` on this thread, which may block for a moment.
+pub fn block_in_place<T>(work: impl FnOnce() -> T) -> T {
+    let Some(world) = entered() else { return tokio::task::block_in_place(work) };
+    let outcome = work();
+    world.settle();
+    outcome
+}
+
 /// Tasks that are dropped with their set, as [`tokio::task::JoinSet`].
 pub struct JoinSet<T>(FuturesUnordered<JoinHandle<T>>);
 

@@ -41,3 +41,14 @@ async fn a_panic_is_told_from_an_abort() {
     handle.abort();
     assert!(handle.await.is_err_and(|error| !error.is_panic()));
 }
+
+#[tokio::test]
+async fn an_interval_ticks_at_once_and_not_again_before_its_period_is_over() {
+    let mut ticks = time::interval(Duration::from_secs(3600));
+    ticks.tick().await;
+    assert_eq!(time::timeout(Duration::from_millis(1), ticks.tick()).await, Err(time::Elapsed));
+    let mut ticks = time::interval(Duration::from_millis(1));
+    for _ in 0..3 {
+        ticks.tick().await;
+    }
+}

@@ -134,3 +134,24 @@ pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
 pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
     Timeout { future, sleep: sleep_until(deadline) }
 }
+
+/// Ticks: at once, and then a period after the tick before was taken, as [`tokio::time::interval`] with
+/// [`MissedTickBehavior::Delay`](tokio::time::MissedTickBehavior::Delay).
+#[derive(Debug)]
+pub struct Interval {
+    period: Duration,
+    next: Instant,
+}
+
+impl Interval {
+    /// Waits for the next tick. A wait that is dropped loses none.
+    pub async fn tick(&mut self) {
+        sleep_until(self.next).await;
+        self.next = Instant::now() + self.period;
+    }
+}
+
+/// As [`tokio::time::interval`]; see [`Interval`].
+pub fn interval(period: Duration) -> Interval {
+    Interval { period, next: Instant::now() }
+}

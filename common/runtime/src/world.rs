@@ -30,6 +30,8 @@ pub trait World: Send + Sync {
     fn cancel(&self, timer: TimerId);
     /// Does `work`, and answers with what to wait for until the simulated disk is done with it; `None` if it is.
     fn blocking(&self, work: Work) -> Option<Job>;
+    /// The simulated disk is done with all that it was asked for: who blocks in place has waited for it.
+    fn settle(&self);
     /// 64 bits of the seed's.
     fn random(&self) -> u64;
 }

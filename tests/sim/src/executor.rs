@@ -416,6 +416,11 @@ impl World for Executor {
         }))
     }
 
+    fn settle(&self) {
+        let disk = self.disk(self.state().current.unwrap_or(0));
+        disk.settle(disk.asked());
+    }
+
     fn random(&self) -> u64 {
         self.state().rng.bits()
     }

@@ -20,6 +20,7 @@ pub mod control;
 pub mod offer;
 pub mod packing;
 pub mod relay;
+pub mod road;
 pub mod sockets;
 pub mod source;
 pub mod target;

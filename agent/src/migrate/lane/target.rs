@@ -16,9 +16,11 @@ use crate::{
             pace::Pacer,
             window,
         },
+        road::Entrance,
     },
     text::describe,
 };
+use async_trait::async_trait;
 use novacron_common::{
     ids::HostId,
     record::Ticket,
@@ -124,11 +126,6 @@ impl Door {
     /// As it is, with what is held here of the machine.
     pub fn holding(self, stock: Option<Arc<Stock>>) -> Self {
         Self { stock, ..self }
-    }
-
-    /// Cuts every lane, and lets no more in.
-    pub fn shut(&self) {
-        self.stop.cancel();
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -314,6 +311,17 @@ impl Door {
     }
 }
 
+#[async_trait]
+impl Entrance for Door {
+    async fn let_in(self: Arc<Self>, open: &LaneOpen, peer: HostId, now: UnixMillis, stream: Stream) {
+        Door::let_in(&self, open, peer, now, stream).await;
+    }
+
+    fn shut(&self) {
+        self.stop.cancel();
+    }
+}
+
 impl control::Observer for Door {
     fn prepared(&self) {
         self.seen().prepared = true;
@@ -365,6 +373,3 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
         }
     }
 }
-
-/// For whom doors are kept.
-pub type SharedDoor = Arc<Door>;

@@ -1,30 +1,26 @@
 //! The copy itself: the hypervisor is asked to send, watched, and stopped if need be. How it ended is only a hint;
 //! the sequence looks for itself.
 
-use super::{Departure, called_off, witness::Witness};
+use super::{Departure, called_off};
 use crate::{
     hypervisor::HvError,
     migrate::{
         climb::{Ladder, Look, Step},
-        lane::{Counters, cold, source::SourceLanes},
-        link::keeper::{Keeper, LinkCondition},
-        ports::{Copied, Push, Standing},
+        link::keeper::LinkCondition,
+        ports::{Copied, ProcessEnd, Push, Standing},
         progress::Meter,
+        road::{ColdRoad, LiveRoad},
     },
     text::describe,
 };
-use novacron_common::{
-    record::{MigrationReport, MoveLimits, OutboundState},
-    wire::LaneKind,
-};
+use novacron_common::record::{MigrationReport, MoveLimits, OutboundState};
+use novacron_runtime::time::{Interval, interval, sleep_until, timeout};
 use std::{
     convert::Infallible,
     path::Path,
     pin::Pin,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 /// How often progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -58,45 +54,46 @@ impl Departure {
     /// The copy, and what of the hypervisor's call is not over yet if it was seen before that the machine has left.
     pub(super) async fn copy_live(
         &mut self,
-        lanes: &SourceLanes,
+        road: &dyn LiveRoad,
         disk: Option<&'static str>,
     ) -> (Ending, Option<Epilogue>) {
         let (mover, vm) = (self.mover.clone(), self.vm());
         let (mut copy, mut cancel) = (Copy::new(self.limits), self.cancel.clone());
         tokio::select! {
-            () = lanes.offer_heard() => {}
+            biased;
             reason = called_off(&mut cancel) => return (Ending::cancelled(reason), None),
-            reason = lanes.over() => return (Ending::failed(reason), None),
+            () = road.offer_heard() => {}
+            reason = road.over() => return (Ending::failed(reason), None),
         }
         let push =
             Push { pause_ms: copy.ladder.climb().pause_ms, slowdown_pct: self.limits.max_slowdown_pct };
-        let route = lanes.sockets().route(disk);
+        let route = road.route(disk);
         let mut send: Epilogue = Box::pin(async move { mover.send(vm, route, push).await });
-        let witness = self.witness();
-        let left = left(witness.as_ref(), lanes);
+        let left = left(self.parts.processes.end_of(vm), road);
         tokio::pin!(left);
         let mut tick = interval(PROGRESS_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outcome = loop {
             let (goes_on, cut_at) = (copy.why.is_none(), copy.cut_at);
             tokio::select! {
+                biased;
                 outcome = &mut send => break outcome.map_err(|error| describe(&error)),
                 () = &mut left, if goes_on => {
-                    let ending = copy.ending(Ok(()), lanes);
+                    let ending = copy.ending(Ok(()), road);
                     return (Ending { left: true, ..ending }, Some(send));
                 }
                 reason = called_off(&mut cancel), if goes_on => {
                     self.abort(&mut copy, Why::Cancelled(reason)).await;
                 }
-                reason = lanes.over(), if goes_on => self.abort(&mut copy, Why::Failed(reason)).await,
+                reason = road.over(), if goes_on => self.abort(&mut copy, Why::Failed(reason)).await,
                 () = sleep_until(cut_at.into()), if !goes_on => {
-                    if copy.cut(lanes) { break Err("the hypervisor did not end the copy in time".into()) }
+                    if copy.cut(road) { break Err("the hypervisor did not end the copy in time".into()) }
                 }
                 // The last word must not wait for statistics: that would be blackout.
-                () = time_to_look(&mut tick, lanes, copy.condition) => {
+                () = time_to_look(&mut tick, road, copy.condition) => {
                     let step = tokio::select! {
+                        biased;
                         outcome = &mut send => break outcome.map_err(|error| describe(&error)),
-                        step = self.progress(&mut copy, lanes) => step,
+                        step = self.progress(&mut copy, road) => step,
                     };
                     // Not broken off: a pause that comes after the end would hold a guest that is back.
                     self.take(step, &mut copy).await;
@@ -104,16 +101,8 @@ impl Departure {
             }
         };
         let explain =
-            |said: String| lanes.trouble().map_or(said.clone(), |trouble| format!("{trouble} ({said})"));
-        (copy.ending(outcome.map_err(explain), lanes), None)
-    }
-
-    fn witness(&self) -> Option<Witness> {
-        let witness = Witness::of(self.vm(), &self.parts.libvirt_socket);
-        // Without one libvirt's word is waited for.
-        witness
-            .inspect_err(|error| tracing::debug!(vm = %self.vm(), %error, "the guest's process is not seen"))
-            .ok()
+            |said: String| road.trouble().map_or(said.clone(), |trouble| format!("{trouble} ({said})"));
+        (copy.ending(outcome.map_err(explain), road), None)
     }
 
     async fn abort(&self, copy: &mut Copy, why: Why) {
@@ -127,11 +116,11 @@ impl Departure {
     }
 
     /// Looks how far it is, and says what follows.
-    async fn progress(&self, copy: &mut Copy, lanes: &SourceLanes) -> Step {
-        copy.condition = lanes.condition();
+    async fn progress(&self, copy: &mut Copy, road: &dyn LiveRoad) -> Step {
+        copy.condition = road.condition();
         let copied = self.mover.copied(self.vm()).await.ok().flatten();
         let now = Instant::now();
-        let mut progress = copy.meter.read(now, lanes.counters().read(), copied);
+        let mut progress = copy.meter.read(now, road.counts(), copied);
         (progress.link_lost, progress.cuts) = (copy.condition.lost, copy.condition.cuts);
         if copy.why.is_none() && copy.meter.is_stalled(now) {
             return Step::GiveUp("no byte has moved for too long".into());
@@ -168,25 +157,23 @@ impl Departure {
         }
     }
 
-    pub(super) async fn copy_cold(&mut self, keeper: &Keeper, disk: Option<&Path>) -> Ending {
-        let counters = Counters::default();
+    pub(super) async fn copy_cold(&mut self, road: &dyn ColdRoad, disk: Option<&Path>) -> Ending {
         let mut cancel = self.cancel.clone();
         let outcome = {
             let work = async {
                 let ran = self.halt().await.map_err(|e| describe(&e))?;
-                let halves = keeper.open(LaneKind::Disk).await.map_err(|e| describe(&e))?;
-                let cargo = cold::Cargo { disk, ran, counter: counters.of(LaneKind::Disk) };
-                cold::send(halves, cargo).await.map_err(|e| describe(&e))
+                road.send(disk, ran).await.map_err(|e| describe(&*e))
             };
-            let shown = self.show_cold(disk, &counters, keeper);
+            let shown = self.show_cold(disk, road);
             tokio::select! {
+                biased;
                 outcome = work => outcome,
                 reason = called_off(&mut cancel) => return Ending::cancelled(reason),
                 never = shown => match never {},
             }
         };
-        let cuts = keeper.condition().cuts;
-        let report = MigrationReport { counts: counters.read(), cuts, ..MigrationReport::default() };
+        let cuts = road.condition().cuts;
+        let report = MigrationReport { counts: road.counts(), cuts, ..MigrationReport::default() };
         let sent = outcome.is_ok();
         Ending { begun: true, sent, reason: outcome.err().unwrap_or_default(), report, ..Ending::default() }
     }
@@ -198,18 +185,19 @@ impl Departure {
         Ok(ran)
     }
 
-    async fn show_cold(&self, disk: Option<&Path>, counters: &Counters, keeper: &Keeper) -> Infallible {
+    async fn show_cold(&self, disk: Option<&Path>, road: &dyn ColdRoad) -> Infallible {
         let length = disk.and_then(|d| std::fs::metadata(d).ok()).map_or(0, |m| m.len());
         let mut meter = Meter::default();
         loop {
-            let processed = counters.of(LaneKind::Disk).load(Ordering::Relaxed);
+            let counts = road.counts();
+            let processed = counts.disk_bytes;
             let remaining = length.saturating_sub(processed);
             let copied = Copied { processed, remaining, iteration: 1, ..Default::default() };
-            let mut progress = meter.read(Instant::now(), counters.read(), Some(copied));
-            let condition = keeper.condition();
+            let mut progress = meter.read(Instant::now(), counts, Some(copied));
+            let condition = road.condition();
             (progress.link_lost, progress.cuts) = (condition.lost, condition.cuts);
             self.show(OutboundState::Copying(progress));
-            let _ = timeout(PROGRESS_EVERY, keeper.changed(condition)).await;
+            let _ = timeout(PROGRESS_EVERY, road.changed(condition)).await;
         }
     }
 }
@@ -231,17 +219,18 @@ impl Ending {
 
 /// Waits until the machine has certainly left: its target has said that it is complete, and the process that ran it here
 /// has ended, so nothing can let it run here again. Before the first, that end would be a guest's that crashed.
-async fn left(witness: Option<&Witness>, lanes: &SourceLanes) {
-    let Some(witness) = witness else { return std::future::pending().await };
-    lanes.finished().await;
-    witness.ended().await;
+async fn left(process: Option<ProcessEnd>, road: &dyn LiveRoad) {
+    let Some(process) = process else { return std::future::pending().await };
+    road.finished().await;
+    process.await;
 }
 
 /// After an interval, or at once when the link was lost or is back.
-async fn time_to_look(tick: &mut Interval, lanes: &SourceLanes, seen: LinkCondition) {
+async fn time_to_look(tick: &mut Interval, road: &dyn LiveRoad, seen: LinkCondition) {
     tokio::select! {
-        _ = tick.tick() => {}
-        () = lanes.changed(seen) => {}
+        biased;
+        () = tick.tick() => {}
+        () = road.changed(seen) => {}
     }
 }
 
@@ -285,23 +274,23 @@ impl Copy {
     }
 
     /// Cuts the connections of a copy that does not end; says whether that was done before, to no avail.
-    fn cut(&mut self, lanes: &SourceLanes) -> bool {
+    fn cut(&mut self, road: &dyn LiveRoad) -> bool {
         if !std::mem::replace(&mut self.cut, true) {
-            lanes.close();
+            road.close();
             self.cut_at = Instant::now() + CUT_DEADLINE;
             return false;
         }
         true
     }
 
-    fn ending(self, outcome: Result<(), String>, lanes: &SourceLanes) -> Ending {
+    fn ending(self, outcome: Result<(), String>, road: &dyn LiveRoad) -> Ending {
         let last = self.meter.last();
         let mut report = MigrationReport {
-            counts: lanes.counters().read(),
+            counts: road.counts(),
             copy_ms: 0,
             qemu_downtime_ms: last.downtime_ms,
             iterations: last.iteration,
-            cuts: lanes.condition().cuts,
+            cuts: road.condition().cuts,
             climb: self.ladder.climb(),
         };
         let sent = outcome.is_ok();

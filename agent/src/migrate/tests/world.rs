@@ -4,7 +4,7 @@ use super::libvirt::{FakeLibvirt, Faults, PlayedHypervisor};
 use crate::{
     hypervisor::MachineFiles,
     migrate::{
-        Migrations, MigrationsParts, Pacer, SocketRoom,
+        Migrations, MigrationsParts, Pacer, QemuProcesses, QuicRoads, SocketRoom,
         checkpoint::{Checkpoints, Limits},
         journal::Record,
         ports::{Failure, Journal, Landing, Residents, Standing},
@@ -186,16 +186,19 @@ impl Host {
         let uid = nix::unistd::Uid::current();
         let migrations = Migrations::restore(MigrationsParts {
             host: self.id,
-            endpoint: self.endpoint.clone(),
+            roads: Arc::new(QuicRoads {
+                endpoint: self.endpoint.clone(),
+                sockets: SocketRoom::for_uid(&self.folder, uid).unwrap(),
+                libvirt_socket: self.folder.join("libvirt"),
+                link_grace: GRACE,
+                pacer: Pacer::default(),
+            }),
+            processes: Arc::new(QemuProcesses { libvirt_socket: self.folder.join("libvirt") }),
             mover: Some(self.hypervisor.clone()),
             files: Arc::new(self.files()),
             residents: Arc::new(self.owner.clone()),
             journal: Arc::new(self.journal.clone()),
-            sockets: SocketRoom::for_uid(&self.folder, uid).unwrap(),
-            libvirt_socket: self.folder.join("libvirt"),
             bridge: "novabr0".into(),
-            link_grace: GRACE,
-            pacer: Pacer::default(),
             checkpoints: self.checkpoints(),
             now: crate::clock::now,
             changes,

@@ -1,0 +1,179 @@
+//! The real roads: lanes over QUIC, between the UNIX sockets of both hosts' hypervisors.
+
+use super::{
+    Counters, cold,
+    sockets::SocketRoom,
+    source::SourceLanes,
+    target::{Door, Onward},
+};
+use crate::{
+    hypervisor::libvirt::xml::DISK_TARGET,
+    migrate::{
+        checkpoint::Sink,
+        filter::{Expectation, element::Element},
+        link::{
+            keeper::{Keeper, LinkCondition},
+            pace::Pacer,
+        },
+        ports::{Failure, Route},
+        road::{Berth, ColdRoad, LiveRoad, Quay, Road, Roads},
+    },
+};
+use async_trait::async_trait;
+use novacron_common::{
+    record::{Ticket, TransferCounts},
+    wire::LaneKind,
+};
+use novacron_transport::Endpoint;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// Lane events that may wait.
+const EVENTS: usize = 16;
+
+/// What roads are made with.
+pub struct QuicRoads {
+    /// For the links to other agents.
+    pub endpoint: Endpoint,
+    /// Where sockets go.
+    pub sockets: SocketRoom,
+    /// The socket of this host's libvirtd.
+    pub libvirt_socket: PathBuf,
+    /// How long a link that was lost is waited for, before the migration ends fully back.
+    pub link_grace: Duration,
+    /// What all migrations away from this host send by, together.
+    pub pacer: Pacer,
+}
+
+impl QuicRoads {
+    async fn dial(&self, ticket: &Ticket, target: SocketAddr) -> Result<Keeper, Failure> {
+        let (endpoint, pacer) = (self.endpoint.clone(), self.pacer.clone());
+        Ok(Keeper::dial(endpoint, target, ticket.clone(), self.link_grace, pacer).await?)
+    }
+}
+
+#[async_trait]
+impl Roads for QuicRoads {
+    async fn lead_live(
+        &self,
+        ticket: &Ticket,
+        target: SocketAddr,
+        sink: Option<Sink>,
+    ) -> Result<Box<dyn LiveRoad>, Failure> {
+        let keeper = self.dial(ticket, target).await?;
+        let sockets = self.sockets.make(ticket.migration)?;
+        Ok(Box::new(SourceLanes::serve(sockets, keeper, sink)?))
+    }
+
+    async fn lead_cold(&self, ticket: &Ticket, target: SocketAddr) -> Result<Box<dyn ColdRoad>, Failure> {
+        Ok(Box::new(DiskLane { keeper: self.dial(ticket, target).await?, counters: Counters::default() }))
+    }
+
+    fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure> {
+        let (events_in, events) = mpsc::channel(EVENTS);
+        let (onward, stock, sockets) = match berth {
+            Berth::Cold(landing) => (Onward::Cold(landing), None, None),
+            Berth::Live { document, stock } => {
+                let sockets = self.sockets.make(ticket.migration)?;
+                let route = sockets.route(Some(DISK_TARGET));
+                let expectation = Expectation {
+                    domain: Element::parse(&document)?,
+                    migrate_uri: route.migrate_uri,
+                    disks_uri: route.disks_uri,
+                    disk: DISK_TARGET.to_owned(),
+                };
+                let onward = Onward::Live {
+                    libvirt: self.libvirt_socket.clone(),
+                    memory: sockets.path(LaneKind::Memory),
+                    disk: sockets.path(LaneKind::Disk),
+                    expectation: Box::new(expectation),
+                };
+                (onward, stock, Some(sockets))
+            }
+        };
+        let door = Door::new(ticket.clone(), onward, self.link_grace, events_in).holding(stock);
+        let kept = sockets.map(|sockets| Box::new(sockets) as _);
+        Ok(Quay { kept, entrance: Arc::new(door), events })
+    }
+}
+
+#[async_trait]
+impl Road for SourceLanes {
+    fn condition(&self) -> LinkCondition {
+        Self::condition(self)
+    }
+
+    async fn changed(&self, before: LinkCondition) {
+        Self::changed(self, before).await;
+    }
+
+    fn counts(&self) -> TransferCounts {
+        self.counters().read()
+    }
+
+    fn close(&self) {
+        Self::close(self);
+    }
+}
+
+#[async_trait]
+impl LiveRoad for SourceLanes {
+    async fn offer_heard(&self) {
+        Self::offer_heard(self).await;
+    }
+
+    fn route(&self, disk: Option<&'static str>) -> Route {
+        self.sockets().route(disk)
+    }
+
+    async fn finished(&self) {
+        Self::finished(self).await;
+    }
+
+    async fn over(&self) -> String {
+        Self::over(self).await
+    }
+
+    fn trouble(&self) -> Option<String> {
+        Self::trouble(self)
+    }
+}
+
+/// The one lane of a stopped machine.
+struct DiskLane {
+    keeper: Keeper,
+    counters: Counters,
+}
+
+#[async_trait]
+impl Road for DiskLane {
+    fn condition(&self) -> LinkCondition {
+        self.keeper.condition()
+    }
+
+    async fn changed(&self, before: LinkCondition) {
+        self.keeper.changed(before).await;
+    }
+
+    fn counts(&self) -> TransferCounts {
+        self.counters.read()
+    }
+
+    fn close(&self) {
+        self.keeper.close();
+    }
+}
+
+#[async_trait]
+impl ColdRoad for DiskLane {
+    async fn send(&self, disk: Option<&Path>, ran: bool) -> Result<(), Failure> {
+        let halves = self.keeper.open(LaneKind::Disk).await?;
+        let cargo = cold::Cargo { disk, ran, counter: self.counters.of(LaneKind::Disk) };
+        Ok(cold::send(halves, cargo).await?)
+    }
+}

@@ -1,0 +1,106 @@
+//! The way between two hosts' agents, as a migration uses it: bytes cross, and here stands only what a migration must know
+//! of that. The real one is `lane::road`, QUIC between UNIX sockets; a simulation brings its own.
+
+use super::{
+    checkpoint::{Sink, Stock},
+    lane::{cold, target::LaneEvent},
+    link::keeper::LinkCondition,
+    ports::{Failure, Route},
+};
+use async_trait::async_trait;
+use novacron_common::{
+    ids::HostId,
+    record::{Ticket, TransferCounts},
+    units::UnixMillis,
+    wire::LaneOpen,
+};
+use novacron_transport::Stream;
+use std::{any::Any, net::SocketAddr, path::Path, sync::Arc};
+use tokio::sync::mpsc;
+
+/// Leads machines away from this host, and lets them in.
+#[async_trait]
+pub trait Roads: Send + Sync {
+    /// Connects to the target, and gets ready for a running machine. What passes of its memory is shown to `sink`.
+    async fn lead_live(
+        &self,
+        ticket: &Ticket,
+        target: SocketAddr,
+        sink: Option<Sink>,
+    ) -> Result<Box<dyn LiveRoad>, Failure>;
+    /// Connects to the target, for a stopped machine.
+    async fn lead_cold(&self, ticket: &Ticket, target: SocketAddr) -> Result<Box<dyn ColdRoad>, Failure>;
+    /// Gets ready for what comes with `ticket`.
+    fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure>;
+}
+
+/// How the link of a road fares.
+#[async_trait]
+pub trait Road: Send + Sync {
+    /// Just now.
+    fn condition(&self) -> LinkCondition;
+    /// Waits until [`Road::condition`] is not `before` any more.
+    async fn changed(&self, before: LinkCondition);
+    /// What has crossed.
+    fn counts(&self) -> TransferCounts;
+    /// Ends every connection.
+    fn close(&self);
+}
+
+/// The way of a running machine. Closed when it is dropped.
+#[async_trait]
+pub trait LiveRoad: Road {
+    /// Waits until all that the target offers is known, for a moment.
+    async fn offer_heard(&self);
+    /// Where the hypervisor finds the way.
+    fn route(&self, disk: Option<&'static str>) -> Route;
+    /// Waits until the target's hypervisor has said that the copy is complete; for ever if it does not.
+    async fn finished(&self);
+    /// Waits until the way is over for good; says why, as a sentence.
+    async fn over(&self) -> String;
+    /// What broke first, if anything did: a better reason than the hypervisor's.
+    fn trouble(&self) -> Option<String>;
+}
+
+/// The way of a stopped machine. Closed when it is dropped.
+#[async_trait]
+pub trait ColdRoad: Road {
+    /// Sends the machine's disk, if it has one, and whether the machine `ran`; returns once the target has it on stable
+    /// storage.
+    async fn send(&self, disk: Option<&Path>, ran: bool) -> Result<(), Failure>;
+}
+
+/// What is to be received.
+pub enum Berth {
+    /// A running machine.
+    Live {
+        /// The domain document that the source is held to.
+        document: String,
+        /// What is held here of the machine.
+        stock: Option<Arc<Stock>>,
+    },
+    /// A stopped one.
+    Cold(cold::Landing),
+}
+
+/// Where a machine arrives.
+pub struct Quay {
+    /// The sockets that the hypervisor of this host listens on, and the like: kept as long as this.
+    pub kept: Option<Box<dyn Any + Send + Sync>>,
+    /// Lets lanes in.
+    pub entrance: SharedEntrance,
+    /// What they tell.
+    pub events: mpsc::Receiver<LaneEvent>,
+}
+
+/// Lets the lanes of one migration in.
+#[async_trait]
+pub trait Entrance: Send + Sync {
+    /// Judges a lane's opening, and serves the lane until it is over.
+    async fn let_in(self: Arc<Self>, open: &LaneOpen, peer: HostId, now: UnixMillis, stream: Stream);
+    /// Cuts every lane, and lets no more in.
+    fn shut(&self);
+}
+
+/// For whom entrances are kept.
+pub type SharedEntrance = Arc<dyn Entrance>;
