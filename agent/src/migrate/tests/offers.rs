@@ -113,7 +113,7 @@ async fn a_source_that_speaks_where_it_is_to_listen_is_refused() {
     let ((mut reader, mut writer), target, _links) = lane().await;
     let telling = tokio::spawn(tell(target, None));
     writer.write_all(b"hello").await.unwrap();
-    writer.shutdown().await.unwrap();
+    let _ = writer.shutdown().await; // the lane may be broken off by then
     let told = timeout(SOON, telling).await.unwrap().unwrap();
     assert!(matches!(told, Err(OfferError::Speaks)), "{told:?}");
     let _ = reader.read_to_end(&mut Vec::new()).await;
