@@ -12,7 +12,10 @@ use super::{
     packing::{Line, Packers},
     relay::{BUFFER, Way},
 };
-use crate::migrate::checkpoint::{Sink, Stock};
+use crate::migrate::{
+    checkpoint::{Sink, Stock},
+    link::lane::LaneWriter,
+};
 use novacron_codec::{
     DecodeError, Decoder, Framer, Measured, Offered, Packed, Parcel, Secret, Settings, Stats,
 };
@@ -23,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::sleep,
 };
 
@@ -68,6 +71,18 @@ pub fn main_decoder(ticket: &Ticket, stock: Option<&Arc<Stock>>) -> Decoder {
     }
 }
 
+/// Takes frames towards the target, and what each of them stands for there.
+pub trait Weighs: AsyncWrite {
+    /// As [`LaneWriter::weigh`].
+    fn weigh(&mut self, plain: u64);
+}
+
+impl Weighs for LaneWriter {
+    fn weigh(&mut self, plain: u64) {
+        Self::weigh(self, plain);
+    }
+}
+
 /// As [`super::relay::copy`], through `framer` and `packers`, of memory lane `lane`. Counts what crosses the wire, and how;
 /// returns what became of it.
 ///
@@ -81,7 +96,7 @@ pub async fn encode<R, W>(
 ) -> io::Result<Stats>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Weighs + Unpin,
 {
     let line = Line::new(packers, line_of(lane));
     let mut source = Source { framer, parcels: Vec::new(), line, cost: Measured::default(), lane, counters };
@@ -130,7 +145,7 @@ struct Source<'a> {
 
 impl Source<'_> {
     /// Takes in what QEMU wrote, and tells the framer how long it and what came before took.
-    async fn push(&mut self, bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    async fn push(&mut self, bytes: &[u8], to: &mut (impl Weighs + Unpin)) -> io::Result<()> {
         let began = Instant::now();
         self.framer.push(bytes, &mut self.parcels);
         self.cost.busy += began.elapsed();
@@ -141,7 +156,7 @@ impl Source<'_> {
     }
 
     /// Hands the parcels on to be packed; the first ones on their way go out, as far as that takes.
-    async fn put(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    async fn put(&mut self, to: &mut (impl Weighs + Unpin)) -> io::Result<()> {
         for parcel in std::mem::take(&mut self.parcels) {
             while self.line.is_full() {
                 let began = Instant::now();
@@ -154,13 +169,14 @@ impl Source<'_> {
         Ok(())
     }
 
-    async fn send(&mut self, packed: Packed, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    async fn send(&mut self, packed: Packed, to: &mut (impl Weighs + Unpin)) -> io::Result<()> {
         self.framer.sent(&packed.outcome);
         // Before the write: who has read the bytes finds them counted.
         self.counters.of(LaneKind::Memory).fetch_add(packed.bytes.len() as u64, Ordering::Relaxed);
         self.counters.encoded(self.lane, self.framer.stats());
         let began = Instant::now();
         to.write_all(&packed.bytes).await?;
+        to.weigh(packed.outcome.plain as u64);
         let blocked = began.elapsed();
         self.cost.blocked += blocked;
         self.cost.busy += blocked;
@@ -183,23 +199,21 @@ fn step(decoder: &mut Decoder, frames: &[u8], rebuilt: &mut Vec<u8>) -> Result<u
 /// no encoder of this lane wrote.
 pub async fn decode<R, W>(way: &mut Way<R, W>, mut decoder: Decoder) -> io::Result<()>
 where
-    R: AsyncRead + Unpin,
+    R: AsyncBufRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-    let (mut buffer, mut rebuilt) = (vec![0; BUFFER], Vec::new());
+    let mut rebuilt = Vec::new();
     loop {
-        let read = way.from.read(&mut buffer).await?;
-        if read == 0 {
+        let frames = way.from.fill_buf().await?;
+        if frames.is_empty() {
             decoder.finish().map_err(invalid)?;
             return way.to.shutdown().await;
         }
-        let mut frames = &buffer[..read];
-        while !frames.is_empty() {
-            let taken = step(&mut decoder, frames, &mut rebuilt).map_err(invalid)?;
-            frames = &frames[taken..];
-            way.to.write_all(&rebuilt).await?;
-            rebuilt.clear();
-        }
+        let taken = step(&mut decoder, frames, &mut rebuilt).map_err(invalid)?;
+        way.to.write_all(&rebuilt).await?;
+        rebuilt.clear();
+        // Only now: the source is not to be far ahead of QEMU.
+        way.from.consume(taken);
     }
 }

@@ -23,6 +23,8 @@ pub struct Incoming {
     told: Option<u64>,
     /// What the sender still keeps of what was passed on, as it counts.
     owed: usize,
+    /// Whether the reader waits for more.
+    starved: bool,
 }
 
 impl Incoming {
@@ -38,6 +40,7 @@ impl Incoming {
             end_passed: false,
             told: Some(0),
             owed: 0,
+            starved: false,
         }
     }
 
@@ -78,6 +81,7 @@ impl Incoming {
         }
         self.held += cost;
         self.received += bytes.len() as u64;
+        self.starved = false;
         self.chunks.push_back(bytes);
         Ok(())
     }
@@ -98,8 +102,15 @@ impl Incoming {
     }
 
     /// The next bytes for the reader, if there are any.
-    pub fn front(&self) -> Option<&[u8]> {
-        self.chunks.front().map(|chunk| &chunk[..])
+    pub fn front(&self) -> Option<&Bytes> {
+        self.chunks.front()
+    }
+
+    /// The reader has found nothing, and its sender may be waiting to hear that it is through. Says whether there is
+    /// something to be told.
+    pub fn starve(&mut self) -> bool {
+        self.starved = true;
+        self.told.is_none_or(|told| told < self.passed)
     }
 
     /// The reader has taken `count` of [`Incoming::front`].
@@ -125,13 +136,14 @@ impl Incoming {
         self.end_passed
     }
 
-    /// An acknowledgement that is worth a frame: of [`ACK_EVERY`] bytes or an eighth of the window, of the end, or the
-    /// first after a cut.
+    /// An acknowledgement that is worth a frame: of [`ACK_EVERY`] bytes or an eighth of the window, of all that came to a
+    /// reader that waits for more, of the end, or the first after a cut.
     pub fn acknowledgement(&mut self) -> Option<u64> {
         let due = match self.told {
             None => true,
             Some(told) => {
-                self.owed >= ACK_EVERY.min(self.window / 8) || (self.end_passed && told < self.passed)
+                let whole = self.end_passed || self.starved;
+                self.owed >= ACK_EVERY.min(self.window / 8) || (whole && told < self.passed)
             }
         };
         due.then(|| {
@@ -158,7 +170,7 @@ mod tests {
 
     fn taken(incoming: &mut Incoming) -> Vec<u8> {
         let mut all = Vec::new();
-        while let Some(front) = incoming.front().map(<[u8]>::to_vec) {
+        while let Some(front) = incoming.front().map(|front| front.to_vec()) {
             incoming.pass(front.len());
             all.extend(front);
         }
@@ -208,6 +220,19 @@ mod tests {
             incoming.pass(1024);
             assert_eq!(incoming.acknowledgement().is_some(), at % 64 == 0, "{at}");
         }
+    }
+
+    #[test]
+    fn a_reader_that_waits_for_more_acknowledges_what_it_has() {
+        let mut incoming = Incoming::new(1 << 20);
+        incoming.data(0, Bytes::from_static(b"abcd")).unwrap();
+        incoming.pass(4);
+        assert_eq!(incoming.acknowledgement(), None);
+        assert!(incoming.starve());
+        assert_eq!((incoming.acknowledgement(), incoming.acknowledgement()), (Some(4), None));
+        incoming.data(4, Bytes::from_static(b"e")).unwrap();
+        incoming.pass(1);
+        assert_eq!(incoming.acknowledgement(), None, "it does not wait any more");
     }
 
     #[test]

@@ -11,11 +11,11 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Instant,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
     sync::watch,
 };
 
@@ -91,7 +91,7 @@ impl Lane {
         };
         let standing = watch::Sender::new(Standing { turn: 0, over: false });
         let lane = Arc::new(Self { id, inner: Mutex::new(inner), standing });
-        (lane.clone(), LaneReader(lane.clone()), LaneWriter(lane))
+        (lane.clone(), LaneReader { lane: lane.clone(), front: Bytes::new() }, LaneWriter(lane))
     }
 
     /// Which one.
@@ -247,7 +247,11 @@ impl Lane {
 /// What the peer says, as bytes. Dropped before their end it breaks the lane: nobody is to wait for a reader that is
 /// gone.
 #[derive(Debug)]
-pub struct LaneReader(Arc<Lane>);
+pub struct LaneReader {
+    lane: Arc<Lane>,
+    /// What is looked at.
+    front: Bytes,
+}
 
 /// What the peer is told, as bytes; shutting it down says that nothing follows. Dropped before that it breaks the lane,
 /// so that the peer never takes a broken direction for a complete one.
@@ -257,11 +261,17 @@ pub struct LaneWriter(Arc<Lane>);
 impl LaneReader {
     /// Which lane it is.
     pub fn id(&self) -> LaneId {
-        self.0.id
+        self.lane.id
     }
 }
 
 impl LaneWriter {
+    /// What was written since this was said last stands for `plain` bytes at the other end: more is taken when it got
+    /// through some of them.
+    pub fn weigh(&mut self, plain: u64) {
+        self.0.lock().duplex.out.weigh(plain, Instant::now());
+    }
+
     /// Waits until the peer has passed on everything up to the end that was said, or the lane is broken.
     pub async fn delivered(&mut self) {
         std::future::poll_fn(|context| {
@@ -278,27 +288,50 @@ impl LaneWriter {
 
 impl AsyncRead for LaneReader {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut inner = self.0.lock();
+        let front = ready!(self.as_mut().poll_fill_buf(context))?;
+        let count = front.len().min(buffer.remaining());
+        buffer.put_slice(&front[..count]);
+        self.consume(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What is consumed counts as passed on: whoever consumes it later than it is looked at keeps the peer from sending more.
+impl AsyncBufRead for LaneReader {
+    fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        let mut inner = this.lane.lock();
         inner.check()?;
         let incoming = &mut inner.duplex.incoming;
-        let before = buffer.filled().len();
-        while let Some(front) = incoming.front().filter(|_| buffer.remaining() > 0) {
-            let count = front.len().min(buffer.remaining());
-            buffer.put_slice(&front[..count]);
-            incoming.pass(count);
+        if let Some(front) = incoming.front() {
+            this.front = front.clone();
+            return Poll::Ready(Ok(&this.front));
         }
-        if buffer.filled().len() == before && buffer.remaining() > 0 && !incoming.pass_end() {
-            inner.reader = Some(context.waker().clone());
-            return Poll::Pending;
+        let ended = incoming.pass_end();
+        if incoming.starve()
+            && let Some(carrier) = inner.carrier.take()
+        {
+            carrier.wake();
         }
+        if ended {
+            return Poll::Ready(Ok(&[]));
+        }
+        inner.reader = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn consume(self: Pin<&mut Self>, count: usize) {
+        let this = self.get_mut();
+        this.front = Bytes::new();
+        let mut inner = this.lane.lock();
+        inner.duplex.incoming.pass(count);
         if let Some(carrier) = inner.carrier.take() {
             carrier.wake(); // an acknowledgement may be due
         }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -338,9 +371,9 @@ impl AsyncWrite for LaneWriter {
 
 impl Drop for LaneReader {
     fn drop(&mut self) {
-        let taken = self.0.lock().duplex.incoming.is_passed();
+        let taken = self.lane.lock().duplex.incoming.is_passed();
         if !taken {
-            self.0.break_off("its reader here is gone");
+            self.lane.break_off("its reader here is gone");
         }
     }
 }

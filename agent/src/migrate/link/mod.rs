@@ -26,6 +26,7 @@ pub mod flow;
 pub mod incoming;
 pub mod keeper;
 pub mod lane;
+pub mod load;
 pub mod outgoing;
 pub mod pace;
 #[cfg(test)]

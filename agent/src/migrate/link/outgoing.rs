@@ -1,6 +1,6 @@
 //! What one side of a lane sends: the replay buffer and how far it was sent. Pure.
 
-use super::{Lie, flow::Flow, window::FRAME_COST};
+use super::{Lie, flow::Flow, load::Load, window::FRAME_COST};
 use bytes::{Buf, Bytes};
 use std::{collections::VecDeque, time::Instant};
 
@@ -25,6 +25,7 @@ pub enum Outbound {
 #[derive(Debug)]
 pub struct Outgoing {
     flow: Flow,
+    load: Load,
     /// The bytes from `acked` on.
     chunks: VecDeque<Bytes>,
     /// What `chunks` cost.
@@ -44,6 +45,7 @@ impl Outgoing {
     pub fn new(window: usize) -> Self {
         Self {
             flow: Flow::new(window),
+            load: Load::new(),
             chunks: VecDeque::new(),
             held: 0,
             acked: 0,
@@ -57,7 +59,8 @@ impl Outgoing {
 
     /// How many bytes may be pushed at once, now. 0: wait for an acknowledgement.
     pub fn room(&self) -> usize {
-        self.flow.limit().saturating_sub(self.held + FRAME_COST)
+        let room = self.flow.limit().saturating_sub(self.held + FRAME_COST);
+        if self.load.has_room() { room } else { 0 }
     }
 
     /// How many of `wanted` bytes are worth a frame, now: all, or at least an eighth of what may be
@@ -78,6 +81,11 @@ impl Outgoing {
         self.end += bytes.len() as u64;
         self.flow.pushed(self.end, now);
         self.chunks.push_back(bytes);
+    }
+
+    /// What was pushed since the last weighing stands for `plain` bytes at the other end.
+    pub fn weigh(&mut self, plain: u64, now: Instant) {
+        self.load.weigh(self.end, plain, now);
     }
 
     /// Says that nothing follows. Saying it again changes nothing.
@@ -122,6 +130,7 @@ impl Outgoing {
         let offset = offset.max(self.acked);
         self.check(offset)?;
         self.flow.passed(offset, now);
+        self.load.passed(offset, now);
         let mut more = self.bytes_between(self.acked, offset);
         self.acked = offset;
         while more > 0 {
@@ -151,6 +160,7 @@ impl Outgoing {
     pub fn resume(&mut self, received: u64) -> Result<(), Lie> {
         self.check(received)?;
         self.flow.restart();
+        self.load.restart();
         let mut behind = self.bytes_between(self.acked, received);
         (self.sent, self.next, self.skip) = (received, 0, 0);
         while let Some(chunk) = self.chunks.get(self.next).filter(|chunk| behind >= chunk.len()) {

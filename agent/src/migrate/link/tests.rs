@@ -39,7 +39,7 @@ impl Side {
     }
 
     fn read(&mut self, count: usize) {
-        let front = self.duplex.incoming.front().map(<[u8]>::to_vec);
+        let front = self.duplex.incoming.front().map(|front| front.to_vec());
         match front {
             Some(front) => {
                 let count = count.min(front.len());

@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     sync::mpsc,
     time::timeout,
@@ -173,6 +173,31 @@ async fn a_reader_that_stops_reading_stops_the_writer() {
     assert!(timeout(Duration::from_secs(3), flood).await.is_err());
     let held = counter.load(SeqCst);
     assert!(held < 64 << 20, "{held} bytes are held somewhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_bytes_that_stand_for_much_wait_until_their_reader_is_through() {
+    let (_here, _there, out, came) = streams(&Net::new()).await;
+    let (_back, mut to) = lane_over(out, MAIN);
+    let (mut from, _writer) = lane_over(came, MAIN);
+    for _ in 0..2 {
+        to.write_u32(7).await.unwrap();
+        to.weigh(1 << 20);
+    }
+    // They are looked at, and not yet consumed.
+    assert_eq!(timeout(SOON, from.fill_buf()).await.unwrap().unwrap()[..4], [0, 0, 0, 7]);
+    assert!(timeout(Duration::ZERO, to.write_u32(8)).await.is_err(), "a third does not wait");
+    let reading = tokio::spawn(async move {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).await.map(|_| all)
+    });
+    for _ in 0..200 {
+        timeout(SOON, to.write_u32(8)).await.expect("the reader is through").unwrap();
+        to.weigh(1 << 20);
+    }
+    to.shutdown().await.unwrap();
+    let all = timeout(SOON, reading).await.unwrap().unwrap().unwrap();
+    assert_eq!(all, [[0, 0, 0, 7]; 2].into_iter().chain([[0, 0, 0, 8]; 200]).flatten().collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
