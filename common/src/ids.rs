@@ -106,6 +106,8 @@ typed_ids! {
     JobId = "job",
     /// One migration, from request to report.
     MigrationId = "mig",
+    /// Machines that move together, so that what they have in common crosses once.
+    GangId = "gang",
     /// One workflow.
     WorkflowId = "wf",
     /// One API or join token (the id is public, the secret is not).

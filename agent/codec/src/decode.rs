@@ -8,7 +8,7 @@ use crate::pack::Unpacker;
 use crate::proof::{Prover, Secret};
 use crate::rebuild::{BadOps, Holdings, Rebuild};
 use crate::slots_in;
-use crate::stock::Library;
+use crate::stock::{Library, PageObserver};
 use crate::wire::frame::{BadHead, BatchHead, HEAD, Head, Kind, Open, PLAIN_MAX, take};
 
 /// Why a stream cannot be rebuilt. Each ends this lane, before a wrong byte is given out.
@@ -120,6 +120,7 @@ pub struct Decoder {
     room: u32,
     generation: Option<Generation>,
     library: Option<Box<dyn Library>>,
+    observer: Option<Box<dyn PageObserver>>,
     /// The beginning of a frame.
     arrived: Vec<u8>,
     unpacker: Unpacker,
@@ -137,6 +138,7 @@ impl Decoder {
             room: slots_in(cache),
             generation: None,
             library: None,
+            observer: None,
             arrived: Vec::new(),
             unpacker: Unpacker::new(),
             rebuilt: 0,
@@ -149,6 +151,13 @@ impl Decoder {
     #[must_use]
     pub fn with_library(self, library: Box<dyn Library>) -> Self {
         Self { library: Some(library), ..self }
+    }
+
+    /// As it is, and shows the pages that cross in full or as a change of one before; not those that were held. It shows
+    /// them before their proof is checked: if that fails, so does the stream.
+    #[must_use]
+    pub fn with_observer(self, observer: Box<dyn PageObserver>) -> Self {
+        Self { observer: Some(observer), ..self }
     }
 
     /// Whether decoding may read pages from somewhere.
@@ -259,7 +268,8 @@ impl Decoder {
                 let blob = self.unpacker.unpack(head.packing, body, head.blob);
                 let (ops, literals) = blob.map_err(DecodeError::Unpack)?.split_at(head.ops);
                 let library = self.library.as_deref_mut().map(|library| library as &mut dyn Library);
-                let held = Holdings { slots: &mut generation.slots, library };
+                let observer = self.observer.as_deref_mut().map(|observer| observer as &mut dyn PageObserver);
+                let held = Holdings { slots: &mut generation.slots, library, observer };
                 let rebuild = Rebuild::new(literals, head.plain, held, out);
                 rebuild.run(ops).map_err(DecodeError::Rebuild)?;
                 head.tag

@@ -285,7 +285,7 @@ impl Framer {
 
     fn show(&mut self, means: Means, place: Option<Place>, content: &Page) {
         let passes = means == Means::Off && self.choice.rate(means).is_some_and(|rate| rate > FAST as f64);
-        if let (Some(observer), Some(place), false) = (&mut self.observer, place, passes)
+        if let (Some(observer), Some(_), false) = (&mut self.observer, place, passes)
             && *content != [0; PAGE]
         {
             observer.page(place, content);

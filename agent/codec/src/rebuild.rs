@@ -2,7 +2,7 @@
 
 use crate::cache::{BadEdits, Slots, Stale, apply};
 use crate::parse::{CONTINUE, PAGE_BITS, PAGE_FLAG, ZERO, ZERO_RECORD};
-use crate::stock::{Library, NotHeld};
+use crate::stock::{Library, NotHeld, PageObserver};
 use crate::wire::op::Op;
 use crate::{PAGE, Page};
 
@@ -51,6 +51,8 @@ pub struct Holdings<'a> {
     pub slots: &'a mut Slots,
     /// Those that were offered, if any were.
     pub library: Option<&'a mut dyn Library>,
+    /// Who sees what crosses.
+    pub observer: Option<&'a mut dyn PageObserver>,
 }
 
 /// The bytes a batch makes, so far.
@@ -108,6 +110,7 @@ impl<'a> Rebuild<'a> {
                 for _ in 0..self.room_for(count, PAGE)? {
                     let page = self.literally(PAGE)?;
                     self.page(headed, page)?;
+                    self.show(page)?;
                 }
             }
             Op::Blank { headed, count } => {
@@ -118,6 +121,7 @@ impl<'a> Rebuild<'a> {
             Op::Keep { headed, slot } => {
                 let page = self.literally(PAGE)?;
                 self.page(headed, page)?;
+                self.show(page)?;
                 let page: &Page = page.try_into().map_err(|_| BadOps::NoLiterals)?;
                 self.held.slots.put(slot, page).map_err(BadOps::Stale)?;
             }
@@ -131,6 +135,7 @@ impl<'a> Rebuild<'a> {
                 apply(held, edits).map_err(BadOps::Edits)?;
                 let page = *held;
                 self.page(headed, &page)?;
+                self.show(&page)?;
             }
             Op::Held { headed, first, count } => {
                 let count = self.room_for(count, PAGE)? as u64;
@@ -149,6 +154,13 @@ impl<'a> Rebuild<'a> {
         let mut page = [0; PAGE];
         library.page(u32::try_from(number).map_err(|_| none)?, &mut page)?;
         Ok(page)
+    }
+
+    fn show(&mut self, page: &[u8]) -> Result<(), BadOps> {
+        if let Some(observer) = &mut self.held.observer {
+            observer.page(None, page.try_into().map_err(|_| BadOps::NoLiterals)?);
+        }
+        Ok(())
     }
 
     fn page(&mut self, headed: bool, content: &[u8]) -> Result<(), BadOps> {

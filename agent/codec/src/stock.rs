@@ -62,10 +62,10 @@ pub trait Library: Send {
     fn page(&mut self, number: u32, into: &mut Page) -> Result<(), NotHeld>;
 }
 
-/// Sees every page that an encoder sends, once its content is known. It must not wait for anything.
+/// Sees every page that crosses a lane and is not blank, once its content is known. It must not wait for anything.
 pub trait PageObserver: Send {
-    /// The page of this place is `page` now.
-    fn page(&mut self, place: Place, page: &Page);
+    /// The page of this place is `page` now. A decoder does not know the place.
+    fn page(&mut self, place: Option<Place>, page: &Page);
 }
 
 /// What the source was offered. One side fills it while the other looks things up.

@@ -78,6 +78,8 @@ pub enum Berth {
         document: String,
         /// What is held here of the machine.
         stock: Option<Arc<Stock>>,
+        /// Who keeps what crosses, for its gang.
+        sink: Option<Sink>,
     },
     /// A stopped one.
     Cold(cold::Landing),

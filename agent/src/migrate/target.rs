@@ -9,6 +9,7 @@
 //! epoch than the ticket lets it run, and from that moment on nothing discards it.
 
 use super::{
+    checkpoint::Arriving,
     journal::{InboundMark, Record},
     lane::{cold, target::LaneEvent},
     parts::{MigrationsParts, Post},
@@ -50,6 +51,8 @@ pub(super) enum Order {
 pub(super) struct Stage {
     quay: Quay,
     files: MachineFiles,
+    /// What is kept of what it brings, for its gang.
+    arriving: Option<Arriving>,
 }
 
 impl Drop for Stage {
@@ -262,7 +265,7 @@ impl Arrival {
                 }
             }
         }
-        drop(landed);
+        self.share(landed).await;
         // Written down before it is said: after that the coordinator asks no more, and a record that did not say so would
         // stand in the way of the machine's next move for ever.
         let ended = Record::Ended(SideState::Inbound(InboundState::Running));
@@ -272,6 +275,14 @@ impl Arrival {
         let (checkpoints, vm) = (self.parts.checkpoints.clone(), self.vm());
         let _ = spawn_blocking(move || checkpoints.remove(vm)).await;
         TargetPhase::Ended
+    }
+
+    /// The lanes are no more. What they brought is there for the others of its gang before the first of them is let go.
+    async fn share(&self, landed: Landed) {
+        let arriving = landed.stage.and_then(|mut stage| stage.arriving.take());
+        if let Some(arriving) = arriving {
+            arriving.share().await;
+        }
     }
 
     async fn try_run(&self, epoch: Epoch, run: bool) {
@@ -353,11 +364,14 @@ async fn make_stage(
     // What an earlier try left would be taken for a part of this one.
     parts.files.remove(ticket.vm).await?;
     let files = parts.files.prepare(ticket.vm, spec).await?;
+    let checkpoints = &parts.checkpoints;
+    let gang = ticket.gang.filter(|_| ticket.live);
+    let (arriving, sink) = gang.and_then(|gang| checkpoints.arriving(gang)).unzip();
     let berth = if ticket.live {
         let document = mover.document(&parts.definition(ticket.vm, spec, files.clone()))?;
-        Berth::Live { document, stock: parts.checkpoints.stock(ticket.vm) }
+        Berth::Live { document, stock: checkpoints.stock(ticket.vm, ticket.gang), sink }
     } else {
         Berth::Cold(cold::Landing::new(&files, spec))
     };
-    Ok(Stage { quay: parts.roads.receive(ticket, berth)?, files })
+    Ok(Stage { quay: parts.roads.receive(ticket, berth)?, files, arriving })
 }

@@ -6,6 +6,7 @@
 //! Every guest runs on without a gap through all of a scenario's moves, or the bench fails.
 
 mod feed;
+mod gang;
 mod rows;
 mod scenario;
 mod work;
@@ -50,8 +51,9 @@ pub fn run() -> Result<()> {
     let wanted = std::env::var("ROW").ok();
     let chosen: Vec<&Scenario> =
         SCENARIOS.iter().filter(|s| wanted.as_ref().is_none_or(|wanted| wanted == s.name)).collect();
-    if chosen.is_empty() {
-        bail!("ROW is one of {}", SCENARIOS.map(|scenario| scenario.name).join(", "));
+    let with_gang = wanted.as_ref().is_none_or(|wanted| wanted == gang::NAME);
+    if chosen.is_empty() && !with_gang {
+        bail!("ROW is one of {}, {}", SCENARIOS.map(|scenario| scenario.name).join(", "), gang::NAME);
     }
     GuestImage::build()?;
     let mut cluster = Cluster::start(&ClusterOptions::two_hosts("bench-m"))?;
@@ -69,8 +71,15 @@ pub fn run() -> Result<()> {
         let all = measured.all.into_iter().chain(measured.cut).chain(returns);
         ours.extend(all.filter(|one| one.mover == Mover::Ours));
     }
+    if with_gang {
+        println!("-- {}: {}", gang::NAME, gang::ABOUT);
+        shape(&cluster, Some(gang::MBIT))?;
+        rows.extend(gang::rows(&cluster, TEMPLATE).with_context(|| cluster.last_words(8))?);
+    }
     rows.extend(rows::forecast_row(&forecasts));
-    rows.extend(rows::costs(&ours));
+    if !ours.is_empty() {
+        rows.extend(rows::costs(&ours));
+    }
     publish("migration", &rows)
 }
 

@@ -2,6 +2,7 @@
 
 use super::Period;
 use crate::{
+    ids::GangId,
     record::{MoveLimits, Strategy},
     spec::Faults,
 };
@@ -42,6 +43,11 @@ pub struct MigrateRequest {
     /// `auto` (default), `precopy` or `stop_and_copy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
+    /// Moves of one gang from one host to another take turns, in the order in which they were asked for, and what one
+    /// machine has in memory as another that went before it crosses as a reference. Any new id makes a gang; only live
+    /// moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<GangId>,
 }
 
 impl MigrateRequest {
@@ -71,6 +77,7 @@ impl MigrateRequest {
             ("max_slowdown_pct", self.max_slowdown_pct.is_some()),
             ("deadline", self.deadline.is_some()),
             ("strategy", self.strategy.is_some()),
+            ("gang", self.gang.is_some()),
         ];
         for (field, _) in given.into_iter().filter(|(_, given)| *given && !self.live) {
             faults.add(

@@ -2,7 +2,7 @@
 
 use super::Actual;
 use crate::{
-    ids::{HostId, MigrationId, VmId},
+    ids::{GangId, HostId, MigrationId, VmId},
     record::{Climb, Forecast, MemoryTraffic, MoveLimits},
     units::UnixMillis,
 };
@@ -69,6 +69,9 @@ pub struct MigrationView {
     pub target_host: HostId,
     /// Running or stopped.
     pub live: bool,
+    /// The machines with which it moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<GangId>,
     /// What it has to keep to.
     #[serde(default)]
     pub limits: MoveLimits,

@@ -2,7 +2,7 @@
 
 use super::Climb;
 use crate::{
-    ids::{HostId, MigrationId, VmId},
+    ids::{GangId, HostId, MigrationId, VmId},
     units::{Epoch, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ pub struct Ticket {
     pub epoch: Epoch,
     /// Whether the guest runs while it moves.
     pub live: bool,
+    /// The machines with which it moves.
+    pub gang: Option<GangId>,
     /// 256 random bits.
     pub secret: [u8; 32],
     /// After this it is worth nothing.

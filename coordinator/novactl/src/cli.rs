@@ -171,9 +171,11 @@ pub struct VmStopArgs {
 
 #[derive(Debug, Args)]
 pub struct VmMigrateArgs {
-    /// The machine's name or id.
-    pub vm: String,
-    /// The target host's name or id; without it the placement decides.
+    /// The machine's name or id. Several go one after the other, as a gang: what they have in common in memory, such as
+    /// machines of one template, crosses once for all that go to the same host.
+    #[arg(required = true, value_name = "VM")]
+    pub vms: Vec<String>,
+    /// The target host's name or id; without it the placement decides, for each machine by itself.
     #[arg(long)]
     pub to: Option<String>,
     /// Stop it, move it and start it, in place of moving it running.

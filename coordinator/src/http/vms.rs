@@ -228,7 +228,8 @@ async fn ask_migration(app: &App, key: &str, body: &MigrateRequest) -> ApiResult
             };
             let (spec, vm, live) = (vm.spec.clone(), vm.id, body.live);
             let measures = app.kept.of(vm, target, now());
-            let ask = MigrationAsk { id, vm, target, live, limits, secret, placement, measures };
+            let gang = body.gang;
+            let ask = MigrationAsk { id, vm, target, live, limits, gang, secret, placement, measures };
             ApiResult::Ok((ask, spec))
         })
         .await??;

@@ -120,7 +120,7 @@ async fn advance(world: &World, id: MigrationId) {
 /// `false` ends the round.
 async fn act(world: &World, id: MigrationId, action: SagaAction) -> bool {
     match action {
-        SagaAction::AwaitStop => true,
+        SagaAction::AwaitTurn | SagaAction::AwaitStop => true,
         SagaAction::Handover => hand_over(world, id).await,
         SagaAction::PrepareInbound
         | SagaAction::StartOutbound

@@ -52,6 +52,7 @@ fn migration(state: &State, target: &VmVerbTarget) -> VerbStep {
             target,
             live: *live,
             limits: MoveLimits::default(),
+            gang: None,
             secret,
             placement,
             measures: Measures::default(),

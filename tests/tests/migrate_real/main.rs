@@ -3,6 +3,7 @@
 
 mod disks;
 mod forecast;
+mod gangs;
 mod limits;
 mod live;
 mod renewal;

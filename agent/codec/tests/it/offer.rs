@@ -181,10 +181,12 @@ fn behind_a_restart_nothing_is_held() {
 }
 
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(Place, Page)>>>);
+struct Seen(Arc<Mutex<Vec<Sight>>>);
+
+type Sight = (Option<Place>, Page);
 
 impl PageObserver for Seen {
-    fn page(&mut self, place: Place, page: &Page) {
+    fn page(&mut self, place: Option<Place>, page: &Page) {
         self.0.lock().expect("nobody panicked").push((place, *page));
     }
 }
@@ -200,8 +202,36 @@ fn an_observer_sees_every_page_that_is_not_blank_however_it_is_sent() {
         let encoder = Encoder::new(settings(means)).with_offer(offered).with_observer(Box::new(seen.clone()));
         encode(encoder, &stream);
         let seen = seen.0.lock().expect("nobody panicked");
-        let numbers: Vec<u64> = seen.iter().map(|(place, _)| place.page).collect();
-        assert_eq!(numbers, (0..40).filter(|number| *number != 11).collect::<Vec<_>>(), "{means:?}");
-        assert!(seen.iter().all(|(place, page)| *page == pages[place.page as usize]));
+        let places = seen.iter().map(|(place, _)| place.expect("an encoder knows the place").page);
+        assert_eq!(
+            places.collect::<Vec<_>>(),
+            (0..40).filter(|number| *number != 11).collect::<Vec<_>>(),
+            "{means:?}"
+        );
+        assert!(
+            seen.iter().all(|(place, page)| place.is_some_and(|place| *page == pages[place.page as usize]))
+        );
+    }
+}
+
+#[test]
+fn an_observer_of_a_decoder_sees_what_crossed_and_not_what_was_held_or_is_blank() {
+    let mut pages = noise(7, 40);
+    pages[11] = [0; PAGE];
+    pages[12] = pages[20];
+    let stock = Stock::of(pages[..10].to_vec());
+    for means in [Means::Pages, Means::Full] {
+        let wire = encode(Encoder::new(settings(means)).with_offer(stock.offered()), &stream_of(&pages)).0;
+        let seen = Seen::default();
+        let rebuilt =
+            decode(&mut stock.decoder().with_observer(Box::new(seen.clone())), &wire, 5000).expect("as sent");
+        assert!(rebuilt == stream_of(&pages));
+        let seen: Vec<Page> = seen.0.lock().expect("nobody panicked").iter().map(|(_, page)| *page).collect();
+        let crossed = pages[10..].iter().enumerate().filter(|(at, _)| ![1, 10].contains(at));
+        assert!(
+            seen == crossed.map(|(_, page)| *page).collect::<Vec<_>>(),
+            "{means:?}: {} pages",
+            seen.len()
+        );
     }
 }

@@ -25,14 +25,11 @@ pub struct Draft {
 
 impl Draft {
     pub(super) fn begin(inner: Arc<Inner>, vm: VmId) -> io::Result<(Self, Sink)> {
-        if !inner.has_reserve()? {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "too little would stay free"));
-        }
-        let mut key = [0; pages::KEY];
-        aws_lc_rs::rand::fill(&mut key).map_err(io::Error::other)?;
+        inner.demand_reserve()?;
+        let key = super::new_key()?;
         let pages = Pages::create(&inner.path(vm, DRAFT), &key)?;
         let mut draft = Self { inner, vm, key, written: None };
-        let (sink, written) = sink::start(draft.inner.clone(), vm, pages)?;
+        let (sink, written) = sink::start(draft.inner.clone(), draft.inner.room(), Arc::new(pages))?;
         draft.written = Some(written);
         Ok((draft, sink))
     }

@@ -3,6 +3,7 @@
 //! ```text
 //!  a machine leaves:  encoder ─▶ Sink ─▶ (bounded queue) ─▶ thread ─▶ VM.draft ─▶ moved: VM.pages + VM.key
 //!  it comes back:     VM.pages ─▶ Stock ─▶ prints, over the lane of held pages ─▶ source ─▶ references ─▶ decoder ─▶ Stock
+//!  one of a gang:     decoder ─▶ Sink ─▶ a file without a name ─▶ Stock of those that follow it
 //! ```
 //!
 //! A page that is not kept costs bytes later, never the move: the queue drops what the disk is too slow for, a draft that
@@ -11,6 +12,7 @@
 //! checkpoint. Nothing is synchronised to the disk: what a power cut tears is found out by its seal.
 
 mod draft;
+mod gang;
 mod pages;
 mod seal;
 mod sink;
@@ -20,13 +22,15 @@ mod tests;
 mod versions;
 
 pub use draft::Draft;
+pub use gang::Arriving;
 pub use sink::{KEEPING, Sink};
 pub use stock::{Stock, StockReader};
 
 use crate::text::describe;
-use novacron_codec::{PrintKey, STOCK_MAX};
+use gang::{Gangs, Part};
+use novacron_codec::STOCK_MAX;
 use novacron_common::{
-    ids::VmId,
+    ids::{GangId, VmId},
     units::{ByteCount, UnixMillis},
 };
 use pages::{CHUNK, CHUNK_PAGES, Pages, length_of};
@@ -40,6 +44,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use stock::Origin;
 
 const PAGES: &str = "pages";
 const KEY: &str = "key";
@@ -65,6 +70,7 @@ struct Inner {
     folder: PathBuf,
     limits: Limits,
     now: fn() -> UnixMillis,
+    gangs: Gangs,
 }
 
 /// A checkpoint that is whole.
@@ -87,7 +93,7 @@ impl Checkpoints {
     /// If the folder cannot be made or read.
     pub fn open(folder: PathBuf, limits: Limits, now: fn() -> UnixMillis) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let inner = Inner { folder, limits, now };
+        let inner = Inner { folder, limits, now, gangs: Gangs::default() };
         inner.throw_away_remains()?;
         inner.evict(None)?;
         Ok(Self((limits.total.0 > 0).then(|| Arc::new(inner))))
@@ -105,17 +111,30 @@ impl Checkpoints {
         }
     }
 
-    /// What is held of a machine that is about to arrive.
-    pub fn stock(&self, vm: VmId) -> Option<Arc<Stock>> {
+    /// Begins to keep what a machine of a gang brings, for those that follow it; `None` if nothing can be kept.
+    pub fn arriving(&self, gang: GangId) -> Option<(Arriving, Sink)> {
+        gang::begin(self.0.as_ref()?, gang)
+    }
+
+    /// What is held of a machine that is about to arrive: what it left here, and what others of its gang brought.
+    pub fn stock(&self, vm: VmId, gang: Option<GangId>) -> Option<Arc<Stock>> {
         let inner = self.0.as_ref()?;
-        match inner.open_stock(vm) {
-            Ok(stock) => stock.map(Arc::new),
+        let mut shelves = Vec::new();
+        match inner.open_checkpoint(vm) {
+            Ok(part) => shelves.extend(part.map(|part| (Origin::Checkpoint(vm), part))),
             Err(error) => {
                 tracing::warn!(%vm, reason = describe(&error), "its checkpoint is damaged and thrown away");
                 inner.remove(vm);
-                None
             }
         }
+        if let Some(gang) = gang {
+            shelves.extend(inner.gangs.parts(gang).into_iter().map(|part| (Origin::Gang(gang), part)));
+        }
+        let stock = (!shelves.is_empty()).then(|| Stock::of(inner.clone(), shelves)).transpose();
+        stock.unwrap_or_else(|error| {
+            tracing::warn!(%vm, reason = describe(&error), "what is held of it cannot be offered");
+            None
+        })
     }
 
     /// Whose checkpoints there are.
@@ -136,7 +155,9 @@ impl Checkpoints {
     /// # Errors
     /// If the folder cannot be read.
     pub fn evict(&self) -> io::Result<()> {
-        self.0.as_ref().map_or(Ok(()), |inner| inner.evict(None))
+        let Some(inner) = &self.0 else { return Ok(()) };
+        inner.gangs.evict((inner.now)());
+        inner.evict(None)
     }
 }
 
@@ -152,13 +173,16 @@ impl Inner {
     }
 
     /// Whether the file system has more free than is to stay so.
-    fn has_reserve(&self) -> io::Result<bool> {
+    fn demand_reserve(&self) -> io::Result<()> {
         let system = nix::sys::statvfs::statvfs(&self.folder)?;
         let free = system.blocks_available().saturating_mul(system.fragment_size());
-        Ok(free > self.limits.reserve.0)
+        if free > self.limits.reserve.0 {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::StorageFull, "too little would stay free"))
     }
 
-    fn open_stock(self: &Arc<Self>, vm: VmId) -> io::Result<Option<Stock>> {
+    fn open_checkpoint(&self, vm: VmId) -> io::Result<Option<Part>> {
         let seal = match Seal::read(&self.path(vm, KEY)) {
             Ok(seal) if seal.vm == vm => seal,
             Ok(_) => return Err(io::Error::other("it is another machine's")),
@@ -174,9 +198,7 @@ impl Inner {
         if seal.pages > STOCK_MAX || pages.length()? < length_of(seal.pages) {
             return Err(io::Error::other("it is shorter than it was"));
         }
-        let mut key = PrintKey([0; 16]);
-        aws_lc_rs::rand::fill(&mut key.0).map_err(io::Error::other)?;
-        Ok(Some(Stock::new(self.clone(), vm, (Arc::new(pages), seal.pages), key)))
+        Ok(Some(Part { pages: Arc::new(pages), count: seal.pages }))
     }
 
     fn is_old(&self, sealed_at: UnixMillis) -> bool {
@@ -255,6 +277,13 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// 256 random bits.
+fn new_key() -> io::Result<[u8; pages::KEY]> {
+    let mut key = [0; pages::KEY];
+    aws_lc_rs::rand::fill(&mut key).map_err(io::Error::other)?;
+    Ok(key)
 }
 
 /// Gone already is as good.

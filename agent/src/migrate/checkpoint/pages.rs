@@ -8,6 +8,7 @@
 //! where it was put. A damaged byte costs its chunk.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use nix::fcntl::OFlag;
 use novacron_codec::{PAGE, Page};
 use std::{
     fs::{File, OpenOptions},
@@ -82,6 +83,16 @@ impl Pages {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
         Self::of(file, key)
+    }
+
+    /// An empty one without a name, on the file system of `folder`: it is gone when nobody has it open any more.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn unnamed(folder: &Path, key: &[u8; KEY]) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(OFlag::O_TMPFILE.bits());
+        Self::of(options.open(folder)?, key)
     }
 
     /// One that is there.

@@ -1,4 +1,4 @@
-//! Takes pages off the encoder's hands and has a thread seal and write them. The encoder never waits: what the disk is too
+//! Takes pages off a lane's hands and has a thread seal and write them. The lane never waits: what the disk is too
 //! slow for is left out.
 
 use super::{
@@ -8,7 +8,6 @@ use super::{
 };
 use crate::text::describe;
 use novacron_codec::{Page, PageObserver, parse::Place};
-use novacron_common::ids::VmId;
 use std::{
     io,
     sync::{
@@ -26,7 +25,7 @@ const LOOK_EVERY: u32 = 64;
 /// What the keeping of one machine's pages takes of memory, at most, bytes.
 pub const KEEPING: usize = CHUNKS * CHUNK + VERSIONS_COST;
 
-/// What an encoder shows its pages to.
+/// What a lane shows its pages to.
 #[derive(Debug)]
 pub struct Sink {
     versions: Versions,
@@ -38,7 +37,7 @@ pub struct Sink {
 }
 
 impl PageObserver for Sink {
-    fn page(&mut self, place: Place, page: &Page) {
+    fn page(&mut self, place: Option<Place>, page: &Page) {
         if self.to.is_none() || !self.versions.admit(place) {
             return;
         }
@@ -68,16 +67,20 @@ impl Drop for Sink {
 }
 
 /// Starts the thread that writes; it says how many pages there are once the sink is gone, or nothing if it failed.
-pub(super) fn start(inner: Arc<Inner>, vm: VmId, pages: Pages) -> io::Result<(Sink, oneshot::Receiver<u32>)> {
+pub(super) fn start(
+    inner: Arc<Inner>,
+    room: u32,
+    pages: Arc<Pages>,
+) -> io::Result<(Sink, oneshot::Receiver<u32>)> {
     let ((to, full), (back, empty)) = (sync_channel(CHUNKS), sync_channel(CHUNKS));
     (1..CHUNKS).for_each(|_| _ = back.try_send(Chunk::new()));
-    let versions = Versions::new(inner.room());
+    let versions = Versions::new(room);
     let (done, written) = oneshot::channel();
     let writer = Writer { inner, pages, back };
     thread::Builder::new().name("checkpoint".into()).spawn(move || match writer.write_all(&full) {
         Ok(count) => _ = done.send(count),
         Err(error) => {
-            tracing::warn!(%vm, reason = describe(&error), "its checkpoint could not be written and is thrown away");
+            tracing::warn!(reason = describe(&error), "pages could not be kept, and are thrown away");
         }
     })?;
     Ok((Sink { versions, chunk: Chunk::new(), to: Some(to), empty }, written))
@@ -85,7 +88,7 @@ pub(super) fn start(inner: Arc<Inner>, vm: VmId, pages: Pages) -> io::Result<(Si
 
 struct Writer {
     inner: Arc<Inner>,
-    pages: Pages,
+    pages: Arc<Pages>,
     back: SyncSender<Chunk>,
 }
 
@@ -94,8 +97,8 @@ impl Writer {
     fn write_all(&self, full: &Receiver<Chunk>) -> io::Result<u32> {
         let mut pages = 0;
         for (number, mut chunk) in (0..).zip(full) {
-            if number % LOOK_EVERY == 0 && !self.inner.has_reserve()? {
-                return Err(io::Error::new(io::ErrorKind::StorageFull, "too little would stay free"));
+            if number % LOOK_EVERY == 0 {
+                self.inner.demand_reserve()?;
             }
             self.pages.write(number, &mut chunk)?;
             pages += chunk.count();

@@ -2,13 +2,14 @@
 
 use super::{
     Checkpoints, Inner, KEY, Limits, PAGES,
+    gang::Gangs,
     pages::{CHUNK, CHUNK_PAGES, CONTENT, Pages},
     seal::Seal,
     sink,
 };
 use novacron_codec::{HOLE, Library, NotHeld, PAGE, Page, PageObserver, Print, Printer, parse::Place};
 use novacron_common::{
-    ids::VmId,
+    ids::{GangId, VmId},
     units::{ByteCount, UnixMillis},
 };
 use std::{
@@ -50,8 +51,8 @@ fn page(seed: u64) -> Page {
     page
 }
 
-fn at(page: u64) -> Place {
-    Place { block: 0, page }
+fn at(page: u64) -> Option<Place> {
+    Some(Place { block: 0, page })
 }
 
 /// Keeps pages of these seeds, each at the place of its number. Few enough that all of them may wait.
@@ -66,7 +67,7 @@ async fn keep(checkpoints: &Checkpoints, vm: VmId, seeds: impl IntoIterator<Item
 
 /// All prints of what is offered, and their printer.
 fn offer(checkpoints: &Checkpoints, vm: VmId) -> Option<(Vec<Print>, Printer)> {
-    let stock = checkpoints.stock(vm)?;
+    let stock = checkpoints.stock(vm, None)?;
     let mut prints = Vec::new();
     loop {
         let next = stock.next_prints();
@@ -94,7 +95,7 @@ async fn what_was_kept_is_offered_and_read_and_a_later_version_of_a_page_as_well
     let (prints, printer) = offer(&checkpoints, VM).unwrap();
     let expected = (0..200).chain(1000..1050);
     assert!(prints == expected.clone().map(|seed| printer.of(&page(seed))).collect::<Vec<_>>());
-    let stock = checkpoints.stock(VM).unwrap();
+    let stock = checkpoints.stock(VM, None).unwrap();
     let (mut reader, mut into) = (stock.reader(), [0; PAGE]);
     assert_eq!(reader.page(0, &mut into), Err(NotHeld::NeverOffered { number: 0, offered: 0 }));
     stock.next_prints();
@@ -180,7 +181,7 @@ async fn pages_are_read_in_any_order() {
     let checkpoints = open(&folder);
     let pages = 17 * CHUNK_PAGES + 7;
     keep(&checkpoints, VM, 0..pages.into()).await;
-    let stock = checkpoints.stock(VM).unwrap();
+    let stock = checkpoints.stock(VM, None).unwrap();
     while !stock.next_prints().is_empty() {}
     let (mut reader, mut into) = (stock.reader(), [0; PAGE]);
     for number in (0..pages).map(|step| step * 619 % pages) {
@@ -194,7 +195,7 @@ async fn a_page_that_is_damaged_after_it_was_offered_is_refused_and_the_checkpoi
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = open(&folder);
     keep(&checkpoints, VM, 0..100).await;
-    let stock = checkpoints.stock(VM).unwrap();
+    let stock = checkpoints.stock(VM, None).unwrap();
     stock.next_prints();
     flip(&file(&folder, VM, PAGES), CHUNK as u64 + 100);
     let (mut reader, mut into) = (stock.reader(), [0; PAGE]);
@@ -225,7 +226,7 @@ async fn a_truncated_one_or_one_with_a_damaged_key_is_thrown_away() {
         let checkpoints = open(&folder);
         keep(&checkpoints, VM, 0..60).await;
         damage(&folder);
-        assert!(checkpoints.stock(VM).is_none(), "damage {number}");
+        assert!(checkpoints.stock(VM, None).is_none(), "damage {number}");
         assert_eq!((checkpoints.held(), files(&folder)), (vec![], 0), "damage {number}");
     }
 }
@@ -272,7 +273,7 @@ async fn what_is_too_old_is_erased_and_what_is_too_much_from_the_oldest_on() {
     let path = file(&folder, VM, KEY);
     let seal = Seal::read(&path).unwrap();
     Seal { sealed_at: UnixMillis(1), ..seal }.write(&path).unwrap();
-    assert!(checkpoints.stock(VM).is_none() && files(&folder) == 0);
+    assert!(checkpoints.stock(VM, None).is_none() && files(&folder) == 0);
 }
 
 #[tokio::test]
@@ -294,9 +295,10 @@ async fn a_disk_without_room_keeps_nothing_and_harms_nobody() {
         folder: folder.path().join("checkpoints"),
         limits: limits(ByteCount::mib(64)),
         now: crate::clock::now,
+        gangs: Gangs::default(),
     });
     let full = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
-    let (mut sink, written) = sink::start(inner, VM, Pages::of(full, &[1; 32]).unwrap()).unwrap();
+    let (mut sink, written) = sink::start(inner, 9000, Arc::new(Pages::of(full, &[1; 32]).unwrap())).unwrap();
     (0..5000).for_each(|number| sink.page(at(number), &page(number)));
     drop(sink);
     assert!(written.await.is_err(), "a checkpoint that could not be written counts");
@@ -307,7 +309,94 @@ async fn none_are_kept_where_none_are_wanted() {
     let folder = tempfile::tempdir().unwrap();
     keep(&open(&folder), VM, 0..10).await;
     let off = open_with(&folder, limits(ByteCount(0)), crate::clock::now);
-    assert!(off.begin(VM).is_none() && off.stock(VM).is_none());
+    assert!(off.begin(VM).is_none() && off.stock(VM, None).is_none());
     assert_eq!(files(&folder), 0, "what was kept before is erased");
     assert!(Checkpoints::off().begin(VM).is_none());
+}
+
+const GANG: GangId = GangId::from_u128(3);
+
+/// What a machine of the gang brings: pages of these seeds.
+async fn bring(checkpoints: &Checkpoints, gang: GangId, seeds: impl IntoIterator<Item = u64>) {
+    let (arriving, mut sink) = checkpoints.arriving(gang).expect("there is room");
+    seeds.into_iter().for_each(|seed| sink.page(None, &page(seed)));
+    drop(sink);
+    arriving.share().await;
+}
+
+#[tokio::test]
+async fn what_machines_of_a_gang_brought_is_offered_to_those_that_follow_beside_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = open(&folder);
+    keep(&checkpoints, VM, 0..70).await;
+    bring(&checkpoints, GANG, 1000..1100).await;
+    bring(&checkpoints, GANG, 2000..2010).await;
+    bring(&checkpoints, GangId::from_u128(4), 3000..3010).await;
+    let stock = checkpoints.stock(VM, Some(GANG)).unwrap();
+    let mut prints = Vec::new();
+    while let Some(next) = Some(stock.next_prints()).filter(|next| !next.is_empty()) {
+        prints.extend(next);
+    }
+    let expected: Vec<u64> = (0..70).chain(1000..1100).chain(2000..2010).collect();
+    let printer = Printer::shared(&stock.key());
+    assert_eq!(stock.count() as usize, expected.len());
+    assert!(prints == expected.iter().map(|seed| printer.of(&page(*seed))).collect::<Vec<_>>());
+    let (mut reader, mut into) = (stock.reader(), [0; PAGE]);
+    for (number, seed) in (0..stock.count()).zip(&expected).rev() {
+        reader.page(number, &mut into).unwrap();
+        assert!(into == page(*seed), "page {number}");
+    }
+    let count = stock.count();
+    assert_eq!(
+        reader.page(count, &mut into),
+        Err(NotHeld::NeverOffered { number: count.into(), offered: count })
+    );
+    let another = VmId::from_u128(8);
+    assert_eq!(checkpoints.stock(another, Some(GANG)).unwrap().count(), 110);
+    assert!(checkpoints.stock(another, None).is_none());
+}
+
+#[tokio::test]
+async fn what_a_gang_brought_leaves_no_file_and_does_not_outlive_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = open(&folder);
+    bring(&checkpoints, GANG, 0..100).await;
+    assert_eq!(files(&folder), 0);
+    assert!(checkpoints.stock(VM, Some(GANG)).is_some());
+    assert!(open(&folder).stock(VM, Some(GANG)).is_none());
+}
+
+#[tokio::test]
+async fn a_machine_that_does_not_arrive_shares_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = open(&folder);
+    let (arriving, mut sink) = checkpoints.arriving(GANG).unwrap();
+    (0..100).for_each(|seed| sink.page(None, &page(seed)));
+    drop(arriving);
+    drop(sink);
+    assert!(checkpoints.stock(VM, Some(GANG)).is_none());
+}
+
+#[tokio::test]
+async fn gangs_share_a_bounded_room_and_end_some_time_after_their_last_arrival() {
+    let folder = tempfile::tempdir().unwrap();
+    let three = limits(ByteCount(3 * CHUNK as u64));
+    let checkpoints = open_with(&folder, three, crate::clock::now);
+    let [first, second] = [GANG, GangId::from_u128(4)];
+    bring(&checkpoints, first, 0..100).await;
+    bring(&checkpoints, second, 0..100).await;
+    let held = |checkpoints: &Checkpoints| {
+        [first, second].map(|gang| checkpoints.stock(VM, Some(gang)).map_or(0, |stock| stock.count()))
+    };
+    assert_eq!(held(&checkpoints), [0, 100], "the first one makes room");
+    bring(&checkpoints, second, 200..400).await;
+    assert_eq!(held(&checkpoints), [0, 3 * CHUNK_PAGES], "a gang has no more room than there is");
+    checkpoints.evict().unwrap();
+    assert_eq!(held(&checkpoints), [0, 3 * CHUNK_PAGES]);
+    let aged = open_with(&folder, three, late);
+    bring(&aged, first, 0..10).await;
+    if let Some(inner) = &aged.0 {
+        inner.gangs.evict(UnixMillis(late().0 + 601_000));
+    }
+    assert_eq!(held(&aged), [0, 0]);
 }

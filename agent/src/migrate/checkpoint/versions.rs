@@ -29,10 +29,15 @@ impl Versions {
 
     /// Whether this version of a page is kept. Every page's first one is, and later ones as long as they are fewer than
     /// the pages themselves: what changes all the time will not be the same when its machine returns.
-    pub fn admit(&mut self, place: Place) -> bool {
+    /// Where nobody says which page it is, each counts as a new one.
+    pub fn admit(&mut self, place: Option<Place>) -> bool {
         if self.first + self.later >= self.room {
             return false;
         }
+        let Some(place) = place else {
+            self.first += 1;
+            return true;
+        };
         let key = (place.block, place.page / GROUP as u64);
         if !self.groups.contains_key(&key) && self.groups.len() >= GROUPS_MAX {
             return false;
@@ -55,8 +60,8 @@ impl Versions {
 mod tests {
     use super::*;
 
-    fn at(block: u8, page: u64) -> Place {
-        Place { block, page }
+    fn at(block: u8, page: u64) -> Option<Place> {
+        Some(Place { block, page })
     }
 
     #[test]

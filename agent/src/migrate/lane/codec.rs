@@ -62,11 +62,14 @@ pub fn decoder(ticket: &Ticket, lane: u8) -> Decoder {
     Decoder::new(secret_of(ticket), lane.into(), cache_of(lane))
 }
 
-/// The target's end of the main channel, given what it offered.
-pub fn main_decoder(ticket: &Ticket, stock: Option<&Arc<Stock>>) -> Decoder {
-    let decoder = decoder(ticket, 0);
-    match stock {
-        Some(stock) => decoder.with_library(Box::new(stock.reader())),
+/// The target's end of the main channel, given what it offered, and who keeps what crosses.
+pub fn main_decoder(ticket: &Ticket, stock: Option<&Arc<Stock>>, sink: Option<Sink>) -> Decoder {
+    let mut decoder = decoder(ticket, 0);
+    if let Some(stock) = stock {
+        decoder = decoder.with_library(Box::new(stock.reader()));
+    }
+    match sink {
+        Some(sink) => decoder.with_observer(Box::new(sink)),
         None => decoder,
     }
 }

@@ -76,9 +76,9 @@ impl Roads for QuicRoads {
 
     fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure> {
         let (events_in, events) = mpsc::channel(EVENTS);
-        let (onward, stock, sockets) = match berth {
-            Berth::Cold(landing) => (Onward::Cold(landing), None, None),
-            Berth::Live { document, stock } => {
+        let (onward, held, sockets) = match berth {
+            Berth::Cold(landing) => (Onward::Cold(landing), (None, None), None),
+            Berth::Live { document, stock, sink } => {
                 let sockets = self.sockets.make(ticket.migration)?;
                 let route = sockets.route(Some(DISK_TARGET));
                 let expectation = Expectation {
@@ -93,10 +93,10 @@ impl Roads for QuicRoads {
                     disk: sockets.path(LaneKind::Disk),
                     expectation: Box::new(expectation),
                 };
-                (onward, stock, Some(sockets))
+                (onward, (stock, sink), Some(sockets))
             }
         };
-        let door = Door::new(ticket.clone(), onward, self.link_grace, events_in).holding(stock);
+        let door = Door::new(ticket.clone(), onward, self.link_grace, events_in).holding(held);
         let kept = sockets.map(|sockets| Box::new(sockets) as _);
         Ok(Quay { kept, entrance: Arc::new(door), events })
     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     migrate::{
-        checkpoint::Stock,
+        checkpoint::{Sink, Stock},
         filter::Expectation,
         link::{
             carrier::{CarryError, carry},
@@ -113,6 +113,8 @@ pub struct Door {
     seen: Mutex<Seen>,
     /// What is held here of the machine.
     stock: Option<Arc<Stock>>,
+    /// For the main channel, until it is there.
+    sink: Mutex<Option<Sink>>,
 }
 
 impl Door {
@@ -120,12 +122,25 @@ impl Door {
     /// in `events`.
     pub fn new(ticket: Ticket, onward: Onward, grace: Duration, events: mpsc::Sender<LaneEvent>) -> Self {
         let (patience, stop) = (grace + NOTICED_LATER, CancellationToken::new());
-        Self { ticket, onward, patience, events, stop, seen: Mutex::default(), stock: None }
+        Self {
+            ticket,
+            onward,
+            patience,
+            events,
+            stop,
+            seen: Mutex::default(),
+            stock: None,
+            sink: Mutex::default(),
+        }
     }
 
-    /// As it is, with what is held here of the machine.
-    pub fn holding(self, stock: Option<Arc<Stock>>) -> Self {
-        Self { stock, ..self }
+    /// As it is, with what is held here of the machine, and who keeps what crosses.
+    pub fn holding(self, (stock, sink): (Option<Arc<Stock>>, Option<Sink>)) -> Self {
+        Self { stock, sink: Mutex::new(sink), ..self }
+    }
+
+    fn take_sink(&self) -> Option<Sink> {
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -298,7 +313,7 @@ impl Door {
             return relay::both(&mut out, &mut back, counters.of(kind)).await;
         }
         let decoder = match number {
-            0 => codec::main_decoder(&self.ticket, self.stock.as_ref()),
+            0 => codec::main_decoder(&self.ticket, self.stock.as_ref(), self.take_sink()),
             _ => codec::decoder(&self.ticket, number),
         };
         let decoding = codec::decode(&mut out, decoder);

@@ -45,11 +45,11 @@ async fn stock(folder: &Path, pages: u32) -> Arc<Stock> {
     let checkpoints = Checkpoints::open(folder.join("c"), limits, crate::clock::now).unwrap();
     let (draft, mut sink) = checkpoints.begin(VM).unwrap();
     for page in 0..u64::from(pages) {
-        sink.page(Place { block: 0, page }, &[page.to_le_bytes()[0] | 1; PAGE]);
+        sink.page(Some(Place { block: 0, page }), &[page.to_le_bytes()[0] | 1; PAGE]);
     }
     drop(sink);
     draft.seal().await;
-    checkpoints.stock(VM).unwrap()
+    checkpoints.stock(VM, None).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,7 +72,7 @@ async fn go(ticket: &Ticket, (from, to): (&Agent, &Agent), target: &Host) -> Tra
 
 /// Pages that a host has of the machine that left it. Some may have been left out, if its disk was slow.
 fn kept(host: &Host) -> u64 {
-    host.checkpoints().stock(VM).map_or(0, |stock| stock.count().into())
+    host.checkpoints().stock(VM, None).map_or(0, |stock| stock.count().into())
 }
 
 /// Some pages crossed as references to what had been kept, the others in full. How many is not for a test to say: on a

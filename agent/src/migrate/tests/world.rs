@@ -291,6 +291,7 @@ pub fn ticket(live: bool) -> Ticket {
         target: B,
         epoch: Epoch(1),
         live,
+        gang: None,
         secret: [7; 32],
         expires_at: UnixMillis(crate::clock::now().0 + 60_000),
     }

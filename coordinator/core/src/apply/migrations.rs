@@ -1,6 +1,6 @@
 //! Migrations: asked for, observed, cancelled. What an observation leads to is the saga's to say.
 
-use super::Outcome;
+use super::{Outcome, turn};
 use crate::{
     applied::{Applied, Refusal},
     command::{MigrationAsk, MigrationDenied, MigrationObserve},
@@ -18,13 +18,14 @@ use novacron_common::{
 use std::time::Duration;
 
 /// A ticket is good for so long from the request: images are fetched within it, and every lane opened.
-const TICKET_LIFE: Duration = Duration::from_secs(3600);
+pub(super) const TICKET_LIFE: Duration = Duration::from_secs(3600);
 /// Migrations on record; the oldest that has ended goes when another comes.
 const MIGRATIONS_KEPT: usize = 10_000;
 
 pub(super) fn ask(state: &mut State, c: MigrationAsk) -> Outcome {
     if let Some(old) = state.migration(c.id) {
-        let same = (old.vm, old.target, old.live, old.limits) == (c.vm, c.target, c.live, c.limits);
+        let asked = (c.vm, c.target, c.live, c.limits, c.gang);
+        let same = (old.vm, old.target, old.live, old.limits, old.gang) == asked;
         return match same {
             true => Ok(Applied::MigrationAsked(c.id)),
             false => Err(Refusal::conflict(format!("there is another migration {}", c.id))),
@@ -35,7 +36,8 @@ pub(super) fn ask(state: &mut State, c: MigrationAsk) -> Outcome {
         vm.placed_on.ok_or_else(|| Refusal::conflict(format!("{} has no place yet", vm.spec.name)))?;
     check_source(state, &vm, source, c.live)?;
     check_target(state, &vm, source, c.target)?;
-    let record = new_migration(state, c, &vm, source);
+    let mut record = new_migration(state, c, &vm, source);
+    record.awaits_turn = turn::is_taken(state, &record);
     let (migration, hold_stopped) = (record.id, record.awaits_stop);
     state.write(VmRecord { migration: Some(migration), hold_stopped, ..vm });
     state.write(record);
@@ -96,6 +98,7 @@ fn new_migration(state: &State, c: MigrationAsk, vm: &VmRecord, source: HostId) 
         target: c.target,
         live: c.live,
         limits: c.limits,
+        gang: c.gang,
         epoch: vm.epoch,
         secret: c.secret,
         ticket_expires_at: state.now().plus(TICKET_LIFE),
@@ -103,6 +106,7 @@ fn new_migration(state: &State, c: MigrationAsk, vm: &VmRecord, source: HostId) 
         state: MigrationState::Pending,
         step: 0,
         awaits_stop: !c.live && (vm.state, vm.desired) != (VmState::Stopped, VmDesired::Stopped),
+        awaits_turn: false,
         outbound: OutboundState::Unknown,
         outbound_unknown_at: None,
         inbound: InboundState::Unknown,
@@ -225,7 +229,11 @@ pub(super) fn store(state: &mut State, mut record: MigrationRecord) {
     }
     // The machine's own place first: between the two writes room may be counted twice, never too little.
     state.write(vm);
+    let ended = record.is_final().then(|| record.clone());
     state.write(record);
+    if let Some(ended) = ended {
+        turn::pass_on(state, &ended);
+    }
 }
 
 /// Whether a guest has left this host and nobody has taken it over yet: removing the host now would lose it.

@@ -13,6 +13,7 @@ mod overdue;
 mod requests;
 mod templates;
 mod ticks;
+mod turn;
 mod verbs;
 mod vms;
 mod workflows;

@@ -2,7 +2,7 @@
 
 use crate::{forecast::Measures, placement::Placement};
 use novacron_common::{
-    ids::{HostId, MigrationId, VmId},
+    ids::{GangId, HostId, MigrationId, VmId},
     record::{MoveLimits, SideState},
     units::Epoch,
 };
@@ -21,6 +21,8 @@ pub struct MigrationAsk {
     pub live: bool,
     /// What it has to keep to.
     pub limits: MoveLimits,
+    /// The machines with which it moves, in turn.
+    pub gang: Option<GangId>,
     /// 256 random bits for the ticket.
     pub secret: [u8; 32],
     /// Why the target was chosen, if the placement chose it.

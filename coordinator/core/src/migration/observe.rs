@@ -11,12 +11,12 @@ use novacron_common::{
     wire::AgentCommand,
 };
 
-/// The call that an action stands for: to whom, and what. `None` for what is not a call ([`SagaAction::AwaitStop`],
+/// The call that an action stands for: to whom, and what. `None` for what is not a call (waiting, and
 /// [`SagaAction::Handover`]), or if the target's address is not known.
 pub fn call(state: &State, record: &MigrationRecord, action: SagaAction) -> Option<(HostId, AgentCommand)> {
     let vm = state.vm(record.vm)?;
     match action {
-        SagaAction::AwaitStop | SagaAction::Handover => None,
+        SagaAction::AwaitTurn | SagaAction::AwaitStop | SagaAction::Handover => None,
         SagaAction::ObserveSource => Some((record.source, AgentCommand::ObserveMigration(record.id))),
         SagaAction::ObserveTarget => Some((record.target, AgentCommand::ObserveMigration(record.id))),
         SagaAction::StartOutbound => start(state, record, vm),

@@ -30,6 +30,8 @@ use novacron_common::{
 pub enum SagaAction {
     /// The guest has to stop first: its assignment sees to it.
     AwaitStop,
+    /// Others of its gang go first.
+    AwaitTurn,
     /// Call the target.
     PrepareInbound,
     /// Call the source.
@@ -54,6 +56,7 @@ pub enum SagaAction {
 pub fn next(record: &MigrationRecord) -> Vec<SagaAction> {
     use SagaAction as A;
     match record.state {
+        MigrationState::Pending if record.awaits_turn => vec![A::AwaitTurn],
         MigrationState::Pending if record.awaits_stop => vec![A::AwaitStop],
         MigrationState::Pending | MigrationState::Preparing => vec![A::PrepareInbound, A::ObserveTarget],
         MigrationState::Copying => copying(record),
@@ -230,7 +233,9 @@ fn following(record: &MigrationRecord) -> Option<MigrationState> {
     let back = matches!(record.outbound, OutboundState::Back { .. });
     let gives_up = record.cancel_requested || record.abandoned;
     match record.state {
-        S::Pending if record.awaits_stop && record.cancel_requested => Some(S::Cancelled),
+        S::Pending if (record.awaits_turn || record.awaits_stop) && record.cancel_requested => {
+            Some(S::Cancelled)
+        }
         S::Pending | S::Preparing if gives_up || discarded => Some(S::Reverting),
         S::Pending if inbound_rank(&record.inbound) >= 1 => Some(S::Preparing),
         S::Preparing if inbound_rank(&record.inbound) >= 2 => Some(S::Copying),

@@ -3,7 +3,7 @@
 use crate::placement::Placement;
 use novacron_common::{
     api::{Actual, MigrationState},
-    ids::{HostId, MigrationId, VmId},
+    ids::{GangId, HostId, MigrationId, VmId},
     record::{
         Climb, Forecast, InboundState, MigrationProgress, MigrationReport, MoveLimits, OutboundState, Ticket,
         TransferCounts,
@@ -38,6 +38,8 @@ pub struct MigrationRecord {
     pub live: bool,
     /// What it has to keep to.
     pub limits: MoveLimits,
+    /// The machines with which it moves, in turn.
+    pub gang: Option<GangId>,
     /// The epoch under which the source holds the machine.
     pub epoch: Epoch,
     /// The ticket's 256 random bits.
@@ -52,6 +54,8 @@ pub struct MigrationRecord {
     pub step: u64,
     /// Whether the guest has to stop before anything else (`live: false` on a running machine).
     pub awaits_stop: bool,
+    /// Whether others of its gang go first, over the same way.
+    pub awaits_turn: bool,
     /// What the source last said.
     pub outbound: OutboundState,
     /// The step in which the source was asked, if its last word was "unknown".
@@ -94,6 +98,7 @@ impl MigrationRecord {
             target: self.target,
             epoch: self.epoch,
             live: self.live,
+            gang: self.gang,
             secret: self.secret,
             expires_at: self.ticket_expires_at,
         }
@@ -120,6 +125,12 @@ impl MigrationRecord {
         })
     }
 
+    /// Whether they take turns: of one gang, over the same way.
+    pub fn shares_turns_with(&self, other: &Self) -> bool {
+        let way = |record: &Self| (record.gang, record.source, record.target);
+        self.gang.is_some() && way(self) == way(other)
+    }
+
     /// Whether nothing more will happen.
     pub const fn is_final(&self) -> bool {
         self.state.is_final()
@@ -143,6 +154,7 @@ impl std::fmt::Debug for MigrationRecord {
             .field("state", &self.state)
             .field("step", &self.step)
             .field("awaits_stop", &self.awaits_stop)
+            .field("awaits_turn", &self.awaits_turn)
             .field("outbound", &self.outbound)
             .field("inbound", &self.inbound)
             .field("started", &self.started)

@@ -19,6 +19,7 @@ pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
         source_host: record.source,
         target_host: record.target,
         live: record.live,
+        gang: record.gang,
         limits: record.limits,
         climb: record.climb(),
         status: status(state, record),
@@ -59,17 +60,18 @@ fn status(state: &State, record: &MigrationRecord) -> MigrationStatus {
 
 /// The host without which it cannot go on, if that host is down.
 fn awaited<'a>(state: &'a State, record: &MigrationRecord) -> Option<&'a HostRecord> {
-    let hosts = saga::next(record).into_iter().map(|action| match action {
+    let hosts = saga::next(record).into_iter().filter_map(|action| match action {
+        SagaAction::AwaitTurn => None,
         SagaAction::PrepareInbound
         | SagaAction::ObserveTarget
         | SagaAction::ResumeInbound
-        | SagaAction::DiscardInbound => record.target,
+        | SagaAction::DiscardInbound => Some(record.target),
         SagaAction::AwaitStop
         | SagaAction::StartOutbound
         | SagaAction::ObserveSource
         | SagaAction::ReleaseOutbound
         | SagaAction::CancelOutbound
-        | SagaAction::Handover => record.source,
+        | SagaAction::Handover => Some(record.source),
     });
     hosts.filter_map(|host| state.host(host)).find(|host| !host.is_up())
 }
@@ -95,6 +97,7 @@ fn percent(record: &MigrationRecord) -> f32 {
 
 fn standard_message(record: &MigrationRecord) -> String {
     let text = match record.state {
+        MigrationState::Pending if record.awaits_turn => "waiting for its turn in its gang",
         MigrationState::Pending if record.awaits_stop => "the guest is asked to stop",
         MigrationState::Pending => "waiting to begin",
         MigrationState::Preparing => "the target gets ready",

@@ -1,6 +1,7 @@
 //! The core's suites, all on its public face: commands in, rows and answers out.
 
 mod forecast;
+mod gangs;
 mod golden;
 mod lists;
 mod moves;

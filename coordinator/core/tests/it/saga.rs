@@ -272,7 +272,10 @@ impl Node {
     /// A call arrives at its agent, possibly late.
     fn deliver(&mut self, action: SagaAction) -> Result<(), Violation> {
         match action {
-            SagaAction::AwaitStop | SagaAction::ObserveSource | SagaAction::ObserveTarget => (),
+            SagaAction::AwaitTurn
+            | SagaAction::AwaitStop
+            | SagaAction::ObserveSource
+            | SagaAction::ObserveTarget => (),
             SagaAction::Handover => return self.hand_over(),
             SagaAction::PrepareInbound if self.target == Target::Idle => self.target = Target::Ready,
             SagaAction::StartOutbound if self.source == Source::Idle => self.start(),

@@ -3,7 +3,7 @@
 use crate::world::{NOON, capacity, command_target, hello, job_spec, name, template_spec, vm_spec};
 use novacron_common::{
     api::{JoinTokenRole, VmDesired},
-    ids::{AttemptKey, FireCause, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    ids::{AttemptKey, FireCause, FireKey, GangId, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
     record::{
         AttemptEnd, AttemptOutcome, AttemptReport, Climb, InboundState, MigrationReport, MoveLimits,
         OutboundState, Output, SideState, VmObservation, VmState,
@@ -158,9 +158,10 @@ fn machine() -> impl Strategy<Value = CommandBody> {
 
 fn move_machine() -> impl Strategy<Value = CommandBody> {
     prop_oneof![
-        3 => (migration_id(), vm_id(), host_id(), any::<bool>()).prop_map(|(id, vm, target, live)| {
+        3 => (migration_id(), vm_id(), host_id(), any::<bool>(), any::<bool>()).prop_map(|(id, vm, target, live, ganged)| {
             let (limits, secret) = (MoveLimits::default(), [0; 32]);
-            let ask = MigrationAsk { id, vm, target, live, limits, secret, placement: None, measures: Measures::default() };
+            let gang = ganged.then(|| GangId::from_u128(1));
+            let ask = MigrationAsk { id, vm, target, live, limits, gang, secret, placement: None, measures: Measures::default() };
             CommandBody::MigrationAsk(Box::new(ask))
         }),
         8 => (migration_id(), host_id(), side(), proptest::option::of(0..6u64)).prop_map(

@@ -221,6 +221,7 @@ impl World {
             target,
             live,
             limits: MoveLimits::default(),
+            gang: None,
             secret: [9; 32],
             placement: None,
             measures: Measures::default(),

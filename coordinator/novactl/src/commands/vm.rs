@@ -12,6 +12,7 @@ use novacron_common::{
         CloudInitBody, MigrateRequest, MigrationPlan, MigrationView, NetworkBody, Period, Resources,
         VmCreate, VmStop, VmView,
     },
+    ids::GangId,
     record::VmState,
     spec::RestartPolicy,
 };
@@ -156,6 +157,7 @@ async fn delete(context: &Context, args: VmWait) -> Result<(), CtlError> {
 }
 
 async fn migrate(context: &Context, args: VmMigrateArgs) -> Result<(), CtlError> {
+    let ganged = args.vms.len() > 1 && !args.offline;
     let body = MigrateRequest {
         target_host: args.to,
         live: !args.offline,
@@ -163,19 +165,43 @@ async fn migrate(context: &Context, args: VmMigrateArgs) -> Result<(), CtlError>
         max_slowdown_pct: args.max_slowdown,
         deadline: args.deadline.map(Period::Text),
         strategy: args.strategy,
+        gang: ganged.then(GangId::generate),
     };
-    let path = format!("{}/migrate", path(&args.vm));
+    let paths = args.vms.iter().map(|vm| format!("{}/migrate", path(vm)));
     if args.plan {
-        let plan: MigrationPlan = context.client.post(&format!("{path}?dry_run=true"), Some(&body)).await?;
-        return super::plan::show(context, &plan);
+        for path in paths {
+            let plan: MigrationPlan =
+                context.client.post(&format!("{path}?dry_run=true"), Some(&body)).await?;
+            super::plan::show(context, &plan)?;
+        }
+        return Ok(());
     }
-    let migration: MigrationView = context.client.post(&path, Some(&body)).await?;
-    let migration = if args.wait {
-        progress::migration(&context.client, &migration.id.to_string()).await?
-    } else {
-        migration
-    };
-    super::migration::show(context, &migration)
+    let (mut asked, mut refused) = (Vec::new(), None);
+    // All are asked for before the first is followed: each has its place in the line.
+    for path in paths {
+        match context.client.post::<_, MigrationView>(&path, Some(&body)).await {
+            Ok(migration) => asked.push(migration),
+            Err(error) => _ = refused.get_or_insert(error),
+        }
+    }
+    if args.wait {
+        for migration in &mut asked {
+            let id = migration.id.to_string();
+            if let Err(error) = progress::migration(&context.client, &id).await {
+                refused.get_or_insert(error);
+            }
+            *migration = context.client.get(&format!("/api/v1/migrations/{id}")).await?;
+        }
+    }
+    match (&asked[..], refused) {
+        ([one], None) => super::migration::show(context, one),
+        (several, refused) => {
+            if ganged {
+                output::list(several, context.format)?;
+            }
+            refused.map_or(Ok(()), Err)
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<String, CtlError> {
