@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use novacron_common::api::{MigrationState, MigrationView};
 
 use super::{Cluster, Machine};
@@ -26,6 +26,21 @@ impl Cluster {
     /// When it cannot be shown.
     pub fn migration(&self, id: &str) -> Result<MigrationView> {
         serde_json::from_value(self.novactl(&["migration", "show", id])?).context("reading the migration")
+    }
+
+    /// Waits until the guest has gone over all of its memory once more, from here on.
+    ///
+    /// # Errors
+    /// When it has not within `limit`, or found a fault, or its ticks are not without a gap.
+    pub fn check_memory(&self, machine: &Machine, limit: Duration) -> Result<()> {
+        // The pass that is under way may have begun before.
+        let passes = machine.recorder.judge().last.passes + 2;
+        self.wait_until(limit, "all memory is checked", |_| {
+            Ok(machine.recorder.judge().last.passes >= passes)
+        })?;
+        let verdict = machine.recorder.judge();
+        ensure!(verdict.is_continuous(), "{verdict:?}");
+        Ok(())
     }
 
     /// Waits until the migration is as `wanted` says. Faults in between (the coordinator may be down) are waited out.

@@ -37,12 +37,7 @@ fn machines_of_one_template_go_in_turn_and_share_what_they_have_in_common() -> R
     let (none, some) = (first.memory.held, second.memory.held);
     ensure!(none.pages == 0 && some.pages > 0, "{:?} after {:?}", second.memory, first.memory);
     for machine in &machines {
-        let passes = machine.recorder.judge().last.passes;
-        cluster.wait_until(SOON, "all memory is checked after the moves", |_| {
-            Ok(machine.recorder.judge().last.passes >= passes + 2)
-        })?;
-        let verdict = machine.recorder.judge();
-        ensure!(verdict.is_continuous(), "{verdict:?}");
+        cluster.check_memory(machine, SOON)?;
     }
     Ok(())
 }

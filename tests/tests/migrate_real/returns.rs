@@ -39,12 +39,7 @@ fn a_machine_that_returns_refers_to_what_it_left_and_its_memory_is_intact() -> R
     wait_until_kept(&cluster, "h1", 0)?;
     wait_until_kept(&cluster, "h2", 2)?;
 
-    let passes = machine.recorder.judge().last.passes;
-    cluster.wait_until(SOON, "all memory is checked after the moves", |_| {
-        Ok(machine.recorder.judge().last.passes >= passes + 2)
-    })?;
-    let verdict = machine.recorder.judge();
-    ensure!(verdict.is_continuous(), "{verdict:?}");
+    cluster.check_memory(&machine, SOON)?;
 
     cluster.delete(&machine)?;
     let h2 = &mut cluster.members[1];

@@ -20,12 +20,13 @@ pub struct Load {
     taken_off: u64,
 }
 
-impl Load {
-    /// None.
-    pub fn new() -> Self {
+impl Default for Load {
+    fn default() -> Self {
         Self { flow: Flow::new(MOST), marks: VecDeque::new(), put_on: 0, taken_off: 0 }
     }
+}
 
+impl Load {
     /// Whether more may be put on it, now.
     pub fn has_room(&self) -> bool {
         self.put_on - self.taken_off <= self.flow.limit() as u64
@@ -85,13 +86,13 @@ mod tests {
 
     #[test]
     fn an_end_that_is_slower_than_the_link_has_little_that_waits() {
-        let waited = longest(&mut Load::new(), 4000, 4);
+        let waited = longest(&mut Load::default(), 4000, 4);
         assert!(waited <= 40, "{waited} ms, with frames of 4 ms");
     }
 
     #[test]
     fn a_frame_goes_however_slow_the_end_and_a_cut_loses_none() {
-        let (mut load, now) = (Load::new(), Instant::now());
+        let (mut load, now) = (Load::default(), Instant::now());
         load.weigh(10, 100 * MIB, now);
         assert!(!load.has_room());
         load.restart();

@@ -45,7 +45,7 @@ impl Outgoing {
     pub fn new(window: usize) -> Self {
         Self {
             flow: Flow::new(window),
-            load: Load::new(),
+            load: Load::default(),
             chunks: VecDeque::new(),
             held: 0,
             acked: 0,
