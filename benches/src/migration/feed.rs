@@ -5,9 +5,11 @@ use anyhow::{Context, Result, ensure};
 use novacron_tests::{cluster::Cluster, serial::Recorder};
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 const FROM: &str = "/usr";
@@ -55,11 +57,24 @@ fn append_elf(path: &Path, most: usize, data: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
+/// The guest listens a moment after it has said that it is ready.
+fn connect(at: Ipv4Addr) -> Result<TcpStream> {
+    let deadline = Instant::now() + COMMAND_LIMIT;
+    loop {
+        match TcpStream::connect((at, PORT)) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(50));
+            }
+            answer => return answer.with_context(|| format!("connecting to {at}")),
+        }
+    }
+}
+
 /// Sends `data` to the guest at `at`, and waits until it has all of it.
 pub fn give(cluster: &Cluster, console: &Recorder, at: Ipv4Addr, data: &[u8]) -> Result<()> {
     let since = console.now();
     cluster.lab.outside().on_network(|| {
-        let mut guest = TcpStream::connect((at, PORT)).with_context(|| format!("connecting to {at}"))?;
+        let mut guest = connect(at)?;
         guest.set_write_timeout(Some(COMMAND_LIMIT))?;
         Ok(guest.write_all(data)?)
     })?;

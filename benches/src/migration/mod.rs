@@ -19,9 +19,10 @@ use anyhow::{Context, Result, bail, ensure};
 use novacron_tests::{
     cluster::{Cluster, ClusterOptions, TemplateOptions},
     guest_image::GuestImage,
+    lab::LongWay,
     need::{Need, first_missing},
 };
-use scenario::{SCENARIOS, Scenario};
+use scenario::{Link, SCENARIOS, Scenario};
 use std::{thread, time::Duration};
 
 const TEMPLATE: &str = "moved";
@@ -89,8 +90,11 @@ fn congestion_control(cluster: &Cluster) -> Result<String> {
 }
 
 fn measure(cluster: &Cluster, scenario: &Scenario) -> Result<Measured> {
-    shape(cluster, scenario.mbit)?;
+    if let Link::Lan(mbit) = scenario.link {
+        shape(cluster, mbit)?;
+    }
     let mut stage = scenario.set(cluster, TEMPLATE)?;
+    let _long_way = long_way(cluster, scenario.link)?;
     let calm_ms = work::calm(&stage)?;
     println!("unmoved, the guests were silent for at most {:.0} and {:.0} ms", calm_ms[0], calm_ms[1]);
     // Each side has moved once before it is timed.
@@ -116,6 +120,13 @@ fn shape(cluster: &Cluster, mbit: Option<u32>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Nothing is between the hosts but it, until it is dropped.
+fn long_way(cluster: &Cluster, link: Link) -> Result<Option<LongWay<'_>>> {
+    let Link::Far(distance) = link else { return Ok(None) };
+    shape(cluster, None)?;
+    cluster.lab.put_far(cluster.members[1].host.node(), distance).map(Some)
 }
 
 /// Trips to a host that holds nothing, and back to the one that was left, the guest being used in between.

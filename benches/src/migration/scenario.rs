@@ -7,12 +7,21 @@ use crate::{
     report::Row,
 };
 use anyhow::Result;
-use novacron_tests::cluster::Cluster;
-use std::net::Ipv4Addr;
+use novacron_tests::{cluster::Cluster, lab::Distance};
+use std::{net::Ipv4Addr, time::Duration};
 
 const MEMORY_MIB: u32 = 1024;
 const OURS_AT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
 const PEER_AT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 51);
+
+/// What lies between the two hosts.
+#[derive(Debug, Clone, Copy)]
+pub enum Link {
+    /// A wire that carries so many Mbit/s; `None`: as much as it can.
+    Lan(Option<u32>),
+    /// A long way.
+    Far(Distance),
+}
 
 /// One guest on one link.
 pub struct Scenario {
@@ -20,8 +29,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// For people.
     pub about: &'static str,
-    /// What the link carries, Mbit/s; `None`: as much as it can.
-    pub mbit: Option<u32>,
+    /// Between the two hosts.
+    pub link: Link,
     /// Words for the guest's init beside its address.
     pub words: &'static str,
     /// Real file data that it is given to keep, MiB.
@@ -41,11 +50,11 @@ pub struct Scenario {
 const NOISE: &str = "nova.mb=512 nova.fill=rand nova.rate=0 nova.verify=0 nova.tick=100 nova.disk=0";
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 8] = [
+pub const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "files",
         about: "idle, 600 MiB of ELF files in memory, 1 Gbit/s",
-        mbit: Some(1000),
+        link: Link::Lan(Some(1000)),
         words: "nova.mb=1 nova.rate=0 nova.verify=0 nova.tick=100 nova.disk=0 nova.feed=600",
         fed_mib: 600,
         movers: &[Mover::MultifdZstd, Mover::Ours],
@@ -57,7 +66,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "noise",
         about: "idle, 512 MiB that cannot be compressed, 1 Gbit/s; then with the link away for 5 s",
-        mbit: Some(1000),
+        link: Link::Lan(Some(1000)),
         words: NOISE,
         fed_mib: 0,
         movers: &[Mover::Plain, Mover::Ours],
@@ -69,7 +78,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "busy",
         about: "16,000 random pages a second of 128 MiB get one small write, 400 Mbit/s",
-        mbit: Some(400),
+        link: Link::Lan(Some(400)),
         words: "nova.mb=128 nova.poke=16000 nova.rate=0 nova.verify=8 nova.tick=100 nova.disk=0",
         fed_mib: 0,
         movers: &[
@@ -88,7 +97,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "unshaped",
         about: "idle, 512 MiB that cannot be compressed, as fast as it goes",
-        mbit: None,
+        link: Link::Lan(None),
         words: NOISE,
         fed_mib: 0,
         movers: &[Mover::Multifd, Mover::Tls, Mover::Ours],
@@ -100,7 +109,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "blackout-idle",
         about: "idle, a tick every 5 ms, as fast as it goes",
-        mbit: None,
+        link: Link::Lan(None),
         words: "nova.mb=64 nova.rate=0 nova.verify=0 nova.tick=5 nova.disk=0",
         fed_mib: 0,
         movers: &[Mover::Plain, Mover::Ours],
@@ -112,7 +121,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "blackout-busy",
         about: "as busy as busy, a tick every 5 ms, as fast as it goes",
-        mbit: None,
+        link: Link::Lan(None),
         words: "nova.mb=128 nova.poke=16000 nova.rate=0 nova.verify=0 nova.tick=5 nova.disk=0",
         fed_mib: 0,
         movers: &[Mover::Plain, Mover::Ours],
@@ -124,7 +133,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "slow-down",
         about: "a guest that rewrites 24 MiB a second of 64 MiB, 1 Gbit/s",
-        mbit: Some(1000),
+        link: Link::Lan(Some(1000)),
         words: "nova.mb=64 nova.rate=24 nova.verify=0 nova.tick=20 nova.disk=0 nova.feed=400",
         fed_mib: 400,
         movers: &[Mover::Plain, Mover::Ours],
@@ -136,7 +145,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "return",
         about: "lightly used, 600 MiB of ELF files in memory, 8 MiB of noise rewritten at 1 MiB a second, 1 Gbit/s",
-        mbit: Some(1000),
+        link: Link::Lan(Some(1000)),
         words: "nova.mb=8 nova.rate=1 nova.verify=0 nova.tick=100 nova.disk=0 nova.feed=600",
         fed_mib: 600,
         movers: &[Mover::Ours],
@@ -144,6 +153,18 @@ pub const SCENARIOS: [Scenario; 8] = [
         cut: false,
         returns: 3,
         rows: rows::returns,
+    },
+    Scenario {
+        name: "far",
+        about: "idle, 150 MiB of ELF files in memory, 50 ms one way, 0.5 % of the packets lost, 100 Mbit/s",
+        link: Link::Far(Distance { one_way: Duration::from_millis(50), lost_of_1000: 5, mbit: 100, seed: 4 }),
+        words: "nova.mb=1 nova.rate=0 nova.verify=0 nova.tick=100 nova.disk=0 nova.feed=150",
+        fed_mib: 150,
+        movers: &[Mover::MultifdZstd, Mover::Ours],
+        rounds: 3,
+        cut: false,
+        returns: 0,
+        rows: rows::far,
     },
 ];
 

@@ -1,6 +1,6 @@
 //! QUIC's figures, in one place.
 
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{IdleTimeout, TransportConfig, VarInt, congestion::BbrConfig};
 use std::{sync::Arc, time::Duration};
 
 /// A silent link is given up after this; a black hole is noticed within it.
@@ -43,6 +43,9 @@ pub(crate) fn transport(patience: Patience) -> Arc<TransportConfig> {
         .send_window(u64::from(LINK_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
+        // By measurement (`make bench NAME=migration`): over 100 ms there and back with one packet of 200 lost, CUBIC brought
+        // nothing there within three minutes, and BBR in 12 s; on a wire of 1 Gbit/s they are alike.
+        .congestion_controller_factory(Arc::new(BbrConfig::default()))
         .datagram_receive_buffer_size(None);
     Arc::new(config)
 }

@@ -51,6 +51,8 @@ pub struct GuestOptions {
     pub storage_mib: u32,
     /// How much of the disk the guest writes to, MiB.
     pub area_mib: u32,
+    /// Milliseconds between two blocks that it writes there.
+    pub disk_ms: u32,
     /// What the guest keeps in memory and rewrites, MiB.
     pub working_set_mib: u32,
     /// How fast it rewrites that with content that nothing compresses, MiB a second.
@@ -74,6 +76,7 @@ impl GuestOptions {
             memory_mib: 160,
             storage_mib: 32,
             area_mib: 16,
+            disk_ms: 20,
             working_set_mib: 24,
             rewrite_mib: 2,
             tick_ms: 20,
@@ -84,12 +87,13 @@ impl GuestOptions {
 
     fn cmdline(&self) -> String {
         format!(
-            "console=ttyS0 quiet nova.mb={} nova.rate={} nova.verify=16 nova.tick={} nova.disk={} nova.disk_mb={} nova.addr={}/{}",
+            "console=ttyS0 quiet nova.mb={} nova.rate={} nova.verify=16 nova.tick={} nova.disk={} nova.disk_mb={} nova.disk_ms={} nova.addr={}/{}",
             self.working_set_mib,
             self.rewrite_mib,
             self.tick_ms,
             u8::from(self.storage_mib > 0),
             self.area_mib,
+            self.disk_ms,
             self.address,
             addr::PREFIX,
         )

@@ -17,6 +17,7 @@ mod cgroup;
 mod host;
 pub mod init;
 mod life;
+mod long_way;
 mod namespaces;
 mod net;
 mod node;
@@ -28,6 +29,7 @@ use anyhow::{Context as _, Result};
 
 pub use capture::{Capture, Counts, Watch};
 pub use host::{Host, HostOptions, QemuUser};
+pub use long_way::{Distance, LongWay};
 pub use node::Node;
 pub use process::Process;
 
@@ -140,6 +142,14 @@ impl Lab {
     /// When `tc` refuses.
     pub fn unshape(&self, node: &Node) -> Result<()> {
         net::unshape(&self.outside, node)
+    }
+
+    /// Puts the host at the end of a long way from all the others, until what it returns is dropped.
+    ///
+    /// # Errors
+    /// When `ip` refuses, or there is no `/dev/net/tun`.
+    pub fn put_far<'a>(&'a self, node: &'a Node, distance: Distance) -> Result<LongWay<'a>> {
+        LongWay::begin(&self.outside, node, distance)
     }
 
     /// Cuts (`up == false`) or restores the host's `eth0`.

@@ -75,6 +75,31 @@ pub fn set_link(outside: &Node, node: &Node, up: bool) -> Result<()> {
     ip(outside, &format!("link set {} {}", lan_port(node), if up { "up" } else { "down" }))
 }
 
+/// The ends of a long way to a node: the one in the LAN, and the one that the node is behind.
+pub fn long_way_taps(node: &Node) -> [String; 2] {
+    ["near", "far"].map(|end| format!("{}-{end}", node.name()))
+}
+
+fn far_bridge(node: &Node) -> String {
+    format!("{}-away", node.name())
+}
+
+/// Takes the node off the LAN, to the far end of its long way.
+pub fn put_far(outside: &Node, node: &Node) -> Result<()> {
+    let ([near, far], bridge) = (long_way_taps(node), far_bridge(node));
+    ip(outside, &format!("link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"))?;
+    ip(outside, &format!("link set {bridge} up"))?;
+    ip(outside, &format!("link set {near} master {LAN} up"))?;
+    ip(outside, &format!("link set {far} master {bridge} up"))?;
+    ip(outside, &format!("link set {} master {bridge}", lan_port(node)))
+}
+
+/// Puts it back.
+pub fn put_near(outside: &Node, node: &Node) -> Result<()> {
+    ip(outside, &format!("link set {} master {LAN}", lan_port(node)))?;
+    ip(outside, &format!("link del {}", far_bridge(node)))
+}
+
 fn ip(node: &Node, words: &str) -> Result<()> {
     node.with_network(Command::new("ip").args(words.split(' '))).map(|_| ())
 }

@@ -6,6 +6,7 @@ mod forecast;
 mod gangs;
 mod limits;
 mod live;
+mod many;
 mod renewal;
 mod returns;
 mod stopped;
