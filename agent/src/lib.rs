@@ -12,6 +12,7 @@ pub mod gossip;
 pub mod hypervisor;
 pub mod image;
 pub mod ledger;
+mod memory;
 pub mod metrics;
 pub mod migrate;
 #[cfg(test)]

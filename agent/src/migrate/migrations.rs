@@ -11,7 +11,7 @@ use super::{
     source::{Departure, Ending, Release, SourcePhase},
     target::{Arrival, Landed, Order, TargetPhase},
 };
-use crate::text::describe;
+use crate::{memory, text::describe};
 use novacron_common::{
     ids::{HostId, MigrationId, VmId},
     record::{InboundState, MoveLimits, OutboundState, SideState, Ticket},
@@ -240,7 +240,7 @@ impl Migrations {
             draft: None,
             epilogue: None,
         };
-        spawn(departure.run(phase));
+        spawn(and_give_back(departure.run(phase)));
     }
 
     fn spawn_inbound(&self, mover: Arc<dyn Mover>, trip: Trip, phase: TargetPhase) {
@@ -250,7 +250,8 @@ impl Migrations {
         let post = Post::new(ticket.migration, state, self.parts.changes.clone());
         self.enter(&ticket, &post, Hands::Inbound { orders, door: found });
         let parts = self.parts.clone();
-        spawn(Arrival { parts, mover, ticket, spec, post, orders: inbox, door }.run(phase));
+        let arrival = Arrival { parts, mover, ticket, spec, post, orders: inbox, door };
+        spawn(and_give_back(arrival.run(phase)));
     }
 
     fn enter(&self, ticket: &Ticket, post: &Post, hands: Hands) {
@@ -304,4 +305,10 @@ fn is_over(state: &SideState) -> bool {
         SideState::Outbound(OutboundState::Back { .. } | OutboundState::Released)
             | SideState::Inbound(InboundState::Running | InboundState::Discarded { .. })
     )
+}
+
+/// A migration, and then the memory that it took.
+async fn and_give_back(migration: impl Future<Output = ()>) {
+    migration.await;
+    let _ = spawn_blocking(memory::give_back).await;
 }
