@@ -11,6 +11,7 @@ use novacron_common::{
     spec::{Faults, Name},
     units::ByteCount,
 };
+use novacron_transport::Sharing;
 use serde::Deserialize;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -185,6 +186,8 @@ struct RawMigration {
     run_dir: PathBuf,
     link_grace_seconds: u64,
     bandwidth_mbit: Option<NonZeroU32>,
+    #[serde(rename = "yield")]
+    yields: bool,
     checkpoint_mib: u32,
     checkpoint_days: u32,
 }
@@ -195,6 +198,7 @@ impl Default for RawMigration {
             run_dir: "/run/novacron".into(),
             link_grace_seconds: 15,
             bandwidth_mbit: None,
+            yields: false,
             checkpoint_mib: 4096,
             checkpoint_days: 7,
         }
@@ -251,6 +255,8 @@ pub struct Config {
     pub link_grace: Duration,
     /// What all migrations away from this host may take of its link, Mbit/s; `None`: all that they can get.
     pub bandwidth_mbit: Option<NonZeroU32>,
+    /// What migrations take of a link beside other traffic.
+    pub sharing: Sharing,
     /// What is kept of machines that left.
     pub checkpoints: Limits,
     /// `tracing` filter.
@@ -387,6 +393,7 @@ impl Config {
             run_dir: raw.migration.run_dir,
             link_grace: Duration::from_secs(raw.migration.link_grace_seconds),
             bandwidth_mbit: raw.migration.bandwidth_mbit,
+            sharing: if raw.migration.yields { Sharing::Yielding } else { Sharing::Fair },
             checkpoints: Limits {
                 total: ByteCount::mib(raw.migration.checkpoint_mib.into()),
                 age: Duration::from_secs(u64::from(raw.migration.checkpoint_days) * DAY_SECONDS),

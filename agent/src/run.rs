@@ -144,7 +144,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             sockets: open_sockets(&config)?,
             libvirt_socket: libvirt_socket.clone(),
             link_grace: config.link_grace,
-            pacer: Pacer::new(config.bandwidth_mbit.map(Budget::of_mbit)),
+            pacer: Pacer::of_host(config.bandwidth_mbit.map(Budget::of_mbit), config.sharing),
         }),
         processes: Arc::new(QemuProcesses { libvirt_socket }),
         mover: libvirt.clone().map(|l| l as Arc<dyn Mover>),
@@ -179,6 +179,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         room: room.clone(),
         facts: facts.clone(),
         bridge: config.bridge.clone(),
+        bandwidth_mbit: config.bandwidth_mbit,
         migrations: migrations.clone(),
     });
     let owners = Arc::new(StreamOwners {

@@ -15,8 +15,17 @@ use novacron_common::{
     wire::LaneOpen,
 };
 use novacron_transport::Stream;
-use std::{any::Any, net::SocketAddr, path::Path, sync::Arc};
+use std::{any::Any, net::SocketAddr, num::NonZeroU32, path::Path, sync::Arc};
 use tokio::sync::mpsc;
+
+/// Where a machine goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// Where the target's agent serves QUIC.
+    pub target: SocketAddr,
+    /// What the move may take of the link, Mbit (10⁶ bits) a second, beside what all moves may together.
+    pub bandwidth_mbit: Option<NonZeroU32>,
+}
 
 /// Leads machines away from this host, and lets them in.
 #[async_trait]
@@ -25,11 +34,11 @@ pub trait Roads: Send + Sync {
     async fn lead_live(
         &self,
         ticket: &Ticket,
-        target: SocketAddr,
+        to: Destination,
         sink: Option<Sink>,
     ) -> Result<Box<dyn LiveRoad>, Failure>;
     /// Connects to the target, for a stopped machine.
-    async fn lead_cold(&self, ticket: &Ticket, target: SocketAddr) -> Result<Box<dyn ColdRoad>, Failure>;
+    async fn lead_cold(&self, ticket: &Ticket, to: Destination) -> Result<Box<dyn ColdRoad>, Failure>;
     /// Gets ready for what comes with `ticket`.
     fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure>;
 }

@@ -25,7 +25,7 @@ use super::{
     outcome::{Sight, Verdict, judge},
     parts::{MigrationsParts, Post},
     ports::{Failure, Mover},
-    road::{ColdRoad, LiveRoad},
+    road::{ColdRoad, Destination, LiveRoad},
 };
 use crate::{hypervisor::libvirt::xml::DISK_TARGET, text::describe};
 use novacron_common::{
@@ -144,13 +144,14 @@ impl Departure {
     async fn make_way(&mut self) -> Result<Way, Failure> {
         let target = self.target.ok_or("the target's address is not known")?;
         let files = self.parts.files.prepare(self.vm(), &self.spec).await?;
+        let to = Destination { target, bandwidth_mbit: self.limits.bandwidth_mbit };
         let roads = &self.parts.roads;
         if !self.ticket.live {
-            return Ok(Way::Cold(roads.lead_cold(&self.ticket, target).await?, files.disk));
+            return Ok(Way::Cold(roads.lead_cold(&self.ticket, to).await?, files.disk));
         }
         let (draft, sink) = self.parts.checkpoints.begin(self.vm()).unzip();
         self.draft = draft;
-        let road = roads.lead_live(&self.ticket, target, sink).await?;
+        let road = roads.lead_live(&self.ticket, to, sink).await?;
         Ok(Way::Live(road, files.disk.map(|_| DISK_TARGET)))
     }
 

@@ -7,6 +7,7 @@ use crate::{
     spec::Faults,
 };
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
 use utoipa::ToSchema;
 
 /// Shorter than any copy takes, milliseconds.
@@ -48,6 +49,10 @@ pub struct MigrateRequest {
     /// moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gang: Option<GangId>,
+    /// What this move may take of its host's link, Mbit (10⁶ bits) a second, beside what the host's configuration allows all
+    /// its moves together. For moves of stopped machines, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_mbit: Option<u32>,
 }
 
 impl MigrateRequest {
@@ -67,8 +72,10 @@ impl MigrateRequest {
             faults
                 .add("max_downtime_ms", "must be shorter than the deadline, which has room for the copy too");
         }
+        let bandwidth_mbit = self.bandwidth_mbit.and_then(|given| bandwidth(given, &mut faults));
         self.refuse_limits_of_a_stopped_move(&mut faults);
-        faults.into_result(Some(MoveLimits { strategy, max_downtime_ms, max_slowdown_pct, deadline_ms }))
+        let limits = MoveLimits { strategy, max_downtime_ms, max_slowdown_pct, deadline_ms, bandwidth_mbit };
+        faults.into_result(Some(limits))
     }
 
     fn refuse_limits_of_a_stopped_move(&self, faults: &mut Faults) {
@@ -113,6 +120,14 @@ fn deadline(given: &Period, faults: &mut Faults) -> Option<u64> {
     fits.then_some(millis)
 }
 
+fn bandwidth(mbit: u32, faults: &mut Faults) -> Option<NonZeroU32> {
+    let fits = NonZeroU32::new(mbit);
+    if fits.is_none() {
+        faults.add("bandwidth_mbit", "must be 1 or more (Mbit a second); leave it out for no limit");
+    }
+    fits
+}
+
 fn slowdown(percent: u32, strategy: Strategy, faults: &mut Faults) -> u8 {
     const FIELD: &str = "max_slowdown_pct";
     let fits = u8::try_from(percent).ok().filter(|percent| *percent <= MoveLimits::SLOWDOWN_PCT_MAX);
@@ -154,10 +169,12 @@ mod tests {
             max_downtime_ms: Some(2000),
             max_slowdown_pct: 30,
             deadline_ms: Some(600_000),
+            bandwidth_mbit: NonZeroU32::new(400),
         };
         for body in [
-            r#"{"max_downtime_ms": 2000, "max_slowdown_pct": 30, "deadline": 600000}"#,
-            r#"{"max_downtime_ms": "2s", "max_slowdown_pct": 30, "deadline": "10m", "strategy": "auto"}"#,
+            r#"{"max_downtime_ms": 2000, "max_slowdown_pct": 30, "deadline": 600000, "bandwidth_mbit": 400}"#,
+            r#"{"max_downtime_ms": "2s", "max_slowdown_pct": 30, "deadline": "10m", "strategy": "auto",
+                "bandwidth_mbit": 400}"#,
         ] {
             assert_eq!(limits(body), Ok(wanted), "{body}");
         }
@@ -182,6 +199,7 @@ mod tests {
             (r#"{"deadline": 999}"#, "deadline"),
             (r#"{"deadline": "8d"}"#, "deadline"),
             (r#"{"deadline": "-1s"}"#, "deadline"),
+            (r#"{"bandwidth_mbit": 0}"#, "bandwidth_mbit"),
         ] {
             assert_eq!(limits(body), Err(vec![field.to_owned()]), "{body}");
         }
@@ -205,5 +223,7 @@ mod tests {
         let longer = r#"{"max_downtime_ms": "20s", "deadline": "10s"}"#;
         assert_eq!(limits(longer), Err(vec!["max_downtime_ms".to_owned()]));
         assert_eq!(limits(r#"{"live": false}"#), Ok(MoveLimits::default()));
+        let slow = MoveLimits { bandwidth_mbit: NonZeroU32::new(9), ..MoveLimits::default() };
+        assert_eq!(limits(r#"{"live": false, "bandwidth_mbit": 9}"#), Ok(slow), "a disk takes the link, too");
     }
 }

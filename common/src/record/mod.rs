@@ -17,5 +17,5 @@ pub use migration::{
     InboundState, MemoryTraffic, MigrationProgress, MigrationReport, OutboundState, SentPages, SideState,
     Ticket, TransferCounts,
 };
-pub use strategy::{Climb, Limit, MoveLimits, Rung, Strategy};
+pub use strategy::{Climb, Limit, MoveLimits, Rung, Strategy, bytes_per_second};
 pub use vm::{Progress, VmAction, VmAssignment, VmObservation, VmState};

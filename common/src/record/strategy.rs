@@ -1,6 +1,7 @@
 //! How a machine may be moved live: the limits that its user sets, and how far up the ladder of means a copy went.
 
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
 use utoipa::ToSchema;
 
 /// What may be done to a guest that changes its memory faster than the link carries it.
@@ -29,6 +30,9 @@ pub struct MoveLimits {
     pub max_slowdown_pct: u8,
     /// How long the copy may take, milliseconds. `null`: as long as it converges.
     pub deadline_ms: Option<u64>,
+    /// What the move may take of its host's link, Mbit (10⁶ bits) a second. `null`: what the host's moves may take together.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub bandwidth_mbit: Option<NonZeroU32>,
 }
 
 impl MoveLimits {
@@ -55,6 +59,11 @@ impl MoveLimits {
     /// What it adds each time, percent.
     pub const SLOWDOWN_MORE_PCT: u8 = 10;
 
+    /// What the move may take of its host's link, bytes a second.
+    pub fn bandwidth(&self) -> Option<u64> {
+        self.bandwidth_mbit.map(bytes_per_second)
+    }
+
     /// The longest pause that may be planned for, milliseconds.
     pub fn pause_ms(&self) -> u32 {
         self.max_downtime_ms.unwrap_or(Self::PAUSE_MS)
@@ -77,6 +86,11 @@ impl MoveLimits {
     pub fn rounds(&self, pause_ms: u32) -> u32 {
         if pause_ms < self.usual_pause_ms() { 1 } else { Self::ROUNDS_PER_RUNG }
     }
+}
+
+/// So many Mbit (10⁶ bits) a second, in bytes.
+pub fn bytes_per_second(mbit: NonZeroU32) -> u64 {
+    u64::from(mbit.get()) * (1_000_000 / 8)
 }
 
 /// The means by which a copy is brought to its end, the gentlest first.

@@ -5,7 +5,7 @@ use crate::{
     connection::Connection,
     link::{Gate, LinkFacts},
     restart,
-    settings::{self, Patience},
+    settings::{self, Patience, Sharing},
     simulated::{Met, SimulatedNet},
     tls,
 };
@@ -57,7 +57,7 @@ impl Endpoint {
         let server = QuicServerConfig::try_from(server)
             .map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
-        server.transport_config(settings::transport(Patience::Usual));
+        server.transport_config(settings::transport(Patience::Usual, Sharing::Fair));
         let quic = bind_quic(address, restart::config(&identity.get()), Some(server))?;
         let (sender, receiver) = tokio::sync::mpsc::channel(HANDSHAKES_MAX);
         let accepted = Arc::new(tokio::sync::Mutex::new(receiver));
@@ -111,15 +111,21 @@ impl Endpoint {
     /// # Errors
     /// [`LinkError`] if nobody or somebody else answers.
     pub async fn connect(&self, address: SocketAddr, expected: &Role) -> Result<Link, LinkError> {
-        exactly(expected, self.dial(address, Patience::Usual).await?)
+        exactly(expected, self.dial(address, Patience::Usual, Sharing::Fair).await?)
     }
 
-    /// As [`Endpoint::connect`], but for a link whose loss must be noticed soon: silence ends it within 2.5 s.
+    /// As [`Endpoint::connect`], but for a link whose loss must be noticed soon: silence ends it within 2.5 s. What is sent
+    /// on it from here shares the way as `sharing` says.
     ///
     /// # Errors
     /// As [`Endpoint::connect`].
-    pub async fn connect_brisk(&self, address: SocketAddr, expected: &Role) -> Result<Link, LinkError> {
-        exactly(expected, self.dial(address, Patience::Brisk).await?)
+    pub async fn connect_brisk(
+        &self,
+        address: SocketAddr,
+        expected: &Role,
+        sharing: Sharing,
+    ) -> Result<Link, LinkError> {
+        exactly(expected, self.dial(address, Patience::Brisk, sharing).await?)
     }
 
     /// A new link to anybody of that kind.
@@ -127,7 +133,7 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::connect`].
     pub async fn connect_any(&self, address: SocketAddr, kind: RoleKind) -> Result<Link, LinkError> {
-        let link = self.dial(address, Patience::Usual).await?;
+        let link = self.dial(address, Patience::Usual, Sharing::Fair).await?;
         match link.peer() {
             Some(peer) if peer.kind() == kind => Ok(link),
             found => Err(wrong_peer(&link, found, format!("{kind:?}").to_lowercase())),
@@ -157,7 +163,7 @@ impl Endpoint {
         if let Some(link) = self.pooled(&key).await {
             return Ok(link);
         }
-        let link = self.dial(address, Patience::Usual).await?;
+        let link = self.dial(address, Patience::Usual, Sharing::Fair).await?;
         if link.peer().is_none() {
             return Err(wrong_peer(&link, None, "a member".into()));
         }
@@ -208,7 +214,10 @@ impl Endpoint {
             SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
         };
         let quic = bind_quic(local, quinn::EndpointConfig::default(), None)?;
-        let config = quic_client(tls::enrolling_client(ca).map_err(LinkError::Tls)?, Patience::Usual)?;
+        let config = quic_client(
+            tls::enrolling_client(ca).map_err(LinkError::Tls)?,
+            (Patience::Usual, Sharing::Fair),
+        )?;
         let connection = handshake(&quic, config, address).await?;
         let everybody: Arc<Gate> = Arc::new(|_: &Role| true);
         // It never accepts streams (its kind is Agent, which nobody may open Join to).
@@ -217,10 +226,16 @@ impl Endpoint {
         Ok(Link::new(Connection::Quic(connection), facts))
     }
 
-    async fn dial(&self, address: SocketAddr, patience: Patience) -> Result<Link, LinkError> {
+    async fn dial(
+        &self,
+        address: SocketAddr,
+        patience: Patience,
+        sharing: Sharing,
+    ) -> Result<Link, LinkError> {
         match &self.socket {
             Socket::Quic { quic, .. } => {
-                let config = quic_client(tls::client(&self.identity).map_err(LinkError::Tls)?, patience)?;
+                let tls = tls::client(&self.identity).map_err(LinkError::Tls)?;
+                let config = quic_client(tls, (patience, sharing))?;
                 self.admit(handshake(quic, config, address).await?)
             }
             Socket::Simulated(net) => {
@@ -325,11 +340,14 @@ fn widen_buffers(socket: &UdpSocket) {
     }
 }
 
-fn quic_client(tls: rustls::ClientConfig, patience: Patience) -> Result<quinn::ClientConfig, LinkError> {
+fn quic_client(
+    tls: rustls::ClientConfig,
+    (patience, sharing): (Patience, Sharing),
+) -> Result<quinn::ClientConfig, LinkError> {
     let crypto =
         QuicClientConfig::try_from(tls).map_err(|e| LinkError::Tls(rustls::Error::General(e.to_string())))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(settings::transport(patience));
+    config.transport_config(settings::transport(patience, sharing));
     Ok(config)
 }
 

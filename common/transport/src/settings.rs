@@ -1,5 +1,6 @@
 //! QUIC's figures, in one place.
 
+use crate::scavenger::Scavenger;
 use quinn::{IdleTimeout, TransportConfig, VarInt, congestion::BbrConfig};
 use std::{sync::Arc, time::Duration};
 
@@ -29,7 +30,17 @@ pub(crate) enum Patience {
     Brisk,
 }
 
-pub(crate) fn transport(patience: Patience) -> Arc<TransportConfig> {
+/// What a link takes of the way beside other traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Its part, as anybody else (BBR).
+    #[default]
+    Fair,
+    /// What the others leave: it gives way when the round trip is longer than its shortest by [`crate::QUEUE_TARGET`].
+    Yielding,
+}
+
+pub(crate) fn transport(patience: Patience, sharing: Sharing) -> Arc<TransportConfig> {
     let (idle, keep_alive) = match patience {
         Patience::Usual => (IDLE_TIMEOUT, KEEP_ALIVE),
         Patience::Brisk => (BRISK_IDLE_TIMEOUT, BRISK_KEEP_ALIVE),
@@ -43,9 +54,12 @@ pub(crate) fn transport(patience: Patience) -> Arc<TransportConfig> {
         .send_window(u64::from(LINK_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None);
+    match sharing {
         // By measurement (`make bench NAME=migration`): over 100 ms there and back with one packet of 200 lost, CUBIC brought
         // nothing there within three minutes, and BBR in 12 s; on a wire of 1 Gbit/s they are alike.
-        .congestion_controller_factory(Arc::new(BbrConfig::default()))
-        .datagram_receive_buffer_size(None);
+        Sharing::Fair => config.congestion_controller_factory(Arc::new(BbrConfig::default())),
+        Sharing::Yielding => config.congestion_controller_factory(Arc::new(Scavenger)),
+    };
     Arc::new(config)
 }

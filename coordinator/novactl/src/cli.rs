@@ -194,6 +194,9 @@ pub struct VmMigrateArgs {
     /// How long the copy may take, such as 10m; then the machine stays where it is (default: for as long as it converges).
     #[arg(long, value_name = "TIME")]
     pub deadline: Option<String>,
+    /// What this move may take of its host's link, Mbit (10^6 bits) a second (default: what the host allows its moves).
+    #[arg(long, value_name = "MBIT")]
+    pub bandwidth_mbit: Option<u32>,
     /// Follow it to its end with a progress bar.
     #[arg(long, conflicts_with = "plan")]
     pub wait: bool,

@@ -11,6 +11,7 @@ use novacron_common::{
     record::{MoveLimits, Strategy, VmState},
 };
 use serde_json::json;
+use std::num::NonZeroU32;
 
 /// Two hosts that know each other, and a machine that runs on the first.
 pub async fn two_hosts(cluster: &TestCluster) -> (FakeAgent, FakeAgent, VmView) {
@@ -86,19 +87,22 @@ async fn limits_reach_the_source_and_are_shown_and_contradictions_begin_nothing(
         (json!({ "strategy": "precopy", "max_slowdown_pct": 9 }), "max_slowdown_pct"),
         (json!({ "max_slowdown_pct": 100 }), "max_slowdown_pct"),
         (json!({ "deadline": "soon" }), "deadline"),
+        (json!({ "bandwidth_mbit": 0 }), "bandwidth_mbit"),
         (json!({ "strategy": "magic" }), ""),
     ] {
         cluster.post(path, body).await.problem(400, "invalid_request", field);
     }
     let none: Page<MigrationView> = cluster.get("/api/v1/migrations").await.ok();
     assert_eq!(none.items, []);
-    let body = json!({ "max_downtime_ms": "2s", "max_slowdown_pct": 30, "deadline": 60000 });
+    let body =
+        json!({ "max_downtime_ms": "2s", "max_slowdown_pct": 30, "deadline": 60000, "bandwidth_mbit": 9 });
     let asked: MigrationView = cluster.post(path, body).await.ok();
     let limits = MoveLimits {
         strategy: Strategy::Auto,
         max_downtime_ms: Some(2000),
         max_slowdown_pct: 30,
         deadline_ms: Some(60_000),
+        bandwidth_mbit: NonZeroU32::new(9),
     };
     let ended = until_ended(&cluster, &asked).await;
     assert_eq!((asked.limits, ended.limits, ended.status.state), (limits, limits, MigrationState::Completed));

@@ -275,8 +275,12 @@ fn every_climb_ends() {
         {
             for slowdown in if strategy == Strategy::Auto { [0, 99] } else { [0, 0] } {
                 let guest = Guest { writes: writes * MIB, link: link * MIB, slowdown, ..BUSY };
-                let given =
-                    MoveLimits { strategy, max_downtime_ms, max_slowdown_pct: slowdown, deadline_ms: None };
+                let given = MoveLimits {
+                    strategy,
+                    max_downtime_ms,
+                    max_slowdown_pct: slowdown,
+                    ..MoveLimits::default()
+                };
                 let trip = guest.travel(given);
                 let kept = strategy == Strategy::StopAndCopy && max_downtime_ms.is_none()
                     || trip.climb.pause_ms <= given.pause_ms() && trip.held_at.is_none();

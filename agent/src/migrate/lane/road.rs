@@ -13,10 +13,10 @@ use crate::{
         filter::{Expectation, element::Element},
         link::{
             keeper::{Keeper, LinkCondition},
-            pace::Pacer,
+            pace::{Budget, Pacer},
         },
         ports::{Failure, Route},
-        road::{Berth, ColdRoad, LiveRoad, Quay, Road, Roads},
+        road::{Berth, ColdRoad, Destination, LiveRoad, Quay, Road, Roads},
     },
 };
 use async_trait::async_trait;
@@ -26,7 +26,6 @@ use novacron_common::{
 };
 use novacron_transport::Endpoint;
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -51,9 +50,10 @@ pub struct QuicRoads {
 }
 
 impl QuicRoads {
-    async fn dial(&self, ticket: &Ticket, target: SocketAddr) -> Result<Keeper, Failure> {
-        let (endpoint, pacer) = (self.endpoint.clone(), self.pacer.clone());
-        Ok(Keeper::dial(endpoint, target, ticket.clone(), self.link_grace, pacer).await?)
+    async fn dial(&self, ticket: &Ticket, to: Destination) -> Result<Keeper, Failure> {
+        let pacer = self.pacer.within(to.bandwidth_mbit.map(Budget::of_mbit));
+        let (endpoint, ticket) = (self.endpoint.clone(), ticket.clone());
+        Ok(Keeper::dial(endpoint, to.target, ticket, self.link_grace, pacer).await?)
     }
 }
 
@@ -62,16 +62,16 @@ impl Roads for QuicRoads {
     async fn lead_live(
         &self,
         ticket: &Ticket,
-        target: SocketAddr,
+        to: Destination,
         sink: Option<Sink>,
     ) -> Result<Box<dyn LiveRoad>, Failure> {
-        let keeper = self.dial(ticket, target).await?;
+        let keeper = self.dial(ticket, to).await?;
         let sockets = self.sockets.make(ticket.migration)?;
         Ok(Box::new(SourceLanes::serve(sockets, keeper, sink)?))
     }
 
-    async fn lead_cold(&self, ticket: &Ticket, target: SocketAddr) -> Result<Box<dyn ColdRoad>, Failure> {
-        Ok(Box::new(DiskLane { keeper: self.dial(ticket, target).await?, counters: Counters::default() }))
+    async fn lead_cold(&self, ticket: &Ticket, to: Destination) -> Result<Box<dyn ColdRoad>, Failure> {
+        Ok(Box::new(DiskLane { keeper: self.dial(ticket, to).await?, counters: Counters::default() }))
     }
 
     fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure> {

@@ -3,7 +3,7 @@
 use crate::text::describe;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use novacron_common::ids::HostId;
-use novacron_transport::{Endpoint, Link, LinkError, Role};
+use novacron_transport::{Endpoint, Link, LinkError, Role, Sharing};
 use std::{net::SocketAddr, time::Duration};
 use tokio::time::interval;
 
@@ -17,12 +17,13 @@ pub struct Dialler {
     endpoint: Endpoint,
     target: SocketAddr,
     role: Role,
+    sharing: Sharing,
 }
 
 impl Dialler {
-    /// For calls to the agent of `host`; nobody else will do.
-    pub fn new(endpoint: Endpoint, target: SocketAddr, host: HostId) -> Self {
-        Self { endpoint, target, role: Role::Agent { host } }
+    /// For calls to the agent of `host`; nobody else will do. Its links share the way as `sharing` says.
+    pub fn new(endpoint: Endpoint, target: SocketAddr, host: HostId, sharing: Sharing) -> Self {
+        Self { endpoint, target, role: Role::Agent { host }, sharing }
     }
 
     /// One call.
@@ -30,7 +31,7 @@ impl Dialler {
     /// # Errors
     /// [`LinkError`].
     pub async fn call(&self) -> Result<Link, LinkError> {
-        self.endpoint.connect_brisk(self.target, &self.role).await
+        self.endpoint.connect_brisk(self.target, &self.role, self.sharing).await
     }
 
     /// Calls again and again until it answers.

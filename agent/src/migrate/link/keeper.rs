@@ -113,7 +113,7 @@ impl Keeper {
         grace: Duration,
         pacer: Pacer,
     ) -> Result<Self, LaneError> {
-        let dialler = Dialler::new(endpoint, target, ticket.target);
+        let dialler = Dialler::new(endpoint, target, ticket.target, pacer.sharing());
         let answered = timeout(grace, dialler.call_until_answered()).await;
         let link = answered.map_err(|_| LaneError::Silent(grace))??;
         let shared = Arc::new(Shared {

@@ -1,8 +1,11 @@
-//! How fast lanes may send: a budget of the host for all its migrations, so that a move leaves room for other traffic.
+//! How fast lanes may send: a budget of the host for all its migrations, and one of a migration for itself, so that a move
+//! leaves room for other traffic.
 //!
 //! A frame of memory or of a disk waits here for its turn before QUIC gets it; libvirt's control lane never waits, and
 //! neither do acknowledgements. QUIC's own congestion control still holds below.
 
+use novacron_common::record::bytes_per_second;
+use novacron_transport::Sharing;
 use std::{
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
@@ -25,7 +28,7 @@ pub struct Budget {
 impl Budget {
     /// So many Mbit (10⁶ bits) a second.
     pub fn of_mbit(mbit: NonZeroU32) -> Self {
-        Self { bytes_per_second: f64::from(mbit.get()) * 1e6 / 8.0, due: Mutex::new(Instant::now()) }
+        Self { bytes_per_second: bytes_per_second(mbit) as f64, due: Mutex::new(Instant::now()) }
     }
 
     /// Books `bytes`, and says when they may go.
@@ -37,21 +40,40 @@ impl Budget {
     }
 }
 
-/// What a migration's lanes send by. Clones share the budget; the default has none.
+/// What a migration's lanes send by. Clones share the budgets; the default has none, and is as fast as the link.
 #[derive(Debug, Clone, Default)]
-pub struct Pacer(Option<Arc<Budget>>);
+pub struct Pacer {
+    host: Option<Arc<Budget>>,
+    own: Option<Arc<Budget>>,
+    sharing: Sharing,
+}
 
 impl Pacer {
-    /// Within this budget; without one, as fast as the link is.
-    pub fn new(budget: Option<Budget>) -> Self {
-        Self(budget.map(Arc::new))
+    /// Within the host's budget, beside other traffic as `sharing` says.
+    pub fn of_host(budget: Option<Budget>, sharing: Sharing) -> Self {
+        Self { host: budget.map(Arc::new), own: None, sharing }
+    }
+
+    /// What its links take of the way beside other traffic.
+    pub fn sharing(&self) -> Sharing {
+        self.sharing
+    }
+
+    /// As this one, and within a budget that is the migration's own.
+    pub fn within(&self, budget: Option<Budget>) -> Self {
+        Self { own: budget.map(Arc::new), ..self.clone() }
     }
 
     /// Waits until so many bytes may go.
     pub async fn take(&self, bytes: usize) {
-        if let Some(budget) = &self.0 {
-            sleep_until(budget.book(bytes, Instant::now())).await;
+        if let Some(at) = self.book(bytes, Instant::now()) {
+            sleep_until(at).await;
         }
+    }
+
+    /// When so many bytes may go, by all budgets; `None`: at once.
+    fn book(&self, bytes: usize, now: Instant) -> Option<Instant> {
+        [&self.host, &self.own].into_iter().flatten().map(|budget| budget.book(bytes, now)).max()
     }
 }
 
@@ -89,6 +111,28 @@ mod tests {
         let (budget, now) = (budget(), Instant::now());
         let took = through(&budget, 11, now + Duration::from_secs(60));
         assert!((980..=1000).contains(&took), "ten frames behind the first took {took} ms");
+    }
+
+    /// When two lanes that send frame after frame in turn are through with so many, milliseconds from `now`.
+    fn both_through(lanes: [&Pacer; 2], frames: usize, now: Instant) -> [u128; 2] {
+        let mut at = [now; 2];
+        for frame in 0..frames {
+            let lane = frame % 2;
+            at[lane] = lanes[lane].book(FRAME, at[lane]).map_or(at[lane], |may| may.max(at[lane]));
+        }
+        at.map(|at| (at - now).as_millis())
+    }
+
+    #[test]
+    fn a_migration_keeps_to_its_own_budget_within_that_of_its_host() {
+        let (host, now) = (Pacer::of_host(Some(budget()), Sharing::Fair), Instant::now());
+        let slow = || Some(Budget::of_mbit(NonZeroU32::new(2).unwrap()));
+        let [one, _] = both_through([&host.within(slow()), &Pacer::default()], 10, now);
+        assert!((1580..=1600).contains(&one), "four frames at 2 Mbit/s before the last took {one} ms");
+        let host = Pacer::of_host(Some(budget()), Sharing::Fair);
+        let wide = || Some(Budget::of_mbit(NonZeroU32::new(80).unwrap()));
+        let [_, other] = both_through([&host.within(wide()), &host.within(wide())], 20, now);
+        assert!((1880..=1900).contains(&other), "both share the host's 8 Mbit/s, and took {other} ms");
     }
 
     #[tokio::test]

@@ -16,14 +16,16 @@ use crate::{bridge, facts::HostFacts, room::Room, text::describe};
 use futures_util::{StreamExt, stream};
 use novacron_common::{
     ids::{HostId, VmId},
-    record::{GuestMeasure, GuestTraits, LinkMeasure, PreflightFault, PreflightKind, VmState},
+    record::{
+        GuestMeasure, GuestTraits, LinkMeasure, PreflightFault, PreflightKind, VmState, bytes_per_second,
+    },
     spec::{MachineKind, VmSpec},
     units::ByteCount,
     wire::{AgentCommand, Denial, DenialCode},
 };
 use preflight::Site;
 use probe::Prober;
-use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{num::NonZeroU32, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 use tokio::sync::Semaphore;
 
 /// Guests that are measured at the same time.
@@ -41,6 +43,8 @@ pub struct PreviewParts {
     pub facts: HostFacts,
     /// The bridge for machines that name none.
     pub bridge: String,
+    /// What all moves away from this host may take of its link together.
+    pub bandwidth_mbit: Option<NonZeroU32>,
     /// Who knows what is under way.
     pub migrations: Migrations,
 }
@@ -86,6 +90,7 @@ impl Preview {
         let links = stream::iter(candidates)
             .map(|host| self.parts.prober.measure(host, quiet))
             .buffered(probe::PROBES_MAX)
+            .map(|link| within_budget(link, self.parts.bandwidth_mbit))
             .collect();
         let (guest, links) = tokio::join!(self.guest(vm, spec), links);
         Ok((guest, links))
@@ -164,6 +169,12 @@ impl Preview {
     fn bridge_of<'a>(&'a self, spec: &'a VmSpec) -> &'a str {
         spec.network.bridge.as_ref().map_or(&self.parts.bridge, |name| name.as_str())
     }
+}
+
+/// A way is no faster than moves may be.
+fn within_budget(link: LinkMeasure, mbit: Option<NonZeroU32>) -> LinkMeasure {
+    let most = mbit.map_or(u64::MAX, bytes_per_second);
+    LinkMeasure { rate: link.rate.map(|rate| rate.min(most)), ..link }
 }
 
 /// `None`, and a note, for what could not be had.

@@ -23,7 +23,7 @@ use novacron_common::{
     units::UnixMillis,
     wire::{LaneId, LaneKind, LaneOpen, LaneVerdict, StreamKind},
 };
-use novacron_transport::{Link, Role, Stream};
+use novacron_transport::{Link, Role, Sharing, Stream};
 use std::{
     num::NonZeroU32,
     path::Path,
@@ -115,7 +115,7 @@ async fn a_budget_that_is_used_up_holds_up_memory_and_not_control() {
     let (_here, _there, memory_out, memory_came) = streams(&net).await;
     let (_here, _there, control_out, control_came) = streams(&net).await;
     // 125 kB a second: eight megabytes are a minute's.
-    let pacer = Pacer::new(NonZeroU32::new(1).map(Budget::of_mbit));
+    let pacer = Pacer::of_host(NonZeroU32::new(1).map(Budget::of_mbit), Sharing::Fair);
     let (_back, mut memory) = paced_lane_over(memory_out, MAIN, pacer.clone());
     let (mut arriving, _writer) = lane_over(memory_came, MAIN);
     let (_back, mut control) = paced_lane_over(control_out, CONTROL, pacer);
@@ -173,6 +173,38 @@ async fn a_reader_that_stops_reading_stops_the_writer() {
     assert!(timeout(Duration::from_secs(3), flood).await.is_err());
     let held = counter.load(SeqCst);
     assert!(held < 64 << 20, "{held} bytes are held somewhere");
+}
+
+/// Both ends of a lane of its own over one link.
+async fn lane_on(
+    here: &Link,
+    there: &Link,
+    id: LaneId,
+) -> ((LaneReader, LaneWriter), (LaneReader, LaneWriter)) {
+    let out = here.open(StreamKind::Lane).await.unwrap();
+    let (_, came) = there.accept().await.unwrap();
+    (lane_over(out, id), lane_over(came, id))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_main_channel_that_nobody_reads_keeps_neither_preempt_nor_control_from_flowing() {
+    let (here, there) = linked(&Net::new()).await;
+    let ((_back, mut main), (_nobody_reads, _writer)) = lane_on(&here, &there, MAIN).await;
+    let flood = async { while main.write_all(&[7; 1 << 16]).await.is_ok() {} };
+    let blocked = timeout(Duration::from_secs(1), flood).await;
+    assert!(blocked.is_err(), "the main channel broke");
+    let preempt = LaneId { kind: LaneKind::Memory, number: 1 };
+    let control = LaneId { kind: LaneKind::Control, number: 0 };
+    for id in [preempt, control] {
+        let ((_back, mut out), (mut came, _writer)) = lane_on(&here, &there, id).await;
+        let sent = vec![id.number; 3 * window::of(id).unwrap()];
+        let mut received = vec![9; sent.len()];
+        let crossing = async { tokio::join!(out.write_all(&sent), came.read_exact(&mut received)) };
+        let (written, read) = timeout(SOON, crossing).await.expect("it waits for the main channel");
+        assert!(written.is_ok() && read.is_ok() && received == sent, "{id:?}");
+    }
+    let more = timeout(Duration::from_millis(100), main.write_all(&[7; 16 << 20])).await;
+    assert!(more.is_err(), "the main channel was not held up at all");
 }
 
 #[tokio::test(flavor = "multi_thread")]

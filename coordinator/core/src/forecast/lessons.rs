@@ -142,6 +142,8 @@ fn lesson(record: &MigrationRecord, vm: VmId, link: (HostId, HostId)) -> Option<
     let rate = u128::from(wire) * 1000 / u128::from(report.copy_ms.max(1));
     let basis = record.forecast.map(|forecast| forecast.basis).unwrap_or_default();
     let between = (record.source, record.target);
+    // One that had a budget of its own does not say how fast the link is.
+    let fills_the_link = wire >= BYTES_MIN && report.cuts == 0 && record.limits.bandwidth_mbit.is_none();
     Some(Lesson {
         same_vm: record.vm == vm,
         same_link: between == link || between == (link.1, link.0),
@@ -149,7 +151,7 @@ fn lesson(record: &MigrationRecord, vm: VmId, link: (HostId, HostId)) -> Option<
         wire,
         modelled: basis.model_bytes,
         measured: basis.guest_measured,
-        rate: u64::try_from(rate).ok().filter(|_| wire >= BYTES_MIN && report.cuts == 0),
+        rate: u64::try_from(rate).ok().filter(|_| fills_the_link),
         overhead_ms: took_ms.saturating_sub(report.copy_ms),
         pause_ms: report.qemu_downtime_ms,
     })

@@ -73,7 +73,7 @@ pub fn of(state: &State, trip: &Trip<'_>) -> Forecast {
     let guest = Guest::of(state, trip);
     let bytes = guest.memory.expected.saturating_add(guest.disk);
     let lessons = Lessons::of(state, trip.vm.id, (trip.source, trip.target), bytes, guest.is_known);
-    let rate = link_rate(trip.measures.link.as_ref(), &lessons);
+    let rate = within_budget(link_rate(trip.measures.link.as_ref(), &lessons), trip.limits);
     forecast(trip, &guest, rate, &lessons)
 }
 
@@ -203,6 +203,12 @@ fn link_rate(link: Option<&LinkMeasure>, lessons: &Lessons) -> Interval {
         (None, Some(learned)) => learned,
         (None, None) => lessons::RATE_UNKNOWN,
     }
+}
+
+/// The wire, or what the move may take of it.
+fn within_budget(rate: Interval, limits: &MoveLimits) -> Interval {
+    let most = limits.bandwidth().unwrap_or(u64::MAX);
+    Interval { low: rate.low.min(most), expected: rate.expected.min(most), high: rate.high.min(most) }
 }
 
 fn stretched(figure: u64, permille: u64) -> u64 {

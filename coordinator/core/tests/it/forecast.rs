@@ -22,7 +22,7 @@ use proptest::{
     prelude::{Just, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest},
     strategy::Strategy as Arbitrary,
 };
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 /// A thousand bytes over a link of a thousand bytes a second, and nothing besides.
 const INPUTS: Inputs = Inputs {
@@ -41,8 +41,13 @@ const INPUTS: Inputs = Inputs {
 /// It works on 800 bytes and rewrites all of them in each pass.
 const BUSY: Inputs = Inputs { dirty_rate: 2000, working_set: 800, ..INPUTS };
 
-const GENTLE: MoveLimits =
-    MoveLimits { strategy: Strategy::Auto, max_downtime_ms: None, max_slowdown_pct: 0, deadline_ms: None };
+const GENTLE: MoveLimits = MoveLimits {
+    strategy: Strategy::Auto,
+    max_downtime_ms: None,
+    max_slowdown_pct: 0,
+    deadline_ms: None,
+    bandwidth_mbit: None,
+};
 
 /// One pause from the beginning: with a short one first, a faster link may be worth another pass.
 const AT_ONCE: MoveLimits = MoveLimits { strategy: Strategy::Precopy, ..GENTLE };
@@ -144,6 +149,7 @@ fn limits() -> impl Arbitrary<Value = MoveLimits> {
             max_downtime_ms,
             max_slowdown_pct,
             deadline_ms,
+            bandwidth_mbit: None,
         },
     )
 }
@@ -234,10 +240,14 @@ impl Road {
 
     /// There, and what was forecast of it.
     fn travel(&mut self) -> Forecast {
+        self.travel_within(MoveLimits::default())
+    }
+
+    fn travel_within(&mut self, limits: MoveLimits) -> Forecast {
         self.moves += 1;
         let (source, target) = self.place();
         let ask = self.world.ask(self.moves, self.vm, target, true);
-        self.world.ok(ask);
+        self.world.ok(crate::moves::within(ask, limits));
         let id = MigrationId::from_u128(self.moves);
         let forecast = self.world.state.migration(id).unwrap().forecast.expect("every move has a forecast");
         self.world.now = self.world.now.plus(TOOK);
@@ -316,6 +326,27 @@ fn a_command_carries_figures_and_no_texts() {
     assert!(novacron_common::wire::codec::encode(&figures).unwrap().len() < 100, "{figures:?}");
     assert_eq!(figures.guest.and_then(|guest| guest.in_use_bytes), Some(1));
     assert_eq!(figures.link.and_then(|link| link.rate), Some(3));
+}
+
+#[test]
+fn a_budget_of_its_own_bounds_a_move_and_says_nothing_of_the_link() {
+    let mut road = Road::new();
+    let budget = MoveLimits { bandwidth_mbit: NonZeroU32::new(8), ..GENTLE };
+    let rate = |road: &Road, limits: &MoveLimits| {
+        let (source, target) = road.place();
+        let vm = road.world.state.vm(road.vm).unwrap();
+        let measures = Measures::default();
+        forecast::of(&road.world.state, &Trip { vm, source, target, live: true, limits, measures: &measures })
+    };
+    let unknown = rate(&road, &GENTLE).basis.rate;
+    (0..4).for_each(|_| {
+        road.travel_within(budget);
+    });
+    let free = rate(&road, &GENTLE);
+    assert_eq!(free.basis.rate, unknown, "a link is not as slow as a move on it was told to be");
+    let bound = rate(&road, &budget);
+    assert_eq!(bound.basis.rate, 1_000_000, "8 Mbit/s are a million bytes");
+    assert!(bound.total_ms.low > free.total_ms.low && bound.total_ms.expected > free.total_ms.expected);
 }
 
 #[test]

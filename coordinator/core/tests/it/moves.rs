@@ -20,6 +20,7 @@ use novacron_core::{
     record::MigrationRecord,
     views, vms,
 };
+use std::num::NonZeroU32;
 
 struct Move {
     world: World,
@@ -120,7 +121,7 @@ fn a_live_move_goes_through_its_states_and_keeps_room_on_both_hosts_until_it_end
 }
 
 /// The same request with limits.
-fn within(ask: CommandBody, limits: MoveLimits) -> CommandBody {
+pub fn within(ask: CommandBody, limits: MoveLimits) -> CommandBody {
     let CommandBody::MigrationAsk(ask) = ask else { panic!("no ask") };
     CommandBody::MigrationAsk(Box::new(MigrationAsk { limits, ..*ask }))
 }
@@ -130,6 +131,7 @@ const LIMITS: MoveLimits = MoveLimits {
     max_downtime_ms: Some(40),
     max_slowdown_pct: 0,
     deadline_ms: Some(5000),
+    bandwidth_mbit: NonZeroU32::new(70),
 };
 
 /// The limits are of the request: kept, told to the source, and part of what makes a request the same one again.

@@ -59,6 +59,10 @@ pub fn show(context: &Context, view: &MigrationView) -> Result<(), CtlError> {
         ("to", view.target_host.to_string()),
         ("live", view.live.to_string()),
         ("limits", if view.live { limits(&view.limits) } else { String::new() }),
+        (
+            "bandwidth",
+            view.limits.bandwidth_mbit.map(|mbit| format!("at most {mbit} Mbit/s")).unwrap_or_default(),
+        ),
         ("climb", climb(&view.climb)),
         ("memory", ByteCount(view.memory_bytes).to_string()),
         ("for", rebuilt(&view.memory)),

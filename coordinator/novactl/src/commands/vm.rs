@@ -164,6 +164,7 @@ async fn migrate(context: &Context, args: VmMigrateArgs) -> Result<(), CtlError>
         max_downtime_ms: args.max_downtime.map(Period::Text),
         max_slowdown_pct: args.max_slowdown,
         deadline: args.deadline.map(Period::Text),
+        bandwidth_mbit: args.bandwidth_mbit,
         strategy: args.strategy,
         gang: ganged.then(GangId::generate),
     };
