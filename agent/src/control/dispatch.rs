@@ -78,6 +78,15 @@ impl Dispatch {
             AgentCommand::ResumeInbound { migration, vm, epoch, spec } => {
                 done(self.migrations.resume_inbound(migration, vm, epoch, spec).await)
             }
+            AgentCommand::OpenInbound { migration, epoch } => {
+                done(self.migrations.open_inbound(migration, epoch).await)
+            }
+            AgentCommand::SplitOutbound { migration, epoch } => {
+                done(self.migrations.split_outbound(migration, epoch).await)
+            }
+            AgentCommand::AbandonInbound { migration, reason } => {
+                done(self.migrations.abandon_inbound(migration, reason).await)
+            }
             AgentCommand::ReleaseOutbound { migration, vm, epoch } => {
                 done(self.migrations.release_outbound(migration, vm, epoch).await)
             }

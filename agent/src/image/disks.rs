@@ -332,6 +332,7 @@ pub(super) mod fixture {
             network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
             cloud_init: Some(CloudInit::default()),
             restart: RestartPolicy::Never,
+            post_copy: false,
         }
     }
 }

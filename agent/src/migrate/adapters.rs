@@ -9,7 +9,7 @@ use crate::{
         Definition, HvError, Hypervisor, MachineFiles,
         libvirt::{
             Libvirt,
-            migration::{DiskCopy, MigrateCall, Presence},
+            migration::{DiskCopy, MigrateCall, Presence, Split},
             throttle::Throttle,
             xml,
         },
@@ -32,7 +32,8 @@ impl Mover for Libvirt {
     async fn standing(&self, vm: VmId) -> Result<Standing, HvError> {
         Ok(match self.presence(vm).await? {
             Presence::Absent => Standing::Absent,
-            Presence::Here { state, persistent } => match state {
+            Presence::Here { split: Some(split), .. } => Standing::Split { broken: split == Split::Broken },
+            Presence::Here { state, persistent, split: None } => match state {
                 VmState::Running | VmState::Stopping => Standing::Running,
                 VmState::Paused => Standing::Paused { persistent },
                 VmState::Stopped => Standing::Stopped,
@@ -53,7 +54,8 @@ impl Mover for Libvirt {
             disks_uri: route.disk.map(|_| route.disks_uri),
             disk_copy,
             disks: route.disk.map(str::to_owned).into_iter().collect(),
-            paused: true,
+            paused: !push.post_copy,
+            post_copy: push.post_copy,
             parallel: None,
             bandwidth_mib: None,
             target_xml: None,
@@ -73,6 +75,10 @@ impl Mover for Libvirt {
 
     async fn hold(&self, vm: VmId) -> Result<(), HvError> {
         self.pause(vm).await
+    }
+
+    async fn go_over(&self, vm: VmId) -> Result<(), HvError> {
+        self.start_post_copy(vm).await
     }
 
     async fn abort(&self, vm: VmId) -> Result<(), HvError> {

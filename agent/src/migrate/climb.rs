@@ -4,7 +4,8 @@
 //!            passes that do not help            …             …
 //!  Precopy ───────────▶ LongerPause (auto: twice as long each time) ───▶ GiveUp(MaxDowntime)
 //!     │ (QEMU slows the guest meanwhile, as far as it was told before)
-//!     └──(stop_and_copy without a limit)──▶ StopAndCopy           any rung ──▶ GiveUp(Deadline)
+//!     ├──(stop_and_copy without a limit)──▶ StopAndCopy           any rung ──▶ GiveUp(Deadline)
+//!     └──(postcopy; auto behind its longest pause, if the machine allows it)──▶ Postcopy
 //! ```
 //!
 //! A copy is looked at in *rounds*: a pass over memory, or as many bytes as one would take. A round helps if what was left
@@ -58,6 +59,8 @@ pub enum Step {
     AllowPause(u32),
     /// The guest is held until the rest has been sent.
     Hold,
+    /// The guest goes over, as soon as the hand-over is committed, and the rest follows (post-copy).
+    GoOver,
     /// It ends, fully back; why, for people.
     GiveUp(String),
 }
@@ -66,6 +69,8 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Ladder {
     limits: MoveLimits,
+    /// Whether the machine allows post-copy.
+    may_split: bool,
     climb: Climb,
     round: Option<Round>,
     /// What was left in the round that helped last, bytes.
@@ -79,10 +84,11 @@ pub struct Ladder {
 }
 
 impl Ladder {
-    /// At its foot.
-    pub fn new(limits: MoveLimits) -> Self {
+    /// At its foot. `post_copy`: whether the machine allows it.
+    pub fn new(limits: MoveLimits, post_copy: bool) -> Self {
         Self {
             limits,
+            may_split: post_copy && limits.may_split(),
             climb: Climb { pause_ms: limits.first_pause_ms(), ..Climb::default() },
             round: None,
             best: None,
@@ -113,7 +119,7 @@ impl Ladder {
             self.follow(look);
         }
         match self.climb.rung {
-            Rung::StopAndCopy => Step::GoOn,
+            Rung::StopAndCopy | Rung::Postcopy => Step::GoOn,
             _ if self.is_pressed(look) => self.highest(look),
             _ if self.fruitless >= self.limits.rounds(self.climb.pause_ms) => self.next(look),
             _ => Step::GoOn,
@@ -166,6 +172,7 @@ impl Ladder {
         match (self.limits.strategy, self.limits.max_downtime_ms) {
             (Strategy::StopAndCopy, None) => self.hold(look),
             _ if self.climb.pause_ms < self.limits.pause_ms() => self.allow(self.limits.pause_ms()),
+            _ if self.may_split => self.go_over(),
             _ => Step::GoOn,
         }
     }
@@ -181,8 +188,16 @@ impl Ladder {
             Strategy::StopAndCopy if self.limits.max_downtime_ms.is_none() => self.hold(look),
             Strategy::StopAndCopy if pause < longest => self.allow(longest),
             Strategy::Auto if pause < longest => self.allow(pause.saturating_mul(2).min(longest)),
-            Strategy::Auto | Strategy::Precopy | Strategy::StopAndCopy => self.wait(look),
+            Strategy::Auto | Strategy::Postcopy if self.may_split => self.go_over(),
+            Strategy::Auto | Strategy::Precopy | Strategy::StopAndCopy | Strategy::Postcopy => {
+                self.wait(look)
+            }
         }
+    }
+
+    fn go_over(&mut self) -> Step {
+        self.climb.rung = Rung::Postcopy;
+        Step::GoOver
     }
 
     /// Holds the guest, if the deadline leaves room for the rest: else it would stand still for nothing.

@@ -4,7 +4,7 @@
 //! coordinator that asks late gets the true answer, and forgotten when there are too many newer ones.
 
 use novacron_common::{
-    record::{InboundState, MigrationReport, OutboundState, SideState, Ticket},
+    record::{InboundState, MigrationProgress, MigrationReport, OutboundState, SideState, Ticket},
     spec::VmSpec,
     units::Epoch,
 };
@@ -43,6 +43,8 @@ pub enum Record {
 pub enum OutboundMark {
     /// It may have begun.
     Begun,
+    /// In post-copy, by a hand-over with this epoch: the target's libvirtd was let run the guest.
+    Split(Epoch),
     /// The machine was observed gone; the hand-over is awaited.
     Gone(MigrationReport),
     /// The hand-over is committed with this epoch; leftovers are being removed.
@@ -66,6 +68,11 @@ pub enum InboundMark {
         /// As in `Arrived`.
         run: bool,
     },
+    /// In post-copy, by a hand-over with this epoch: the guest was let run before all of its memory was here.
+    Split {
+        /// The epoch that the hand-over committed.
+        epoch: Epoch,
+    },
     /// What is here is being removed.
     Discarding {
         /// Why, for people.
@@ -80,6 +87,9 @@ impl Record {
             Self::Outbound { mark: OutboundMark::Begun, .. } => {
                 SideState::Outbound(OutboundState::Connecting)
             }
+            Self::Outbound { mark: OutboundMark::Split(_), .. } => {
+                SideState::Outbound(OutboundState::Split(MigrationProgress::default()))
+            }
             Self::Outbound { mark: OutboundMark::Gone(report), .. } => {
                 SideState::Outbound(OutboundState::Gone(report.clone()))
             }
@@ -92,6 +102,7 @@ impl Record {
             Self::Inbound { mark: InboundMark::Arrived { .. } | InboundMark::Resuming { .. }, .. } => {
                 SideState::Inbound(InboundState::Arrived)
             }
+            Self::Inbound { mark: InboundMark::Split { .. }, .. } => SideState::Inbound(InboundState::Split),
             Self::Ended(state) => state.clone(),
         }
     }

@@ -8,7 +8,7 @@ use super::{
     parts::{MigrationsParts, Post},
     ports::{Failure, Mover},
     road::SharedEntrance,
-    source::{Departure, Ending, Release, SourcePhase},
+    source::{Committed, Departure, Ending, SourcePhase},
     target::{Arrival, Landed, Order, TargetPhase},
 };
 use crate::{memory, text::describe};
@@ -60,7 +60,8 @@ impl Side {
 enum Hands {
     Outbound {
         cancel: watch::Sender<Option<String>>,
-        releases: mpsc::Sender<Release>,
+        splits: mpsc::Sender<Committed>,
+        releases: mpsc::Sender<Committed>,
     },
     Inbound {
         orders: mpsc::Sender<Order>,
@@ -99,6 +100,9 @@ impl Migrations {
                     OutboundMark::Begun => {
                         SourcePhase::Observe(Ending::unseen("the source's agent restarted".into()))
                     }
+                    OutboundMark::Split(_) => {
+                        SourcePhase::Observe(Ending::unseen_split("the source's agent restarted".into()))
+                    }
                     OutboundMark::Gone(report) => SourcePhase::Gone(report),
                     OutboundMark::Releasing(epoch) => SourcePhase::Release(epoch),
                 };
@@ -113,6 +117,7 @@ impl Migrations {
                     InboundMark::Resuming { epoch, run } => {
                         TargetPhase::Resume(Landed { run, stage: None }, epoch)
                     }
+                    InboundMark::Split { epoch } => TargetPhase::Split(None, epoch),
                     InboundMark::Discarding { reason } => TargetPhase::Discard(reason),
                 };
                 self.spawn_inbound(mover, Trip::known(ticket, spec, state), phase);
@@ -223,9 +228,10 @@ impl Migrations {
     fn spawn_outbound(&self, mover: Arc<dyn Mover>, trip: Trip, phase: SourcePhase) {
         let Trip { ticket, spec, target, limits, state } = trip;
         let (cancel, called_off) = watch::channel(None);
+        let (splits, may_split) = mpsc::channel(INBOX);
         let (releases, inbox) = mpsc::channel(INBOX);
         let post = Post::new(ticket.migration, state, self.parts.changes.clone());
-        self.enter(&ticket, &post, Hands::Outbound { cancel, releases });
+        self.enter(&ticket, &post, Hands::Outbound { cancel, splits, releases });
         let parts = self.parts.clone();
         let departure = Departure {
             parts,
@@ -235,6 +241,7 @@ impl Migrations {
             target,
             limits,
             post,
+            splits: may_split,
             releases: inbox,
             cancel: called_off,
             draft: None,
@@ -303,7 +310,9 @@ fn is_over(state: &SideState) -> bool {
     matches!(
         state,
         SideState::Outbound(OutboundState::Back { .. } | OutboundState::Released)
-            | SideState::Inbound(InboundState::Running | InboundState::Discarded { .. })
+            | SideState::Inbound(
+                InboundState::Running | InboundState::Discarded { .. } | InboundState::Lost { .. }
+            )
     )
 }
 

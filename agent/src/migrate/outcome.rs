@@ -16,6 +16,8 @@ pub struct Sight {
     pub sent: bool,
     /// Whether the guest ran when it began.
     pub live: bool,
+    /// Whether the target's libvirtd was let run it, before all of its memory had crossed (post-copy).
+    pub split: bool,
 }
 
 /// What follows from it.
@@ -30,14 +32,24 @@ pub enum Verdict {
     /// The guest is held and nobody copies it: let it run. It was never reported gone, so no hand-over can have
     /// been committed, and its copy elsewhere is held.
     Resume,
+    /// A half of it is here, and cannot go on by itself.
+    Stranded,
+    /// A half of it was here, and has ended.
+    Lost,
     /// Look again.
     Wait,
 }
 
 /// Judges.
 pub fn judge(sight: Sight) -> Verdict {
-    let Sight { standing, copying, begun, sent, live } = sight;
+    let Sight { standing, copying, begun, sent, live, split } = sight;
     match standing {
+        Standing::Split { broken: true } => Verdict::Stranded,
+        Standing::Split { broken: false } => Verdict::Wait,
+        // It may run at the target: whatever is here never runs again.
+        Standing::Absent if split => Verdict::Gone,
+        Standing::Stopped if split => Verdict::Lost,
+        Standing::Running | Standing::Paused { .. } | Standing::Unclear if split => Verdict::Wait,
         Standing::Unclear => Verdict::Wait,
         Standing::Running | Standing::Paused { .. } if copying => Verdict::Abort,
         Standing::Running => Verdict::Back,
@@ -55,29 +67,51 @@ pub fn judge(sight: Sight) -> Verdict {
 mod tests {
     use super::*;
 
-    const STANDINGS: [Standing; 6] = [
+    const STANDINGS: [Standing; 8] = [
         Standing::Absent,
         Standing::Running,
         Standing::Paused { persistent: false },
         Standing::Paused { persistent: true },
         Standing::Stopped,
+        Standing::Split { broken: false },
+        Standing::Split { broken: true },
         Standing::Unclear,
     ];
 
     fn sights() -> impl Iterator<Item = Sight> {
-        let flags = (0..16).map(|bits| [1, 2, 4, 8].map(|bit| bits & bit != 0));
-        flags.flat_map(|[copying, begun, sent, live]| {
-            STANDINGS.map(|standing| Sight { standing, copying, begun, sent, live })
+        let flags = (0..32).map(|bits| [1, 2, 4, 8, 16].map(|bit| bits & bit != 0));
+        flags.flat_map(|[copying, begun, sent, live, split]| {
+            STANDINGS.map(|standing| Sight { standing, copying, begun, sent, live, split })
         })
     }
 
     #[test]
     fn a_machine_whose_processors_exist_here_is_never_gone() {
         for sight in sights() {
-            let here =
-                matches!(sight.standing, Standing::Running | Standing::Paused { .. } | Standing::Unclear);
+            let here = matches!(
+                sight.standing,
+                Standing::Running | Standing::Paused { .. } | Standing::Split { .. } | Standing::Unclear
+            );
             assert!(!here || judge(sight) != Verdict::Gone, "{sight:?}");
         }
+    }
+
+    #[test]
+    fn a_guest_that_may_run_at_the_target_never_runs_here_again() {
+        for sight in sights() {
+            let over = sight.split || matches!(sight.standing, Standing::Split { .. });
+            let runs = matches!(judge(sight), Verdict::Resume | Verdict::Back | Verdict::Abort);
+            assert!(!(over && runs), "{sight:?}");
+        }
+    }
+
+    #[test]
+    fn a_half_that_ends_is_lost_and_one_that_is_cut_off_is_stranded() {
+        let sight =
+            |standing| Sight { standing, copying: false, begun: true, sent: false, live: true, split: true };
+        assert_eq!(judge(sight(Standing::Stopped)), Verdict::Lost);
+        assert_eq!(judge(sight(Standing::Split { broken: true })), Verdict::Stranded);
+        assert_eq!(judge(sight(Standing::Absent)), Verdict::Gone);
     }
 
     #[test]
@@ -95,6 +129,7 @@ mod tests {
             begun: true,
             sent: false,
             live: true,
+            split: false,
         };
         assert_eq!(judge(held), Verdict::Abort);
         assert_eq!(judge(Sight { copying: false, ..held }), Verdict::Resume);
@@ -102,16 +137,28 @@ mod tests {
 
     #[test]
     fn a_stopped_disk_that_did_not_cross_is_still_here() {
-        let stopped =
-            Sight { standing: Standing::Stopped, copying: false, begun: true, sent: false, live: false };
+        let stopped = Sight {
+            standing: Standing::Stopped,
+            copying: false,
+            begun: true,
+            sent: false,
+            live: false,
+            split: false,
+        };
         assert_eq!(judge(stopped), Verdict::Back);
         assert_eq!(judge(Sight { sent: true, ..stopped }), Verdict::Gone);
     }
 
     #[test]
     fn a_machine_that_vanished_before_the_copy_began_did_not_go_to_the_target() {
-        let vanished =
-            Sight { standing: Standing::Absent, copying: false, begun: false, sent: false, live: true };
+        let vanished = Sight {
+            standing: Standing::Absent,
+            copying: false,
+            begun: false,
+            sent: false,
+            live: true,
+            split: false,
+        };
         assert_eq!(judge(vanished), Verdict::Back);
         assert_eq!(judge(Sight { begun: true, ..vanished }), Verdict::Gone);
     }

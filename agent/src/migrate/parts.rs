@@ -115,6 +115,10 @@ fn told(state: &SideState) -> String {
                 format!("outbound: copying, resumed after {} cuts", progress.cuts)
             }
             OutboundState::Copying(_) => "outbound: copying".to_owned(),
+            OutboundState::Poised(_) => "outbound: ready to go over".to_owned(),
+            OutboundState::Split(_) => "outbound: the guest went over, memory follows".to_owned(),
+            OutboundState::Stranded { reason } => format!("outbound: stranded: {reason}"),
+            OutboundState::Lost { reason } => format!("outbound: lost: {reason}"),
             OutboundState::Gone(report) => {
                 format!("outbound: gone after {} bytes", report.counts.total())
             }
@@ -126,6 +130,9 @@ fn told(state: &SideState) -> String {
             InboundState::Preparing => "inbound: preparing".to_owned(),
             InboundState::Ready => "inbound: ready".to_owned(),
             InboundState::Receiving => "inbound: receiving".to_owned(),
+            InboundState::Split => "inbound: running here, memory follows".to_owned(),
+            InboundState::Stranded { reason } => format!("inbound: stranded: {reason}"),
+            InboundState::Lost { reason } => format!("inbound: lost: {reason}"),
             InboundState::Arrived => "inbound: arrived".to_owned(),
             InboundState::Running => "inbound: running here".to_owned(),
             InboundState::Discarded { reason } => format!("inbound: discarded: {reason}"),

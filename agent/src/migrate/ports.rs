@@ -30,6 +30,12 @@ pub enum Standing {
     },
     /// Defined, not running.
     Stopped,
+    /// Its memory is on two hosts (post-copy). On the source its processors are held for good, on the target they run as far
+    /// as the memory that is there lets them.
+    Split {
+        /// Memory does not follow any more.
+        broken: bool,
+    },
     /// The hypervisor does not say just now: ask again.
     Unclear,
 }
@@ -54,6 +60,9 @@ pub struct Push {
     pub pause_ms: u32,
     /// How much of its processors' time it may withhold from a guest that writes too fast, percent; 0: none.
     pub slowdown_pct: u8,
+    /// Whether the guest may go over before all of its memory has ([`Mover::go_over`]). Then the hypervisor at the other end
+    /// does not hold it: the control lane does.
+    pub post_copy: bool,
 }
 
 /// How far the hypervisor is with a copy.
@@ -78,13 +87,16 @@ pub struct Copied {
 pub trait Mover: Send + Sync {
     /// What it holds of the machine, now.
     async fn standing(&self, vm: VmId) -> Result<Standing, HvError>;
-    /// Copies the running machine to the other end of `route`; there it stays paused. Returns when the hypervisor
+    /// Copies the running machine to the other end of `route`; there it stays paused, unless it goes over. Returns when the hypervisor
     /// says that it is over; whether it is there or here is for [`Mover::standing`] to say.
     async fn send(&self, vm: VmId, route: Route, push: Push) -> Result<(), HvError>;
     /// Lets a copy that is under way plan for another pause, milliseconds. With none under way it means nothing.
     async fn allow_pause(&self, vm: VmId, pause_ms: u32) -> Result<(), HvError>;
     /// Holds the guest of a copy that is under way. If the copy fails it is for [`Mover::resume`] to let it run on.
     async fn hold(&self, vm: VmId) -> Result<(), HvError>;
+    /// Lets the guest of a copy that is under way go over before all of its memory has (post-copy). The hypervisor takes it
+    /// as a wish: [`Standing::Split`] says that it is so.
+    async fn go_over(&self, vm: VmId) -> Result<(), HvError>;
     /// Ends a copy that is under way. Nothing to end is no error.
     async fn abort(&self, vm: VmId) -> Result<(), HvError>;
     /// How far the copy is; `None` if none is under way.

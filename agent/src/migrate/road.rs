@@ -3,7 +3,7 @@
 
 use super::{
     checkpoint::{Sink, Stock},
-    lane::{cold, target::LaneEvent},
+    lane::{cold, source::AtItsEnd, target::LaneEvent},
     link::keeper::LinkCondition,
     ports::{Failure, Route},
 };
@@ -65,6 +65,8 @@ pub trait LiveRoad: Road {
     fn route(&self, disk: Option<&'static str>) -> Route;
     /// Waits until the target's hypervisor has said that the copy is complete; for ever if it does not.
     async fn finished(&self);
+    /// Waits until somebody has to know whether the guest went over (post-copy).
+    async fn at_its_end(&self) -> AtItsEnd;
     /// Waits until the way is over for good; says why, as a sentence.
     async fn over(&self) -> String;
     /// What broke first, if anything did: a better reason than the hypervisor's.
@@ -89,6 +91,8 @@ pub enum Berth {
         stock: Option<Arc<Stock>>,
         /// Who keeps what crosses, for its gang.
         sink: Option<Sink>,
+        /// Whether the machine allows post-copy.
+        post_copy: bool,
     },
     /// A stopped one.
     Cold(cold::Landing),

@@ -1,8 +1,9 @@
 //! The source's side of one migration: one task, one sequence.
 //!
 //! ```text
-//!  Connect ─▶ Copy ─▶ Observe ─┬─▶ Gone ─▶ Release ─▶ (Released)
-//!     └─────────────────▲      └─▶ Back ─▶ (Back)
+//!  Connect ─▶ Copy ─▶ Observe ─┬─▶ Gone ───────────▶ Release ─▶ (Released)
+//!     └─────────────────▲      ├─▶ Back ─▶ (Back)       ▲
+//!                       └───── └─▶ Stranded, Lost ──────┘
 //! ```
 //!
 //! A copy of which the target has said that it is complete, and whose process was seen to end here, is Gone without
@@ -11,8 +12,13 @@
 //! However Connect and Copy end, Observe looks at what the hypervisor holds and goes on from there. A restarted
 //! agent begins at Observe or Gone, as its journal says. The guest runs on here in every case but Gone, and Gone is
 //! only ever said of a machine whose processors do not exist here any more.
+//!
+//! A guest that goes over before all of its memory has (post-copy) does so within Copy ([`split`]). If that breaks, a half
+//! of it is here and is kept: Stranded, until it is seen to be complete there or the coordinator lets it go. Or that half
+//! ends, too: Lost.
 
 mod copy;
+mod split;
 mod witness;
 
 pub(super) use copy::Ending;
@@ -55,8 +61,8 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How long the hypervisor may tidy up behind a machine that was seen to leave.
 const EPILOGUE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// The hand-over is committed: remove what is left.
-pub(super) struct Release {
+/// The hand-over is committed: send it over (post-copy), or remove what is left.
+pub(super) struct Committed {
     pub epoch: Epoch,
     pub reply: oneshot::Sender<Result<(), Denial>>,
 }
@@ -69,6 +75,8 @@ pub(super) enum SourcePhase {
     Gone(MigrationReport),
     Release(Epoch),
     Back(Ending),
+    Stranded(Ending),
+    Lost(String),
     Ended,
 }
 
@@ -89,7 +97,9 @@ pub(super) struct Departure {
     /// What a live copy must keep to.
     pub limits: MoveLimits,
     pub post: Post,
-    pub releases: mpsc::Receiver<Release>,
+    /// The hand-over is committed in advance: the guest may go over (post-copy).
+    pub splits: mpsc::Receiver<Committed>,
+    pub releases: mpsc::Receiver<Committed>,
     /// Set once, with the reason, when it is called off.
     pub cancel: watch::Receiver<Option<String>>,
     /// What is being kept of its memory; thrown away unless the machine leaves.
@@ -110,6 +120,8 @@ impl Departure {
                 SourcePhase::Gone(report) => self.gone(report).await,
                 SourcePhase::Release(epoch) => self.release(epoch).await,
                 SourcePhase::Back(ending) => self.back(ending).await,
+                SourcePhase::Stranded(ending) => self.stranded(ending).await,
+                SourcePhase::Lost(reason) => self.lost(reason).await,
                 SourcePhase::Ended => return,
             };
         }
@@ -194,6 +206,8 @@ impl Departure {
             match self.look(&ending).await {
                 Ok(Verdict::Gone) => return SourcePhase::Gone(ending.report),
                 Ok(Verdict::Back) => return SourcePhase::Back(ending),
+                Ok(Verdict::Stranded) => return SourcePhase::Stranded(ending),
+                Ok(Verdict::Lost) => return SourcePhase::Lost(ending.reason),
                 Ok(Verdict::Wait) => {}
                 Err(error) => {
                     tracing::warn!(migration = %self.ticket.migration, reason = describe(&*error), "outcome not seen yet");
@@ -215,11 +229,12 @@ impl Departure {
             begun: ending.begun,
             sent: ending.sent,
             live: self.ticket.live,
+            split: ending.split,
         });
         match verdict {
             Verdict::Abort => self.mover.abort(vm).await?,
             Verdict::Resume => self.mover.resume(vm).await?,
-            Verdict::Gone | Verdict::Back | Verdict::Wait => {}
+            Verdict::Gone | Verdict::Back | Verdict::Stranded | Verdict::Lost | Verdict::Wait => {}
         }
         Ok(verdict)
     }
@@ -234,19 +249,29 @@ impl Departure {
             self.tidied_up().await;
         }
         self.show(OutboundState::Gone(report));
+        self.released().await
+    }
+
+    /// Waits until what is left here is of no use any more.
+    async fn released(&mut self) -> SourcePhase {
         loop {
             // Without a registry there is nobody left who could release it.
             let Some(release) = self.releases.recv().await else { return SourcePhase::Ended };
-            if release.epoch <= self.ticket.epoch {
-                let text =
-                    format!("the hand-over's {} does not supersede {}", release.epoch, self.ticket.epoch);
-                let _ = release.reply.send(Err(Denial { code: DenialCode::StaleEpoch, text }));
-                continue;
-            }
+            let Some(release) = self.current(release) else { continue };
             self.parts.note(self.ticket.migration, self.record(OutboundMark::Releasing(release.epoch))).await;
             let _ = release.reply.send(Ok(()));
             return SourcePhase::Release(release.epoch);
         }
+    }
+
+    /// What the coordinator says of a hand-over that supersedes the ticket; of another it is told so.
+    fn current(&self, said: Committed) -> Option<Committed> {
+        if said.epoch > self.ticket.epoch {
+            return Some(said);
+        }
+        let text = format!("the hand-over's {} does not supersede {}", said.epoch, self.ticket.epoch);
+        let _ = said.reply.send(Err(Denial { code: DenialCode::StaleEpoch, text }));
+        None
     }
 
     async fn release(&mut self, epoch: Epoch) -> SourcePhase {

@@ -2,11 +2,15 @@
 //!
 //! ```text
 //!  Prepare ─▶ Receive ─▶ Settle ─▶ Arrived ─▶ Resume ─▶ (Running)
-//!     └──────────┴─────────┴──────────┴─▶ Discard ─▶ (Discarded)
+//!     └──────────┼─────────┴──────────┴─▶ Discard ─▶ (Discarded)
+//!                └─▶ Split ─▶ Resume, or Lost ─▶ (Lost)
 //! ```
 //!
 //! Settle looks at what the hypervisor holds. An arrived guest is held: nothing but a Resume that carries a higher
-//! epoch than the ticket lets it run, and from that moment on nothing discards it.
+//! epoch than the ticket lets it run, and from that moment on nothing discards it. One that comes by post-copy is let run
+//! before all of it is here, and only after an Open with such an epoch: see [`split`].
+
+mod split;
 
 use super::{
     checkpoint::Arriving,
@@ -43,6 +47,10 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) enum Order {
     /// The hand-over is committed: run it.
     Resume { epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
+    /// The hand-over is committed in advance: it may run as soon as it goes over (post-copy).
+    Open { epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
+    /// The half that is here is all that is left of it: end it.
+    Abandon { reason: String, reply: oneshot::Sender<Result<(), Denial>> },
     /// Remove it.
     Discard { reason: String, reply: oneshot::Sender<Result<(), Denial>> },
 }
@@ -77,6 +85,10 @@ pub(super) enum TargetPhase {
     Settle(Option<Box<Stage>>, String),
     Arrived(Landed),
     Resume(Landed, Epoch),
+    /// It runs here under this epoch, and memory follows.
+    Split(Option<Box<Stage>>, Epoch),
+    /// That half ended, or is given up; why.
+    Lost(Epoch, String),
     Discard(String),
     Ended,
 }
@@ -104,6 +116,8 @@ impl Arrival {
                 TargetPhase::Settle(stage, reason) => self.settle(stage, reason).await,
                 TargetPhase::Arrived(landed) => self.arrived(landed).await,
                 TargetPhase::Resume(landed, epoch) => self.resume(landed, epoch).await,
+                TargetPhase::Split(stage, epoch) => self.split(stage, epoch).await,
+                TargetPhase::Lost(epoch, reason) => self.lost(epoch, reason).await,
                 TargetPhase::Discard(reason) => self.discard(reason).await,
                 TargetPhase::Ended => return,
             };
@@ -134,7 +148,7 @@ impl Arrival {
                 tokio::select! {
                     biased;
                     made = &mut making => break made.map_err(|error| describe(&*error)),
-                    order = orders.recv() => match refuse_resume(order) {
+                    order = orders.recv() => match only_discard(order) {
                         Some(reason) => break Err(reason),
                         None => continue,
                     },
@@ -152,7 +166,7 @@ impl Arrival {
     }
 
     async fn receive(&mut self, mut stage: Box<Stage>) -> TargetPhase {
-        let mut begun = false;
+        let (mut begun, mut opened) = (false, None);
         loop {
             tokio::select! {
                 biased;
@@ -161,12 +175,18 @@ impl Arrival {
                         begun = true;
                         self.show(InboundState::Receiving);
                     }
+                    LaneEvent::Splits(may) => if let Some(epoch) = self.let_split(may, opened).await {
+                        return TargetPhase::Split(Some(stage), epoch);
+                    },
                     LaneEvent::Finished => return TargetPhase::Settle(Some(stage), "the copy is not complete".into()),
                     LaneEvent::Over { reason } => return TargetPhase::Settle(Some(stage), reason),
                     LaneEvent::Landed(landed) => return self.landed(stage, landed).await,
                 },
-                order = self.orders.recv() => if let Some(reason) = refuse_resume(order) {
-                    return TargetPhase::Discard(reason);
+                order = self.orders.recv() => match order {
+                    Some(Order::Open { epoch, reply }) => opened = self.open(epoch, reply).or(opened),
+                    other => if let Some(reason) = only_discard(other) {
+                        return TargetPhase::Discard(reason);
+                    },
                 },
                 () = sleep(EXPIRY_EVERY), if !begun => if (self.parts.now)() > self.ticket.expires_at {
                     return TargetPhase::Discard("the ticket expired before the copy began".into());
@@ -206,7 +226,7 @@ impl Arrival {
             }
             tokio::select! {
                 biased;
-                order = self.orders.recv() => if let Some(reason) = refuse_resume(order) {
+                order = self.orders.recv() => if let Some(reason) = only_discard(order) {
                     return TargetPhase::Discard(reason);
                 },
                 () = sleep(SETTLE_POLL) => {}
@@ -230,11 +250,10 @@ impl Arrival {
                             return TargetPhase::Resume(landed, epoch);
                         }
                     }
-                    Some(Order::Discard { reason, reply }) => {
-                        let _ = reply.send(Ok(()));
-                        return TargetPhase::Discard(reason);
-                    }
                     None => return TargetPhase::Ended,
+                    other => if let Some(reason) = only_discard(other) {
+                        return TargetPhase::Discard(reason);
+                    },
                 },
             }
         }
@@ -295,7 +314,7 @@ impl Arrival {
     async fn run_once(&self, epoch: Epoch, run: bool) -> Result<(), Failure> {
         if run {
             match self.mover.standing(self.vm()).await? {
-                Standing::Running => {}
+                Standing::Running | Standing::Split { .. } => {}
                 Standing::Stopped if !self.ticket.live => self.mover.start(self.vm()).await?,
                 // Its process ended while it was held. Starting it would be a reboot that nobody asked for: as with
                 // any guest that ends, its owner's restart policy says what follows.
@@ -332,11 +351,11 @@ fn is_complete(standing: Standing) -> bool {
     matches!(standing, Standing::Paused { persistent: true } | Standing::Stopped | Standing::Running)
 }
 
-/// Before a guest has arrived it can only be discarded: says why, if so.
-fn refuse_resume(order: Option<Order>) -> Option<String> {
+/// A guest that has not arrived, or not gone over, can only be discarded: says why, if so.
+fn only_discard(order: Option<Order>) -> Option<String> {
     match order {
-        Some(Order::Resume { reply, .. }) => {
-            let text = "the guest has not arrived".to_owned();
+        Some(Order::Resume { reply, .. } | Order::Open { reply, .. } | Order::Abandon { reply, .. }) => {
+            let text = "the guest is not that far".to_owned();
             let _ = reply.send(Err(Denial { code: DenialCode::Conflict, text }));
             None
         }
@@ -369,7 +388,8 @@ async fn make_stage(
     let (arriving, sink) = gang.and_then(|gang| checkpoints.arriving(gang)).unzip();
     let berth = if ticket.live {
         let document = mover.document(&parts.definition(ticket.vm, spec, files.clone()))?;
-        Berth::Live { document, stock: checkpoints.stock(ticket.vm, ticket.gang), sink }
+        let stock = checkpoints.stock(ticket.vm, ticket.gang);
+        Berth::Live { document, stock, sink, post_copy: spec.post_copy }
     } else {
         Berth::Cold(cold::Landing::new(&files, spec))
     };

@@ -95,6 +95,7 @@ pub(super) mod tests {
             network: NetworkSpec { bridge: None, address: None, gateway: None, dns: vec![] },
             cloud_init: None,
             restart: RestartPolicy::Never,
+            post_copy: false,
         };
         VmAssignment { vm: VmId::from_u128(1), epoch: Epoch(1), spec, action }
     }

@@ -41,7 +41,7 @@ pub struct MigrateRequest {
     /// Without it, a copy goes on for as long as it converges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Period>,
-    /// `auto` (default), `precopy` or `stop_and_copy`.
+    /// `auto` (default), `precopy`, `stop_and_copy` or `postcopy`; the last only for a machine with `post_copy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
     /// Moves of one gang from one host to another take turns, in the order in which they were asked for, and what one
@@ -135,10 +135,7 @@ fn slowdown(percent: u32, strategy: Strategy, faults: &mut Faults) -> u8 {
         faults.add(FIELD, "must be 0 to 99 (percent of the processors' time)");
     }
     if percent > 0 && strategy != Strategy::Auto {
-        faults.add(
-            FIELD,
-            "needs the strategy \"auto\": \"precopy\" and \"stop_and_copy\" never slow the guest",
-        );
+        faults.add(FIELD, "needs the strategy \"auto\": no other one ever slows the guest");
     }
     fits.unwrap_or(0)
 }
@@ -214,7 +211,7 @@ mod tests {
             limits(stopped),
             Err(["max_downtime_ms", "deadline", "strategy"].map(str::to_owned).into())
         );
-        for strategy in ["precopy", "stop_and_copy"] {
+        for strategy in ["precopy", "stop_and_copy", "postcopy"] {
             let slowed = format!(r#"{{"max_slowdown_pct": 10, "strategy": "{strategy}"}}"#);
             assert_eq!(limits(&slowed), Err(vec!["max_slowdown_pct".to_owned()]));
             let not_slowed = format!(r#"{{"max_slowdown_pct": 0, "strategy": "{strategy}"}}"#);

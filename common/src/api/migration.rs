@@ -19,10 +19,15 @@ pub enum MigrationState {
     Preparing,
     /// Disk and memory are copied; the guest runs on the source.
     Copying,
-    /// The source is observed gone, the target holds the guest paused.
+    /// The source is observed gone, the target holds the guest paused; or, before post-copy, both are ready for it. The
+    /// hand-over is about to be committed.
     HandingOver,
-    /// What is left on the source is removed; the guest runs on the target.
+    /// What is left on the source is removed; the guest runs on the target. In post-copy, the rest of its memory still
+    /// follows.
     Finishing,
+    /// Post-copy broke: a half of the guest is on each host, and neither can go on. Both are kept until the hosts reach
+    /// each other again.
+    Stranded,
     /// Fully there.
     Completed,
     /// What was begun is undone; the guest is on the source.
@@ -31,12 +36,14 @@ pub enum MigrationState {
     Failed,
     /// Fully back, on request.
     Cancelled,
+    /// Post-copy broke, and one half of the guest is gone. The machine is on the target, as after a loss of power.
+    Lost,
 }
 
 impl MigrationState {
     /// Whether nothing more will happen.
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::Lost)
     }
 }
 

@@ -108,6 +108,11 @@ pub struct VmCreate {
     /// `never` (default) or `always`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartPolicy>,
+    /// Whether a live move that does not converge may end by post-copy (default false): the guest goes over, and the rest
+    /// of its memory follows. If the link or a host fails just then, the guest stands still until both are back, or is
+    /// lost.
+    #[serde(default)]
+    pub post_copy: bool,
     /// A host's name or id; without it the placement decides and says why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -141,6 +146,7 @@ impl VmCreate {
             network,
             cloud_init,
             restart: self.restart.unwrap_or(RestartPolicy::Never),
+            post_copy: self.post_copy,
         });
         faults.into_result(spec)
     }
@@ -269,6 +275,9 @@ pub struct VmUpdate {
     /// Whether it starts by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartPolicy>,
+    /// Whether it may be moved by post-copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_copy: Option<bool>,
 }
 
 /// `POST /api/v1/vms/{id}/stop` and `/restart`; the body may be left out.
@@ -324,6 +333,9 @@ pub struct VmView {
     pub addresses: Vec<String>,
     /// Whether it starts by itself.
     pub restart: RestartPolicy,
+    /// Whether it may be moved by post-copy.
+    #[serde(default)]
+    pub post_copy: bool,
     /// Why it was placed where it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<String>,

@@ -49,6 +49,10 @@ pub struct Forecast {
     pub limit: Option<Limit>,
     /// The limit that ends it if all goes as badly as may be; `null`: it arrives all the same.
     pub at_risk: Option<Limit>,
+    /// Whether it may end by post-copy, as expected or at worst: then a link or a host that fails while memory follows the
+    /// guest leaves it stranded, or loses it.
+    #[serde(default)]
+    pub may_split: bool,
     /// What it was made from.
     pub basis: Basis,
 }

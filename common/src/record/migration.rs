@@ -47,6 +47,22 @@ pub enum OutboundState {
     Connecting,
     /// libvirt copies disk and memory; the guest runs here.
     Copying(MigrationProgress),
+    /// The copy does not converge, and waits for the hand-over to be committed before it goes over (post-copy). The guest
+    /// still runs here, and is copied on.
+    Poised(MigrationProgress),
+    /// The guest went over: it runs at the target, and the rest of its memory follows (post-copy). Its processors never
+    /// run here again.
+    Split(MigrationProgress),
+    /// That broke: this half is kept until the other can be reached.
+    Stranded {
+        /// How, for people.
+        reason: String,
+    },
+    /// This half ended before all of it had crossed: nobody has the whole of the guest any more.
+    Lost {
+        /// How, for people.
+        reason: String,
+    },
     /// The copy ended and this host's domain is gone or shut off: observed, not inferred.
     Gone(MigrationReport),
     /// It ended and the guest still runs (or is stopped) here, as before.
@@ -73,6 +89,19 @@ pub enum InboundState {
     Ready,
     /// The guest arrives.
     Receiving,
+    /// The guest runs here, and the rest of its memory is still on the source (post-copy).
+    Split,
+    /// That broke: this half is kept until the other can be reached. The guest stands still as soon as it needs what is
+    /// not here.
+    Stranded {
+        /// How, for people.
+        reason: String,
+    },
+    /// What was here ended, or was given up, before all of it had arrived. The machine is here, stopped.
+    Lost {
+        /// How, for people.
+        reason: String,
+    },
     /// The guest is here, complete and paused.
     Arrived,
     /// The guest runs here under its new epoch.

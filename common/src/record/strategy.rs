@@ -9,13 +9,16 @@ use utoipa::ToSchema;
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// Pass after pass; if that does not converge, the guest is slowed and then paused for longer, each as far as the
-    /// limits allow.
+    /// limits allow, and if its machine allows post-copy it goes over at last.
     #[default]
     Auto,
     /// Pass after pass, and nothing else.
     Precopy,
     /// Pass after pass; if that does not converge, the guest is paused until the rest has been sent.
     StopAndCopy,
+    /// Pass after pass; if that does not converge, the guest goes over and the rest follows it (post-copy). Only for a
+    /// machine that allows it.
+    Postcopy,
 }
 
 /// What a live move must keep to. What it cannot keep to ends it, fully back.
@@ -78,8 +81,15 @@ impl MoveLimits {
     pub fn first_pause_ms(&self) -> u32 {
         match self.strategy {
             Strategy::Precopy => self.pause_ms(),
-            Strategy::Auto | Strategy::StopAndCopy => self.pause_ms().min(Self::FIRST_PAUSE_MS),
+            Strategy::Auto | Strategy::StopAndCopy | Strategy::Postcopy => {
+                self.pause_ms().min(Self::FIRST_PAUSE_MS)
+            }
         }
+    }
+
+    /// Whether a copy may end by post-copy, if its machine allows it.
+    pub fn may_split(&self) -> bool {
+        matches!(self.strategy, Strategy::Auto | Strategy::Postcopy)
     }
 
     /// With this pause planned for, passes without help before the next means.
@@ -106,6 +116,8 @@ pub enum Rung {
     LongerPause,
     /// The guest was paused, and the rest sent meanwhile.
     StopAndCopy,
+    /// The guest went over, and the rest of its memory followed (post-copy).
+    Postcopy,
 }
 
 /// A limit that a copy could not keep to.

@@ -59,6 +59,8 @@ pub struct VmSpec {
     pub cloud_init: Option<CloudInit>,
     /// Whether it starts by itself.
     pub restart: RestartPolicy,
+    /// Whether it may be moved by post-copy, which can strand or lose its running guest.
+    pub post_copy: bool,
 }
 
 impl VmSpec {

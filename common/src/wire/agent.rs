@@ -163,6 +163,27 @@ pub enum AgentCommand {
         /// What it is, where the agent has lost the rest.
         spec: VmSpec,
     },
+    /// The hand-over is committed, before the guest goes over (post-copy): it may run here once it does (target).
+    OpenInbound {
+        /// Which.
+        migration: MigrationId,
+        /// The epoch that the hand-over committed.
+        epoch: Epoch,
+    },
+    /// The hand-over is committed and the target knows: the guest may go over (source).
+    SplitOutbound {
+        /// Which.
+        migration: MigrationId,
+        /// The epoch that the hand-over committed.
+        epoch: Epoch,
+    },
+    /// The source lost its half in post-copy: end what is here, and keep the machine, stopped (target).
+    AbandonInbound {
+        /// Which.
+        migration: MigrationId,
+        /// Why, for people.
+        reason: String,
+    },
     /// The hand-over is committed: remove what is left (source).
     ReleaseOutbound {
         /// Which.

@@ -40,7 +40,9 @@ pub mod vms;
 pub mod workflow;
 
 pub use applied::{Applied, Refusal};
-pub use apply::{ANSWER_MAX, REQUESTS_BYTES_MAX, REQUESTS_MAX, REQUESTS_REMEMBERED, check_move_source};
+pub use apply::{
+    ANSWER_MAX, REQUESTS_BYTES_MAX, REQUESTS_MAX, REQUESTS_REMEMBERED, check_move_source, check_move_strategy,
+};
 pub use command::{Command, CommandBody};
 pub use key::OnlyRow;
 pub use state::State;

@@ -182,7 +182,8 @@ pub struct VmMigrateArgs {
     #[arg(long, conflicts_with_all = ["max_downtime", "max_slowdown", "deadline", "strategy"])]
     pub offline: bool,
     /// What may be done to a guest that changes its memory faster than the link carries it: auto slows it and pauses it
-    /// for longer, as far as the limits below allow; precopy does neither; stop_and_copy pauses it until the rest is sent.
+    /// for longer, as far as the limits below allow, and lets it go over at last if the machine allows post-copy; precopy does
+    /// none of that; stop_and_copy pauses it until the rest is sent; postcopy lets it go over, and the rest follows.
     #[arg(long, value_parser = parse_word::<Strategy>)]
     pub strategy: Option<Strategy>,
     /// The longest pause that may be planned for, such as 500ms or 2s (default 300ms; none with stop_and_copy).
@@ -245,6 +246,10 @@ pub struct VmCreateArgs {
     /// Start it again by itself after a host boot or when it ends.
     #[arg(long)]
     pub restart_always: bool,
+    /// Allow post-copy: a live move that does not converge lets the guest go over before all of its memory has. If the link
+    /// or a host fails just then, the guest stands still until both are back, or is lost.
+    #[arg(long)]
+    pub post_copy: bool,
     /// Make it, but leave it stopped.
     #[arg(long)]
     pub no_start: bool,

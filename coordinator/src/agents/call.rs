@@ -140,6 +140,9 @@ fn deadline(command: &AgentCommand) -> Duration {
         | AgentCommand::CancelOutbound { .. }
         | AgentCommand::DiscardInbound { .. }
         | AgentCommand::ResumeInbound { .. }
+        | AgentCommand::OpenInbound { .. }
+        | AgentCommand::SplitOutbound { .. }
+        | AgentCommand::AbandonInbound { .. }
         | AgentCommand::ReleaseOutbound { .. } => LONG,
         AgentCommand::AssignVm(_)
         | AgentCommand::ObserveVm(_)

@@ -2,7 +2,6 @@
 //! the log can bear. What counts as news is decided in `novacron_core`; this keeps what it needs between reports.
 
 use novacron_common::{
-    api::MigrationState,
     ids::{HostId, MigrationId, VmId},
     record::{AttemptReport, HostStatus, OutboundState, SideState, VmObservation, VmState},
     units::UnixMillis,
@@ -90,12 +89,13 @@ impl ProgressPace {
     /// too soon after the last. `asked_at_step` as in [`MigrationObserve`].
     pub fn command(&mut self, state: &State, observe: MigrationObserve, now: Instant) -> Option<CommandBody> {
         let record = state.migration(observe.id).filter(|m| !m.is_final())?;
-        let both_copy = |side: &OutboundState| {
-            record.state == MigrationState::Copying
-                && matches!((side, &record.outbound), (OutboundState::Copying(_), OutboundState::Copying(_)))
+        let figures = |side: &OutboundState| {
+            use OutboundState::{Copying, Poised, Split};
+            let pair = (side, &record.outbound);
+            matches!(pair, (Copying(_), Copying(_)) | (Poised(_), Poised(_)) | (Split(_), Split(_)))
         };
         match &observe.side {
-            SideState::Outbound(side) if both_copy(side) => {
+            SideState::Outbound(side) if figures(side) => {
                 self.0.retain(|_, last| now.duration_since(*last) < PROGRESS_EVERY);
                 if self.0.contains_key(&observe.id) || *side == record.outbound {
                     return None;

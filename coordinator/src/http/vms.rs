@@ -94,7 +94,7 @@ async fn show(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json
     app.read(|state| lookup::vm(state, &key).map(|vm| Json(views::vm(state, vm)))).await?
 }
 
-/// Change a machine's name or restart policy; fields that are absent stay.
+/// Change a machine's name, restart policy, or whether it may be moved by post-copy; fields that are absent stay.
 #[utoipa::path(put, path = "/api/v1/vms/{vm}", tag = "vms", operation_id = "update_vm", request_body = VmUpdate,
     params(("vm" = String, Path, description = "Id or name")),
     responses((status = 200, body = VmView), (status = "default", body = Problem)))]
@@ -107,7 +107,7 @@ async fn update(
     let name = body.name.as_ref().map(|name| faults.take("name", name.parse()));
     let name = faults.into_result(Some(name.flatten()))?;
     let vm = find(&app, &key).await?;
-    let update = command::VmUpdate { vm, name, restart: body.restart };
+    let update = command::VmUpdate { vm, name, restart: body.restart, post_copy: body.post_copy };
     operate(&app, "update", CommandBody::VmUpdate(update)).await?;
     view(&app, vm).await.map(Json)
 }

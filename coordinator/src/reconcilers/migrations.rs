@@ -126,6 +126,9 @@ async fn act(world: &World, id: MigrationId, action: SagaAction) -> bool {
         | SagaAction::StartOutbound
         | SagaAction::ObserveSource
         | SagaAction::ObserveTarget
+        | SagaAction::OpenInbound
+        | SagaAction::SplitOutbound
+        | SagaAction::AbandonInbound
         | SagaAction::ResumeInbound
         | SagaAction::ReleaseOutbound
         | SagaAction::CancelOutbound

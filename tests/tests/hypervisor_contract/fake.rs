@@ -32,6 +32,7 @@ impl Place for InMemory {
             network,
             cloud_init: None,
             restart: RestartPolicy::Never,
+            post_copy: false,
         };
         let folder = PathBuf::from("/nowhere");
         let console_log = folder.join("console.log");

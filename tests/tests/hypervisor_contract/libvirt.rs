@@ -122,6 +122,7 @@ impl Place for InLab {
             network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
             cloud_init: Some(CloudInit::default()),
             restart: RestartPolicy::Never,
+            post_copy: false,
         };
         let files = self.disks.create(vm, &spec, &self.images).await?;
         Ok(Definition { vm, spec, files, bridge: Some(BRIDGE.to_owned()) })

@@ -70,6 +70,7 @@ impl Pair {
             disk_copy: DiskCopy::Top,
             disks: vec![DISK_TARGET.to_owned()],
             paused: true,
+            post_copy: false,
             parallel: None,
             bandwidth_mib,
             target_xml: None,
@@ -124,6 +125,7 @@ fn definition() -> Result<Definition> {
         network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
         cloud_init: None,
         restart: RestartPolicy::Never,
+        post_copy: false,
     };
     let folder = PathBuf::from(FOLDER);
     let files = MachineFiles {
@@ -144,7 +146,7 @@ async fn a_machine_with_its_disk_arrives_paused_and_is_resumed() -> Result<()> {
     pair.hear(0, "READY").await?;
     pair.source.migrate_p2p(VM, pair.call(None)).await?;
     ensure!(pair.source.presence(VM).await? == Presence::Absent);
-    let arrived = Presence::Here { state: VmState::Paused, persistent: true };
+    let arrived = Presence::Here { state: VmState::Paused, persistent: true, split: None };
     ensure!(pair.target.presence(VM).await? == arrived, "{:?}", pair.target.presence(VM).await?);
     pair.target.resume(VM).await?;
     ensure!(pair.target.state(VM).await? == VmState::Running);

@@ -58,6 +58,7 @@ impl Place for OnHost {
             network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
             cloud_init: None,
             restart: RestartPolicy::Never,
+            post_copy: false,
         };
         let files = MachineFiles { folder, disk: None, backing: None, seed: None, kernel: None, console_log };
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })

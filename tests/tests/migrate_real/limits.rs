@@ -16,14 +16,15 @@ const REWRITE_MIB: u32 = 32;
 /// A copy that ends by its limits ends by itself; this is for one that does not.
 const FOR_EVER: Duration = Duration::from_secs(300);
 
-fn busy_guest(cluster: &Cluster) -> Result<Machine> {
+pub fn busy_guest(cluster: &Cluster, more: &[&str]) -> Result<Machine> {
     let small = GuestOptions::small("vm", "guest", "h1");
-    let machine = cluster.boot_guest(&GuestOptions { rewrite_mib: REWRITE_MIB, ..small })?;
+    let more = more.iter().map(|word| (*word).to_owned()).collect();
+    let machine = cluster.boot_guest(&GuestOptions { rewrite_mib: REWRITE_MIB, more, ..small })?;
     cluster.members.iter().try_for_each(|member| cluster.lab.shape(&member.host, LINK_MBIT))?;
     Ok(machine)
 }
 
-fn travel(cluster: &Cluster, machine: &Machine, to: &str, limits: &[&str]) -> Result<MigrationView> {
+pub fn travel(cluster: &Cluster, machine: &Machine, to: &str, limits: &[&str]) -> Result<MigrationView> {
     let asked = cluster.ask_to_migrate(machine, to, limits)?;
     let ended = cluster.follow_to_end(&asked.id.to_string(), FOR_EVER)?;
     eprintln!("{limits:?}: {:?} {:?} {}", ended.status.state, ended.climb, ended.status.message);
@@ -43,7 +44,7 @@ fn check_back(cluster: &Cluster, machine: &Machine, ended: &MigrationView) -> Re
 }
 
 /// It ended fully there, on this rung; every page is what the guest wrote.
-fn check_there(cluster: &Cluster, machine: &Machine, ended: &MigrationView, rung: Rung) -> Result<()> {
+pub fn check_there(cluster: &Cluster, machine: &Machine, ended: &MigrationView, rung: Rung) -> Result<()> {
     ensure!(ended.status.state == MigrationState::Completed, "{ended:?}");
     ensure!(ended.climb.rung == rung && ended.climb.limit.is_none(), "{ended:?}");
     machine.recorder.wait_for_ticks(25, SOON)?;
@@ -60,7 +61,7 @@ fn check_there(cluster: &Cluster, machine: &Machine, ended: &MigrationView, rung
 fn a_guest_that_outruns_the_link_is_back_by_its_deadline_or_arrives_while_it_is_held() -> Result<()> {
     require!(root, libvirt, qemu, apt);
     let cluster = two_hosts("mv-limit")?;
-    let machine = busy_guest(&cluster)?;
+    let machine = busy_guest(&cluster, &[])?;
     let only_passes = ["--strategy", "precopy", "--deadline", "40s"];
     let back = travel(&cluster, &machine, "h2", &only_passes)?;
     check_back(&cluster, &machine, &back)?;
@@ -77,7 +78,7 @@ fn a_guest_that_outruns_the_link_is_back_by_its_deadline_or_arrives_while_it_is_
 fn a_guest_is_slowed_no_more_than_it_may_be_and_a_longer_pause_lets_it_arrive() -> Result<()> {
     require!(root, libvirt, qemu, apt);
     let cluster = two_hosts("mv-slow")?;
-    let machine = busy_guest(&cluster)?;
+    let machine = busy_guest(&cluster, &[])?;
     // QEMU begins with 20 percent and adds 10 each time; unbounded it would be far beyond 25 by then.
     let slowed = ["--max-slowdown", "25", "--deadline", "70s"];
     let back = travel(&cluster, &machine, "h2", &slowed)?;

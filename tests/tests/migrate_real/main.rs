@@ -7,6 +7,7 @@ mod gangs;
 mod limits;
 mod live;
 mod many;
+mod postcopy;
 mod renewal;
 mod returns;
 mod stopped;

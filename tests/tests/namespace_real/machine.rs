@@ -25,6 +25,7 @@ fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
             network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
             cloud_init: None,
             restart: RestartPolicy::Never,
+            post_copy: false,
         },
         files: MachineFiles {
             folder: folder.to_owned(),

@@ -175,10 +175,32 @@ unsafe extern "C" fn free_listener(opaque: *mut c_void) {
 /// # Errors
 /// libvirt's.
 pub(super) fn domain_state(domain: &Domain) -> Result<sys::virDomainState, Error> {
-    let mut state: c_int = -1;
-    // SAFETY: the domain is valid, `state` outlives the call, a null reason is allowed.
-    let status = unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut state, ptr::null_mut(), 0) };
-    if status < 0 { Err(Error::last_error()) } else { Ok(sys::virDomainState::try_from(state).unwrap_or(0)) }
+    domain_state_and_reason(domain).map(|(state, _)| state)
+}
+
+/// As [`domain_state`], with why it is so: a number whose meaning depends on the state.
+///
+/// # Errors
+/// libvirt's.
+pub(super) fn domain_state_and_reason(domain: &Domain) -> Result<(sys::virDomainState, u32), Error> {
+    let (mut state, mut reason): (c_int, c_int) = (-1, -1);
+    // SAFETY: the domain is valid, and both numbers outlive the call.
+    let status = unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0) };
+    if status < 0 {
+        return Err(Error::last_error());
+    }
+    Ok((sys::virDomainState::try_from(state).unwrap_or(0), u32::try_from(reason).unwrap_or(0)))
+}
+
+/// `virDomainMigrateStartPostCopy`: the guest goes over, and the rest of its memory follows. Only during a migration that
+/// was begun with `VIR_MIGRATE_POSTCOPY`.
+///
+/// # Errors
+/// libvirt's.
+pub(super) fn start_post_copy(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the domain is valid.
+    let status = unsafe { sys::virDomainMigrateStartPostCopy(domain.as_ptr(), 0) };
+    if status < 0 { Err(Error::last_error()) } else { Ok(()) }
 }
 
 /// `virDomainAbortJob`: ends the domain's current job, for us a migration. With no job it is an error.

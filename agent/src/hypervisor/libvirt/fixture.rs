@@ -38,6 +38,7 @@ pub fn definition() -> Definition {
         network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
         cloud_init: Some(CloudInit::default()),
         restart: RestartPolicy::Never,
+        post_copy: false,
     };
     let files = MachineFiles {
         folder: "/data/vms/x".into(),

@@ -43,8 +43,11 @@ pub struct MigrateCall {
     pub disk_copy: DiskCopy,
     /// Which disks go, by target name ([`super::xml::DISK_TARGET`]).
     pub disks: Vec<String>,
-    /// Whether the target stays paused until it is resumed (`VIR_MIGRATE_PAUSED`), as our hand-over needs.
+    /// Whether the target stays paused until it is resumed (`VIR_MIGRATE_PAUSED`), as our hand-over needs. libvirt refuses it
+    /// together with post-copy: there the control lane holds the guest (`migrate/lane/control.rs`).
     pub paused: bool,
+    /// Whether it may go over to post-copy ([`Libvirt::start_post_copy`], `VIR_MIGRATE_POSTCOPY`).
+    pub post_copy: bool,
     /// Number of multifd channels; `None` sends memory on one.
     pub parallel: Option<u32>,
     /// Limit in MiB/s; `None` is libvirt's default (unlimited).
@@ -71,9 +74,10 @@ impl MigrateCall {
             DiskCopy::Whole => sys::VIR_MIGRATE_NON_SHARED_DISK,
         };
         let paused = if self.paused { sys::VIR_MIGRATE_PAUSED } else { 0 };
+        let post_copy = if self.post_copy { sys::VIR_MIGRATE_POSTCOPY } else { 0 };
         let parallel = if self.parallel.is_some() { sys::VIR_MIGRATE_PARALLEL } else { 0 };
         let slowed = if self.throttle.is_some() { sys::VIR_MIGRATE_AUTO_CONVERGE } else { 0 };
-        always | copy | paused | parallel | slowed
+        always | copy | paused | post_copy | parallel | slowed
     }
 
     fn parameters(&self) -> MigrateParameters {
@@ -195,7 +199,30 @@ pub enum Presence {
         state: VmState,
         /// Whether it stays defined when it stops.
         persistent: bool,
+        /// In post-copy: whether it goes on, or broke.
+        split: Option<Split>,
     },
+}
+
+/// How a machine is whose memory is on two hosts (post-copy), by libvirt's reasons for its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Memory follows the guest.
+    Flows,
+    /// It does not: the connection between the two QEMUs broke.
+    Broken,
+}
+
+impl Split {
+    fn of(state: sys::virDomainState, reason: u32) -> Option<Self> {
+        match (state, reason) {
+            (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_POSTCOPY)
+            | (sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_RUNNING_POSTCOPY) => Some(Self::Flows),
+            (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED)
+            | (sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_RUNNING_POSTCOPY_FAILED) => Some(Self::Broken),
+            _ => None,
+        }
+    }
 }
 
 impl Libvirt {
@@ -233,6 +260,14 @@ impl Libvirt {
             outcome => outcome,
         };
         self.connection.on_domain(vm, "abort the migration of", abort).await
+    }
+
+    /// Lets the guest of a migration that is under way go over to the target before all of its memory has.
+    ///
+    /// # Errors
+    /// [`HvError::Unknown`], or libvirt's.
+    pub async fn start_post_copy(&self, vm: VmId) -> Result<(), HvError> {
+        self.connection.on_domain(vm, "send over (post-copy)", ffi::start_post_copy).await
     }
 
     /// How the running migration stands; `None` if there is none, or the domain is gone.
@@ -274,8 +309,9 @@ impl Libvirt {
     /// Libvirt's.
     pub async fn presence(&self, vm: VmId) -> Result<Presence, HvError> {
         let look = |domain: &Domain| {
-            let state = life::vm_state(ffi::domain_state(domain)?);
-            Ok(Presence::Here { state, persistent: domain.is_persistent()? })
+            let (state, reason) = ffi::domain_state_and_reason(domain)?;
+            let split = Split::of(state, reason);
+            Ok(Presence::Here { state: life::vm_state(state), persistent: domain.is_persistent()?, split })
         };
         match self.connection.on_domain(vm, "look at", look).await {
             Err(HvError::Unknown { .. }) => Ok(Presence::Absent),
@@ -314,6 +350,7 @@ mod tests {
             disk_copy: DiskCopy::Top,
             disks: vec!["vda".to_owned()],
             paused: true,
+            post_copy: false,
             parallel: None,
             bandwidth_mib: Some(7),
             target_xml: None,

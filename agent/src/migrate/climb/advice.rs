@@ -71,7 +71,7 @@ fn remedies(case: &Case) -> Vec<String> {
             remedies.push(format!("max_slowdown_pct above {}", limits.max_slowdown_pct));
         }
         Strategy::Precopy => remedies.push("strategy auto with max_slowdown_pct".to_owned()),
-        Strategy::Auto | Strategy::StopAndCopy => {}
+        Strategy::Auto | Strategy::StopAndCopy | Strategy::Postcopy => {}
     }
     if limits.strategy != Strategy::StopAndCopy || limits.max_downtime_ms.is_some() {
         let about = pause.map_or_else(String::new, |pause| format!(" (a pause of about {})", seconds(pause)));

@@ -19,15 +19,24 @@ struct Guest {
     link: u64,
     /// As far as the hypervisor may slow it, percent.
     slowdown: u8,
+    /// Whether its machine allows post-copy.
+    post_copy: bool,
 }
 
-const BUSY: Guest =
-    Guest { memory: 1024 * MIB, working_set: 256 * MIB, writes: 60 * MIB, link: 50 * MIB, slowdown: 0 };
+const BUSY: Guest = Guest {
+    memory: 1024 * MIB,
+    working_set: 256 * MIB,
+    writes: 60 * MIB,
+    link: 50 * MIB,
+    slowdown: 0,
+    post_copy: false,
+};
 
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Arrived,
     GaveUp(String),
+    WentOver,
 }
 
 struct Trip {
@@ -42,7 +51,7 @@ struct Trip {
 impl Guest {
     /// Copies it as QEMU does: a pass ends when what is left fits into the pause, and begins again with what was written.
     fn travel(self, limits: MoveLimits) -> Trip {
-        let (mut ladder, mut held_at, mut pauses) = (Ladder::new(limits), None, Vec::new());
+        let (mut ladder, mut held_at, mut pauses) = (Ladder::new(limits, self.post_copy), None, Vec::new());
         let (mut sent, mut remaining, mut dirty, mut iteration, mut throttle) = (0, self.memory, 0, 1, 0_u8);
         let mut at = Duration::ZERO;
         let end = loop {
@@ -69,6 +78,7 @@ impl Guest {
                 Step::GoOn => {}
                 Step::AllowPause(ms) => pauses.push(ms),
                 Step::Hold => held_at = Some(at),
+                Step::GoOver => break End::WentOver,
                 Step::GiveUp(why) => break End::GaveUp(why),
             }
         };
@@ -110,7 +120,9 @@ fn without_limits_to_use_up_a_busy_guest_is_left_alone_and_the_reason_says_what_
         let why = gave_up(&trip, Limit::MaxDowntime);
         let (left, pause) = match strategy {
             Strategy::Auto => ("253.5 MiB", "max_downtime_ms 6400"),
-            Strategy::Precopy | Strategy::StopAndCopy => ("241.0 MiB", "max_downtime_ms 6100"),
+            Strategy::Precopy | Strategy::StopAndCopy | Strategy::Postcopy => {
+                ("241.0 MiB", "max_downtime_ms 6100")
+            }
         };
         for word in ["did not converge", left, "50.0 MiB a second", "0.3 s", pause, "max_slowdown_pct"] {
             assert!(why.contains(word), "{word} is not in {why:?}");
@@ -136,11 +148,11 @@ fn auto_allows_longer_pauses_step_by_step_and_never_more_than_the_limit() {
 fn a_pause_shorter_than_the_usual_one_is_kept_to_from_the_start() {
     for strategy in [Strategy::Auto, Strategy::Precopy, Strategy::StopAndCopy] {
         let short = MoveLimits { max_downtime_ms: Some(20), ..limits(strategy) };
-        assert_eq!(Ladder::new(short).climb().pause_ms, 20);
+        assert_eq!(Ladder::new(short, false).climb().pause_ms, 20);
     }
     let long = MoveLimits { max_downtime_ms: Some(900), ..MoveLimits::default() };
-    assert_eq!(Ladder::new(long).climb().pause_ms, MoveLimits::FIRST_PAUSE_MS);
-    assert_eq!(Ladder::new(MoveLimits { strategy: Strategy::Precopy, ..long }).climb().pause_ms, 900);
+    assert_eq!(Ladder::new(long, false).climb().pause_ms, MoveLimits::FIRST_PAUSE_MS);
+    assert_eq!(Ladder::new(MoveLimits { strategy: Strategy::Precopy, ..long }, false).climb().pause_ms, 900);
 }
 
 #[test]
@@ -214,7 +226,7 @@ fn a_deadline_that_comes_near_is_met_by_the_highest_rung_in_time() {
 
 #[test]
 fn a_lost_link_is_no_round_that_did_not_help() {
-    let mut ladder = Ladder::new(limits(Strategy::StopAndCopy));
+    let mut ladder = Ladder::new(limits(Strategy::StopAndCopy), false);
     for at in 0..600 {
         let look =
             Look { at: Duration::from_secs(at), sent: 7, remaining: 9 * MIB, iteration: 2, throttle_pct: 0 };
@@ -227,7 +239,7 @@ fn a_lost_link_is_no_round_that_did_not_help() {
 fn without_figures_nothing_is_judged_but_the_deadline() {
     let blank =
         |at| Look { at: Duration::from_secs(at), sent: 0, remaining: 0, iteration: 0, throttle_pct: 0 };
-    let mut ladder = Ladder::new(MoveLimits { deadline_ms: Some(9000), ..MoveLimits::default() });
+    let mut ladder = Ladder::new(MoveLimits { deadline_ms: Some(9000), ..MoveLimits::default() }, false);
     for at in 0..9 {
         assert_eq!(ladder.look(blank(at)), Step::GoOn);
     }
@@ -244,7 +256,7 @@ fn disk(at: u64) -> Look {
 
 #[test]
 fn disks_that_never_get_smaller_end_it_without_a_pause() {
-    let mut ladder = Ladder::new(limits(Strategy::StopAndCopy));
+    let mut ladder = Ladder::new(limits(Strategy::StopAndCopy), false);
     let ended = (1..FOR_EVER.as_secs()).map(|at| ladder.look(disk(at))).find(|step| *step != Step::GoOn);
     let Some(Step::GiveUp(why)) = ended else { panic!("{ended:?}") };
     assert!(why.contains("disk") && why.contains("\"live\": false"), "{why}");
@@ -252,7 +264,7 @@ fn disks_that_never_get_smaller_end_it_without_a_pause() {
 
 #[test]
 fn what_was_left_of_disks_is_no_measure_for_memory() {
-    let mut ladder = Ladder::new(limits(Strategy::Auto));
+    let mut ladder = Ladder::new(limits(Strategy::Auto), false);
     for at in 1..20 {
         ladder.look(disk(at));
     }
@@ -288,4 +300,44 @@ fn every_climb_ends() {
             }
         }
     }
+}
+
+#[test]
+fn only_a_guest_whose_machine_allows_it_goes_over_and_only_if_passes_do_not_help() {
+    let allowed = Guest { post_copy: true, ..BUSY };
+    for strategy in [Strategy::Auto, Strategy::Postcopy] {
+        let trip = allowed.travel(limits(strategy));
+        assert_eq!((trip.end, trip.climb.rung, trip.climb.limit), (End::WentOver, Rung::Postcopy, None));
+        assert!(trip.at < PATIENCE, "the means is there, so it is taken: {:?}", trip.at);
+        let quiet = Guest { writes: MIB, ..allowed }.travel(limits(strategy));
+        assert_eq!((quiet.end, quiet.climb.rung), (End::Arrived, Rung::Precopy));
+        gave_up(&BUSY.travel(limits(strategy)), Limit::MaxDowntime);
+    }
+    for strategy in [Strategy::Precopy, Strategy::StopAndCopy] {
+        assert_ne!(allowed.travel(limits(strategy)).end, End::WentOver, "{strategy:?}");
+    }
+}
+
+#[test]
+fn auto_takes_every_pause_that_is_allowed_before_the_guest_goes_over() {
+    let limits = MoveLimits { max_downtime_ms: Some(1200), ..limits(Strategy::Auto) };
+    let trip = Guest { post_copy: true, ..BUSY }.travel(limits);
+    assert_eq!((trip.end, trip.pauses), (End::WentOver, vec![300, 600, 1200]));
+}
+
+#[test]
+fn a_guest_that_waits_to_go_over_still_keeps_its_deadline() {
+    let limits = MoveLimits { deadline_ms: Some(60_000), ..limits(Strategy::Postcopy) };
+    let mut ladder = Ladder::new(limits, true);
+    let at = |seconds, sent| Look {
+        at: Duration::from_secs(seconds),
+        sent: sent * MIB,
+        remaining: 256 * MIB,
+        iteration: 2 + seconds,
+        throttle_pct: 0,
+    };
+    let went = (0..59).find(|s| ladder.look(at(*s, 300 * s)) == Step::GoOver);
+    assert!(went.is_some());
+    assert_eq!(ladder.look(at(59, 300 * 59)), Step::GoOn, "it is asked for once");
+    assert!(matches!(ladder.look(at(60, 300 * 60)), Step::GiveUp(_)));
 }

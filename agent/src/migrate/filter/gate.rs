@@ -46,11 +46,13 @@ mod flag {
     pub const UNSAFE: u32 = 1 << 9;
     pub const ABORT_ON_ERROR: u32 = 1 << 12;
     pub const AUTO_CONVERGE: u32 = 1 << 13;
+    pub const POSTCOPY: u32 = 1 << 15;
     pub const PARALLEL: u32 = 1 << 17;
 
-    /// Without these the target's guest could run before the hand-over is committed, or vanish with a connection.
-    pub const REQUIRED: u32 = PEER2PEER | PERSIST_DEST | PAUSED;
+    /// Without these the target's guest could vanish with a connection.
+    pub const REQUIRED: u32 = PEER2PEER | PERSIST_DEST;
     pub const ALLOWED: u32 = REQUIRED
+        | PAUSED
         | LIVE
         | UNDEFINE_SOURCE
         | NON_SHARED_DISK
@@ -73,6 +75,8 @@ pub struct Expectation {
     pub disks_uri: String,
     /// The one disk that may be copied, by its target name.
     pub disk: String,
+    /// Whether the machine allows post-copy.
+    pub post_copy: bool,
 }
 
 /// A call that went through, where it means something to the migration.
@@ -86,6 +90,9 @@ pub enum Passed {
     Finish {
         /// Whether it gave up.
         cancelled: bool,
+        /// Whether libvirtd is to let the guest run at once: it went over before all of its memory had (post-copy). It
+        /// must not pass before the hand-over is committed.
+        runs: bool,
         /// Pairs it with its reply.
         serial: u32,
     },
@@ -252,11 +259,18 @@ impl Gate {
         self.step(CALL, State::Prepared, State::Finished)?;
         self.flags(CALL, finish.flags)?;
         self.handover(CALL, &finish, false)?;
-        Ok(Passed::Finish { cancelled, serial: frame.serial })
+        Ok(Passed::Finish { cancelled, runs: runs(finish.flags, cancelled), serial: frame.serial })
     }
 
+    /// Without `PAUSED` the target's guest could run before the hand-over is committed. Post-copy does without, but only
+    /// where the machine allows it.
     fn flags(&self, call: &'static str, flags: u32) -> Result<(), Refused> {
-        let (extra, lacking) = (flags & !flag::ALLOWED, flag::REQUIRED & !flags);
+        let (allowed, required) = match flags & flag::POSTCOPY {
+            0 => (flag::ALLOWED, flag::REQUIRED | flag::PAUSED),
+            _ if self.expectation.post_copy => (flag::ALLOWED | flag::POSTCOPY, flag::REQUIRED),
+            _ => (flag::ALLOWED, flag::REQUIRED),
+        };
+        let (extra, lacking) = (flags & !allowed, required & !flags);
         if extra == 0 && lacking == 0 {
             return Ok(());
         }
@@ -306,11 +320,34 @@ impl Gate {
     }
 }
 
-/// The serial of a Finish that is no cancellation, if `frame` is one.
-pub fn finish_called(frame: &Frame<'_>) -> Option<u32> {
+/// A Finish that is no cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finishing {
+    /// Pairs it with its reply.
+    pub serial: u32,
+    /// As in [`Passed::Finish`].
+    pub runs: bool,
+}
+
+/// Whether `frame` is one.
+pub fn finish_called(frame: &Frame<'_>) -> Option<Finishing> {
     let is_call = frame.program == REMOTE && frame.procedure == procedure::FINISH && frame.kind == kind::CALL;
-    let (_, cancelled) = is_call.then(|| call::finish(frame.payload).ok()).flatten()?;
-    (!cancelled).then_some(frame.serial)
+    let (finish, cancelled) = is_call.then(|| call::finish(frame.payload).ok()).flatten()?;
+    (!cancelled).then_some(Finishing { serial: frame.serial, runs: runs(finish.flags, cancelled) })
+}
+
+fn runs(flags: u32, cancelled: bool) -> bool {
+    !cancelled && flags & flag::PAUSED == 0
+}
+
+/// A Finish that asks for the guest to be held: libvirt takes the flag here, though not at the beginning of a migration that
+/// may go over to post-copy. The flags stand before the last word of the call.
+pub fn held(frame: &Frame<'_>) -> Vec<u8> {
+    let mut bytes = frame.bytes.to_vec();
+    let at = bytes.len() - 2 * size_of::<u32>();
+    let paused = flag::PAUSED.to_be_bytes();
+    bytes[at..].iter_mut().zip(paused).for_each(|(byte, bits)| *byte |= bits);
+    bytes
 }
 
 /// Whether `frame`, on its way back to the source, says that the Finish with that serial went well.

@@ -10,11 +10,17 @@ const PREPARE: i32 = 303;
 const FINISH: i32 = 306;
 
 fn gate() -> Gate {
+    gate_of(false)
+}
+
+/// For a machine that allows post-copy, or does not.
+fn gate_of(post_copy: bool) -> Gate {
     Gate::new(Expectation {
         domain: Element::parse(EXPECTED).unwrap(),
         migrate_uri: "unix:///run/novacron/m/x1/r".into(),
         disks_uri: "unix:///run/novacron/m/x1/d".into(),
         disk: "vda".into(),
+        post_copy,
     })
 }
 
@@ -34,7 +40,10 @@ fn procedure(frame: &[u8]) -> i32 {
 
 /// Plays the recording up to the first refusal; `change` may alter each frame.
 fn play(change: impl Fn(i32, &mut Vec<u8>)) -> Result<Vec<Passed>, Refused> {
-    let mut gate = gate();
+    play_to(gate(), change)
+}
+
+fn play_to(mut gate: Gate, change: impl Fn(i32, &mut Vec<u8>)) -> Result<Vec<Passed>, Refused> {
     let play_one = |mut bytes: Vec<u8>| {
         change(procedure(&bytes), &mut bytes);
         let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
@@ -86,7 +95,7 @@ fn refusal(outcome: Result<Vec<Passed>, Refused>) -> String {
 fn a_recorded_move_passes_whole() {
     let passed = play(|_, _| {}).unwrap_or_else(|e| panic!("{}", crate::text::describe(&e)));
     assert_eq!(passed.iter().filter(|p| **p == Passed::Prepare).count(), 1);
-    assert!(passed.contains(&Passed::Finish { cancelled: false, serial: 10 }));
+    assert!(passed.contains(&Passed::Finish { cancelled: false, runs: false, serial: 10 }));
     let is_end = |f: &Vec<u8>| gate::is_finished(&parse_frame(f).unwrap().unwrap(), 10);
     assert_eq!(frames(TO_SOURCE).iter().filter(|f| is_end(f)).count(), 1);
 }
@@ -208,6 +217,36 @@ fn a_guest_that_would_run_before_the_hand_over_is_refused() {
     }
 }
 
+/// As libvirt asks for a migration that may go over to post-copy.
+fn ask_for_post_copy(procedure: i32, bytes: &mut [u8]) {
+    let from_end = match procedure {
+        PREPARE => 4,
+        FINISH => 8,
+        _ => return,
+    };
+    let at = bytes.len() - from_end;
+    let flags = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+    bytes[at..at + 4].copy_from_slice(&(flags & !(1 << 5) | 1 << 15).to_be_bytes());
+}
+
+#[test]
+fn post_copy_passes_where_the_machine_allows_it_and_its_finish_is_told_apart() {
+    let refused = play(|procedure, bytes| ask_for_post_copy(procedure, bytes));
+    assert!(refusal(refused).contains("0x8000 are not allowed"));
+    let passed = play_to(gate_of(true), |procedure, bytes| ask_for_post_copy(procedure, bytes)).unwrap();
+    assert!(passed.contains(&Passed::Finish { cancelled: false, runs: true, serial: 10 }));
+    // What did not go over after all is held there by the source.
+    let held = play_to(gate_of(true), |procedure, bytes| {
+        ask_for_post_copy(procedure, bytes);
+        if procedure == FINISH {
+            *bytes = gate::held(&parse_frame(bytes).unwrap().unwrap());
+        }
+    });
+    assert!(held.unwrap().contains(&Passed::Finish { cancelled: false, runs: false, serial: 10 }));
+    let plain = play_to(gate_of(true), |_, _| {});
+    assert!(plain.is_ok(), "it may move as any other, too");
+}
+
 #[test]
 fn calls_out_of_order_are_refused() {
     let mut gate = gate();
@@ -228,7 +267,7 @@ fn a_cancelled_finish_is_told_apart() {
             *bytes.last_mut().unwrap() = 1;
         }
     });
-    assert!(passed.unwrap().contains(&Passed::Finish { cancelled: true, serial: 10 }));
+    assert!(passed.unwrap().contains(&Passed::Finish { cancelled: true, runs: false, serial: 10 }));
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub enum ControlError {
     /// The source does not speak libvirt's protocol.
     #[error("the source does not speak libvirt's protocol")]
     Frame(#[from] BadFrame),
+    /// The guest would run without the right to.
+    #[error("the guest is to run here, and the hand-over is not known to be committed")]
+    NotHandedOver,
     /// One of the two connections broke.
     #[error("could not relay the control lane")]
     Io(#[from] io::Error),
@@ -41,8 +44,19 @@ pub enum ControlError {
 pub trait Observer {
     /// A Prepare is about to reach libvirtd: QEMU will listen.
     fn prepared(&self);
+    /// libvirtd is about to let the guest run before all of its memory is here (post-copy): whether it may. It is written
+    /// down before that is said.
+    fn may_split(&self) -> impl Future<Output = bool> + Send;
     /// libvirtd has said that the copy is complete.
     fn finished(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Who knows on the source whether the guest went over.
+pub trait Warden {
+    /// The copy is at its end, and libvirtd is about to let the guest run at the target: whether it went over (post-copy),
+    /// so that it never runs here again. That is written down before it is said. If it did not, it is held there as after
+    /// any other copy, until the hand-over is committed.
+    fn went_over(&self) -> impl Future<Output = bool> + Send;
 }
 
 /// Relays until both directions have ended, or a message is refused.
@@ -83,7 +97,11 @@ impl<O: Observer + Sync> Watch<'_, O> {
             }
             let mut done = 0;
             while let Some(frame) = parse_frame(&pending[done..])? {
-                self.note(gate.judge(&frame)?);
+                let passed = gate.judge(&frame)?;
+                if matches!(passed, Passed::Finish { runs: true, .. }) && !self.observer.may_split().await {
+                    return Err(ControlError::NotHandedOver);
+                }
+                self.note(passed);
                 to.write_all(frame.bytes).await?;
                 done += frame.bytes.len();
             }
@@ -94,7 +112,7 @@ impl<O: Observer + Sync> Watch<'_, O> {
     fn note(&self, passed: Passed) {
         match passed {
             Passed::Prepare => self.observer.prepared(),
-            Passed::Finish { cancelled: false, serial } => {
+            Passed::Finish { cancelled: false, serial, .. } => {
                 *self.finish.lock().unwrap_or_else(PoisonError::into_inner) = Some(serial);
             }
             Passed::Finish { cancelled: true, .. } | Passed::Other => {}
@@ -126,27 +144,56 @@ impl<O: Observer + Sync> Watch<'_, O> {
 /// the copy is complete and the source's has been told. Counts what passes.
 ///
 /// # Errors
-/// The system's, when either side breaks.
+/// The system's, when either side breaks; or libvirtd here does not speak its protocol.
 pub async fn overhear(
     (from_target, to_target): (LaneReader, LaneWriter),
     libvirt: UnixStream,
     counter: &AtomicU64,
     finished: &watch::Sender<bool>,
+    warden: &(impl Warden + Sync),
 ) -> io::Result<()> {
     let (from_libvirt, to_libvirt) = libvirt.into_split();
     let finish = Mutex::new(None);
     let serial = || finish.lock().unwrap_or_else(PoisonError::into_inner);
-    let calls = tap(from_libvirt, to_target, counter, |frame| {
-        if let Some(called) = gate::finish_called(frame) {
-            *serial() = Some(called);
-        }
-    });
+    let calls = calls(from_libvirt, to_target, counter, warden, |called| *serial() = Some(called));
     let replies = tap(from_target, to_libvirt, counter, |frame| {
         if serial().is_some_and(|serial| gate::is_finished(frame, serial)) {
             finished.send_replace(true);
         }
     });
     tokio::try_join!(calls, replies).map(drop)
+}
+
+/// Passes on what libvirtd here calls, message by message; tells the serial of the Finish.
+async fn calls(
+    mut from: OwnedReadHalf,
+    mut to: LaneWriter,
+    counter: &AtomicU64,
+    warden: &(impl Warden + Sync),
+    finishes: impl Fn(u32),
+) -> io::Result<()> {
+    let mut pending = Vec::new();
+    loop {
+        pending.reserve(CHUNK);
+        let count = from.read_buf(&mut pending).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        counter.fetch_add(count as u64, Ordering::Relaxed);
+        let mut done = 0;
+        while let Some(frame) = parse_frame(&pending[done..]).map_err(io::Error::other)? {
+            let called = gate::finish_called(&frame);
+            if let Some(called) = called {
+                finishes(called.serial);
+            }
+            match called.is_some_and(|called| called.runs) && !warden.went_over().await {
+                true => to.write_all(&gate::held(&frame)).await?,
+                false => to.write_all(frame.bytes).await?,
+            }
+            done += frame.bytes.len();
+        }
+        pending.drain(..done);
+    }
 }
 
 /// Copies until the end, and shows each message once it has passed; none after one that cannot be read.

@@ -3,7 +3,7 @@
 use super::{
     Counters, cold,
     sockets::SocketRoom,
-    source::SourceLanes,
+    source::{AtItsEnd, SourceLanes},
     target::{Door, Onward},
 };
 use crate::{
@@ -78,7 +78,7 @@ impl Roads for QuicRoads {
         let (events_in, events) = mpsc::channel(EVENTS);
         let (onward, held, sockets) = match berth {
             Berth::Cold(landing) => (Onward::Cold(landing), (None, None), None),
-            Berth::Live { document, stock, sink } => {
+            Berth::Live { document, stock, sink, post_copy } => {
                 let sockets = self.sockets.make(ticket.migration)?;
                 let route = sockets.route(Some(DISK_TARGET));
                 let expectation = Expectation {
@@ -86,6 +86,7 @@ impl Roads for QuicRoads {
                     migrate_uri: route.migrate_uri,
                     disks_uri: route.disks_uri,
                     disk: DISK_TARGET.to_owned(),
+                    post_copy,
                 };
                 let onward = Onward::Live {
                     libvirt: self.libvirt_socket.clone(),
@@ -133,6 +134,10 @@ impl LiveRoad for SourceLanes {
 
     async fn finished(&self) {
         Self::finished(self).await;
+    }
+
+    async fn at_its_end(&self) -> AtItsEnd {
+        Self::at_its_end(self).await
     }
 
     async fn over(&self) -> String {

@@ -26,7 +26,7 @@ use std::{
 };
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -36,6 +36,9 @@ const LANES_MAX: usize = 64;
 /// How long the copy waits for all that the target offers. What comes later still counts.
 const OFFER_PATIENCE: Duration = Duration::from_secs(15);
 
+/// A copy that is at its end: did the guest go over (post-copy)? See [`control::Warden`].
+pub type AtItsEnd = oneshot::Sender<bool>;
+
 /// The sockets of one departure, served until this is dropped.
 pub struct SourceLanes {
     sockets: Sockets,
@@ -44,6 +47,7 @@ pub struct SourceLanes {
     trouble: watch::Receiver<Option<String>>,
     heard: watch::Receiver<Heard>,
     finished: watch::Receiver<bool>,
+    at_its_end: tokio::sync::Mutex<mpsc::Receiver<AtItsEnd>>,
     _stop: DropGuard,
 }
 
@@ -59,7 +63,17 @@ struct Service {
     /// For the main channel, until it is there.
     sink: Arc<Mutex<Option<Sink>>>,
     finished: watch::Sender<bool>,
+    at_its_end: mpsc::Sender<AtItsEnd>,
     stop: CancellationToken,
+}
+
+impl control::Warden for Service {
+    async fn went_over(&self) -> bool {
+        let (tell, told) = oneshot::channel();
+        let asked = self.at_its_end.send(tell).await;
+        // Whoever does not ask about it any more has not seen it go.
+        asked.is_ok() && told.await.unwrap_or(false)
+    }
 }
 
 impl SourceLanes {
@@ -71,6 +85,7 @@ impl SourceLanes {
         let (trouble, seen) = watch::channel(None);
         let (heard, offering) = watch::channel(Heard::Nothing);
         let (finish, finished) = watch::channel(false);
+        let (at_its_end, ends) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let service = Service {
             keeper: Arc::new(keeper),
@@ -81,6 +96,7 @@ impl SourceLanes {
             heard,
             sink: Arc::new(Mutex::new(sink)),
             finished: finish,
+            at_its_end,
             stop: stop.clone(),
         };
         let lanes = Self {
@@ -89,6 +105,7 @@ impl SourceLanes {
             trouble: seen,
             heard: offering,
             finished,
+            at_its_end: ends.into(),
             _stop: stop.drop_guard(),
             sockets,
         };
@@ -124,6 +141,14 @@ impl SourceLanes {
     pub async fn finished(&self) {
         if self.finished.clone().wait_for(|finished| *finished).await.is_err() {
             std::future::pending().await
+        }
+    }
+
+    /// Waits until somebody has to know whether the guest went over.
+    pub async fn at_its_end(&self) -> AtItsEnd {
+        match self.at_its_end.lock().await.recv().await {
+            Some(asked) => asked,
+            None => std::future::pending().await,
         }
     }
 
@@ -225,7 +250,7 @@ async fn relay_lane(
     let LaneId { kind, number } = reader.id();
     let (counters, counter) = (&service.counters, service.counters.of(kind));
     if kind == LaneKind::Control {
-        return control::overhear((reader, writer), connection, counter, &service.finished).await;
+        return control::overhear((reader, writer), connection, counter, &service.finished, service).await;
     }
     let (from, to) = connection.into_split();
     let (mut out, mut back) = (Way { from, to: writer }, Way { from: reader, to });

@@ -35,7 +35,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{net::UnixStream, sync::mpsc, time::Instant};
+use tokio::{
+    net::UnixStream,
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 /// The source may notice a cut so much later than the target, and has its whole grace from then on.
@@ -45,10 +49,13 @@ const LISTEN_DEADLINE: Duration = Duration::from_secs(5);
 const LISTEN_POLL: Duration = Duration::from_millis(10);
 
 /// What a lane tells the migration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum LaneEvent {
     /// The ticket is spent: the copy begins.
     Begun,
+    /// libvirt here is about to let the guest run, before all of its memory is here (post-copy): may it? It does not if
+    /// nobody answers.
+    Splits(oneshot::Sender<bool>),
     /// libvirt here said that it finished well: look.
     Finished,
     /// The control lane is over.
@@ -340,6 +347,12 @@ impl Entrance for Door {
 impl control::Observer for Door {
     fn prepared(&self) {
         self.seen().prepared = true;
+    }
+
+    async fn may_split(&self) -> bool {
+        let (tell, told) = oneshot::channel();
+        self.tell(LaneEvent::Splits(tell)).await;
+        told.await.unwrap_or(false)
     }
 
     async fn finished(&self) {

@@ -6,7 +6,7 @@ use super::{
     pace::Pacer,
 };
 use bytes::{Bytes, BytesMut};
-use novacron_common::wire::{BadLaneFrame, LANE_FRAME_BYTES, LaneFrame, LaneKind};
+use novacron_common::wire::{BadLaneFrame, LANE_FRAME_BYTES, LaneFrame, LaneId, LaneKind};
 use novacron_transport::{RecvHalf, SendHalf, Stream, was_cut};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -14,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// Of the lanes on one link libvirt's control lane goes first: a keep-alive that waits behind gigabytes of memory would
 /// end the migration.
 const CONTROL_PRIORITY: i32 = 2;
+
+/// Of the memory lanes the main channel can wait: on post-copy's own a guest waits for each page.
+const AWAITED_PRIORITY: i32 = 1;
 
 /// Why a turn ended before the lane was over.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +54,10 @@ impl From<io::Error> for CarryError {
 /// [`CarryError`].
 pub async fn carry(lane: &Lane, turn: u32, stream: Stream, pacer: &Pacer) -> Result<(), CarryError> {
     let (send, recv) = stream.split();
-    if lane.id().kind == LaneKind::Control {
-        send.set_priority(CONTROL_PRIORITY);
+    match lane.id() {
+        LaneId { kind: LaneKind::Control, .. } => send.set_priority(CONTROL_PRIORITY),
+        LaneId { kind: LaneKind::Memory, number: 1.. } => send.set_priority(AWAITED_PRIORITY),
+        _ => {}
     }
     tokio::try_join!(send_frames(lane, turn, send, pacer), take_frames(lane, turn, recv)).map(drop)
 }

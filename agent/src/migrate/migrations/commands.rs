@@ -4,7 +4,7 @@ use super::{Hands, Migrations, Trip, deny, failed};
 use crate::migrate::{
     journal::{InboundMark, OutboundMark, Record},
     ports::Standing,
-    source::{Release, SourcePhase},
+    source::{Committed, SourcePhase},
     target::{Order, TargetPhase},
 };
 use novacron_common::{
@@ -14,8 +14,12 @@ use novacron_common::{
     units::Epoch,
     wire::{Denial, DenialCode},
 };
-use std::net::SocketAddr;
+use novacron_runtime::time::timeout;
+use std::{net::SocketAddr, time::Duration};
 use tokio::sync::{mpsc, oneshot};
+
+/// How long a copy may take to go over: its hypervisor answers within milliseconds.
+const SPLIT_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Migrations {
     /// Gets ready to receive; the outcome is an observation.
@@ -203,6 +207,53 @@ impl Migrations {
         Ok(())
     }
 
+    /// The hand-over is committed with `epoch`, before the guest goes over (post-copy): it may run here once it does.
+    ///
+    /// # Errors
+    /// [`Denial`] if none is arriving, or the epoch does not supersede the ticket's.
+    pub async fn open_inbound(&self, id: MigrationId, epoch: Epoch) -> Result<(), Denial> {
+        match self.orders(id) {
+            Some(orders) => order(&orders, |reply| Order::Open { epoch, reply }).await,
+            None => deny(DenialCode::Unknown, "no guest is arriving here by this migration"),
+        }
+    }
+
+    /// The source lost its half (post-copy): ends what is here, and keeps the machine, stopped.
+    ///
+    /// # Errors
+    /// [`Denial`] if no half is here.
+    pub async fn abandon_inbound(&self, id: MigrationId, reason: String) -> Result<(), Denial> {
+        match (self.orders(id), self.state(id)) {
+            (Some(orders), _) => order(&orders, |reply| Order::Abandon { reason, reply }).await,
+            (None, Some(SideState::Inbound(InboundState::Lost { .. }))) => Ok(()),
+            (None, _) => deny(DenialCode::Unknown, "no half of a guest is here by this migration"),
+        }
+    }
+
+    /// The hand-over is committed with `epoch`, and the target knows: the guest may go over (post-copy).
+    ///
+    /// # Errors
+    /// [`Denial`] if it is not ready for it, the hypervisor refuses, or the epoch does not supersede the ticket's.
+    pub async fn split_outbound(&self, id: MigrationId, epoch: Epoch) -> Result<(), Denial> {
+        let splits = {
+            let sides = self.lock();
+            match sides.get(&id).map(|side| (&side.hands, side.state.borrow().clone())) {
+                Some((
+                    Hands::Outbound { splits, .. },
+                    SideState::Outbound(OutboundState::Copying(_) | OutboundState::Poised(_)),
+                )) => splits.clone(),
+                // It has gone over, or come to another end: that is what it says when it is observed.
+                Some((_, SideState::Outbound(_))) => return Ok(()),
+                _ => return deny(DenialCode::Unknown, "this migration takes nothing away from here"),
+            }
+        };
+        let over = || Denial { code: DenialCode::Conflict, text: "the copy is over: observe it".into() };
+        // Behind the copy nobody reads them any more; one is enough, and the next says the same.
+        let (reply, answer) = oneshot::channel();
+        splits.try_send(Committed { epoch, reply }).map_err(|_| over())?;
+        timeout(SPLIT_DEADLINE, answer).await.map_err(|_| over())?.map_err(|_| over())?
+    }
+
     /// The hand-over is committed with `epoch`: removes what is left of the machine here.
     ///
     /// # Errors
@@ -214,9 +265,14 @@ impl Migrations {
         };
         let state = self.state(id);
         match (state, releases) {
-            (Some(SideState::Outbound(OutboundState::Gone(_))), Some(releases)) => {
+            (
+                Some(SideState::Outbound(
+                    OutboundState::Gone(_) | OutboundState::Stranded { .. } | OutboundState::Lost { .. },
+                )),
+                Some(releases),
+            ) => {
                 let (reply, answer) = oneshot::channel();
-                let sent = releases.send(Release { epoch, reply }).await;
+                let sent = releases.send(Committed { epoch, reply }).await;
                 if sent.is_err() {
                     return Ok(()); // released in the meantime
                 }

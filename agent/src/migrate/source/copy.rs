@@ -13,7 +13,10 @@ use crate::{
     },
     text::describe,
 };
-use novacron_common::record::{MigrationReport, MoveLimits, OutboundState};
+use novacron_common::{
+    record::{MigrationProgress, MigrationReport, MoveLimits, OutboundState},
+    units::Epoch,
+};
 use novacron_runtime::time::{Interval, interval, sleep_until, timeout};
 use std::{
     convert::Infallible,
@@ -47,6 +50,8 @@ pub(in crate::migrate) struct Ending {
     pub cancelled: bool,
     /// The target has said that it is complete, and the process that ran it here was seen to end.
     pub left: bool,
+    /// The target was let run it, before all of its memory had crossed (post-copy).
+    pub split: bool,
     pub report: MigrationReport,
 }
 
@@ -58,15 +63,19 @@ impl Departure {
         disk: Option<&'static str>,
     ) -> (Ending, Option<Epilogue>) {
         let (mover, vm) = (self.mover.clone(), self.vm());
-        let (mut copy, mut cancel) = (Copy::new(self.limits), self.cancel.clone());
+        let post_copy = self.spec.post_copy;
+        let (mut copy, mut cancel) = (Copy::new(self.limits, post_copy), self.cancel.clone());
         tokio::select! {
             biased;
             reason = called_off(&mut cancel) => return (Ending::cancelled(reason), None),
             () = road.offer_heard() => {}
             reason = road.over() => return (Ending::failed(reason), None),
         }
-        let push =
-            Push { pause_ms: copy.ladder.climb().pause_ms, slowdown_pct: self.limits.max_slowdown_pct };
+        let push = Push {
+            pause_ms: copy.ladder.climb().pause_ms,
+            slowdown_pct: self.limits.max_slowdown_pct,
+            post_copy: post_copy && self.limits.may_split(),
+        };
         let route = road.route(disk);
         let mut send: Epilogue = Box::pin(async move { mover.send(vm, route, push).await });
         let left = left(self.parts.processes.end_of(vm), road);
@@ -74,6 +83,7 @@ impl Departure {
         let mut tick = interval(PROGRESS_EVERY);
         let outcome = loop {
             let (goes_on, cut_at) = (copy.why.is_none(), copy.cut_at);
+            let stays = copy.stage.runs_here();
             tokio::select! {
                 biased;
                 outcome = &mut send => break outcome.map_err(|error| describe(&error)),
@@ -81,9 +91,11 @@ impl Departure {
                     let ending = copy.ending(Ok(()), road);
                     return (Ending { left: true, ..ending }, Some(send));
                 }
-                reason = called_off(&mut cancel), if goes_on => {
+                reason = called_off(&mut cancel), if goes_on && stays => {
                     self.abort(&mut copy, Why::Cancelled(reason)).await;
                 }
+                Some(said) = self.splits.recv(), if goes_on => self.go_over(said, &mut copy).await,
+                asked = road.at_its_end() => self.at_its_end(asked, &mut copy).await,
                 reason = road.over(), if goes_on => self.abort(&mut copy, Why::Failed(reason)).await,
                 () = sleep_until(cut_at.into()), if !goes_on => {
                     if copy.cut(road) { break Err("the hypervisor did not end the copy in time".into()) }
@@ -122,6 +134,15 @@ impl Departure {
         let now = Instant::now();
         let mut progress = copy.meter.read(now, road.counts(), copied);
         (progress.link_lost, progress.cuts) = (copy.condition.lost, copy.condition.cuts);
+        progress.climb = copy.ladder.climb();
+        copy.progress = progress.clone();
+        if !copy.stage.runs_here() {
+            // From here on it only goes forward.
+            if copy.stage == Stage::Split {
+                self.show(OutboundState::Split(progress));
+            }
+            return Step::GoOn;
+        }
         if copy.why.is_none() && copy.meter.is_stalled(now) {
             return Step::GiveUp("no byte has moved for too long".into());
         }
@@ -131,7 +152,10 @@ impl Departure {
             Some(_) => Step::GoOn,
         };
         progress.climb = copy.ladder.climb();
-        self.show(OutboundState::Copying(progress));
+        self.show(match copy.stage {
+            Stage::Poised => OutboundState::Poised(progress),
+            _ => OutboundState::Copying(progress),
+        });
         step
     }
 
@@ -152,6 +176,12 @@ impl Departure {
                     let reason = format!("the guest could not be held: {}", describe(&error));
                     self.abort(copy, Why::Failed(reason)).await;
                 }
+            }
+            Step::GoOver => {
+                tracing::info!(migration = %self.ticket.migration, "ready to go over: waits for the hand-over");
+                copy.stage = Stage::Poised;
+                copy.progress.climb = copy.ladder.climb();
+                self.show(OutboundState::Poised(copy.progress.clone()));
             }
             Step::GiveUp(reason) => self.abort(copy, Why::Failed(reason)).await,
         }
@@ -215,6 +245,11 @@ impl Ending {
     pub(in crate::migrate) fn unseen(reason: String) -> Self {
         Self { begun: true, reason, ..Self::default() }
     }
+
+    /// Nor of a guest that went over.
+    pub(in crate::migrate) fn unseen_split(reason: String) -> Self {
+        Self { split: true, ..Self::unseen(reason) }
+    }
 }
 
 /// Waits until the machine has certainly left: its target has said that it is complete, and the process that ran it here
@@ -246,11 +281,34 @@ enum Why {
     Failed(String),
 }
 
+/// How far a copy is on its way to post-copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Pass after pass.
+    Passes,
+    /// Pass after pass, and the hand-over is awaited.
+    Poised,
+    /// The hand-over is committed with this epoch, and the hypervisor was told to send the guest over.
+    Going(Epoch),
+    /// It went over.
+    Split,
+}
+
+impl Stage {
+    /// Whether the guest certainly runs here.
+    fn runs_here(self) -> bool {
+        matches!(self, Self::Passes | Self::Poised)
+    }
+}
+
 /// A live copy that is under way.
-struct Copy {
+pub(super) struct Copy {
     began: Instant,
     meter: Meter,
     ladder: Ladder,
+    pub(super) stage: Stage,
+    /// As it was shown last.
+    pub(super) progress: MigrationProgress,
     /// Why it was called off, once it was.
     why: Option<Why>,
     /// Then: when its connections are cut.
@@ -261,11 +319,13 @@ struct Copy {
 }
 
 impl Copy {
-    fn new(limits: MoveLimits) -> Self {
+    fn new(limits: MoveLimits, post_copy: bool) -> Self {
         Self {
             began: Instant::now(),
             meter: Meter::default(),
-            ladder: Ladder::new(limits),
+            ladder: Ladder::new(limits, post_copy),
+            stage: Stage::Passes,
+            progress: MigrationProgress::default(),
             why: None,
             cut_at: Instant::now(),
             cut: false,
@@ -303,6 +363,7 @@ impl Copy {
             (Some(Why::Failed(reason)), _) | (None, Err(reason)) => (reason, false),
             (None, Ok(())) => (String::new(), false),
         };
-        Ending { begun: true, sent, reason, cancelled, left: false, report }
+        let split = self.stage == Stage::Split;
+        Ending { begun: true, sent, reason, cancelled, left: false, split, report }
     }
 }

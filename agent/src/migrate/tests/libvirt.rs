@@ -28,7 +28,9 @@ use tokio::{
 
 /// Bytes of memory that a played guest has.
 pub const MEMORY: u64 = 24 << 20;
-const FLAGS: u32 = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x80;
+const PAUSED: u32 = 0x20;
+const POST_COPY: u32 = 0x8000;
+const FLAGS: u32 = 0x1 | 0x2 | 0x8 | 0x10 | 0x80;
 
 /// What is to go wrong.
 #[derive(Default)]
@@ -79,6 +81,8 @@ pub struct PlayedHypervisor {
     /// The pauses that were allowed, milliseconds.
     pub pauses: Mutex<Vec<u32>>,
     held: AtomicBool,
+    /// It was told to let the guest go over.
+    goes_over: Notify,
     looks: AtomicU64,
 }
 
@@ -94,6 +98,7 @@ impl PlayedHypervisor {
             resumed: AtomicU64::new(0),
             pauses: Mutex::default(),
             held: AtomicBool::new(false),
+            goes_over: Notify::new(),
             looks: AtomicU64::new(0),
         }
     }
@@ -102,8 +107,18 @@ impl PlayedHypervisor {
         *self.standing.lock().unwrap()
     }
 
+    /// Whether the guest's processors run here, all of its memory or a part of it being here.
+    pub fn runs_as_target(&self) -> bool {
+        matches!(self.get(), Standing::Running | Standing::Split { .. })
+    }
+
     pub fn set(&self, standing: Standing) {
         *self.standing.lock().unwrap() = standing;
+    }
+
+    /// Its QEMU's connection breaks.
+    pub fn abort_now(&self) {
+        self.abort.notify_one();
     }
 
     /// Both hosts of a test share one file system, so the target's sockets are elsewhere.
@@ -111,18 +126,33 @@ impl PlayedHypervisor {
         uri.replace(&*self.own.to_string_lossy(), &self.other.to_string_lossy())
     }
 
-    async fn migrate(&self, route: &Route) -> io::Result<()> {
+    async fn migrate(&self, route: &Route, post_copy: bool) -> io::Result<()> {
+        let flags = FLAGS | if post_copy { POST_COPY } else { PAUSED };
         let control = route.control_uri.split_once("socket=").unwrap().1;
         let mut control = UnixStream::connect(control).await?;
         control.write_all(&frame(66, &[])).await?;
         reply(&mut control).await?;
         control.write_all(&frame(1, &[word(1), text("qemu:///system"), word(0)].concat())).await?;
         reply(&mut control).await?;
-        control.write_all(&frame(303, &[self.parameters(route), word(0), word(FLAGS)].concat())).await?;
+        control.write_all(&frame(303, &[self.parameters(route), word(0), word(flags)].concat())).await?;
         reply(&mut control).await?;
-        let sent = self.send_memory(route).await;
+        let sending = self.send_memory(route);
+        tokio::pin!(sending);
+        let sent = tokio::select! {
+            sent = &mut sending => sent,
+            () = self.goes_over.notified() => {
+                self.set(Standing::Split { broken: false });
+                let finish = [self.parameters(route), word(0), word(flags), word(0)].concat();
+                control.write_all(&frame(306, &finish)).await?;
+                self.faults.go_on.notify_one();
+                // libvirt keeps what went over, whatever becomes of it.
+                let outcome = tokio::try_join!(sending, reply(&mut control)).map(drop);
+                self.set(if outcome.is_ok() { Standing::Absent } else { Standing::Split { broken: true } });
+                return outcome;
+            }
+        };
         let cancelled = u32::from(sent.is_err());
-        let finish = [self.parameters(route), word(0), word(FLAGS), word(cancelled)].concat();
+        let finish = [self.parameters(route), word(0), word(flags), word(cancelled)].concat();
         control.write_all(&frame(306, &finish)).await?;
         // libvirt pauses the guest for the last round, and lets it run on if the reply does not come.
         self.set(Standing::Paused { persistent: true });
@@ -202,7 +232,7 @@ impl Mover for PlayedHypervisor {
             self.set(Standing::Stopped);
             Err(io::Error::other("the guest ended"))
         } else {
-            self.migrate(&route).await
+            self.migrate(&route, push.post_copy).await
         };
         self.copying.store(false, SeqCst);
         outcome.map_err(|error| HvError::failed(format!("migrate {vm}"), error))
@@ -224,6 +254,10 @@ impl Mover for PlayedHypervisor {
     }
     async fn allow_pause(&self, _: VmId, pause_ms: u32) -> Result<(), HvError> {
         self.pauses.lock().unwrap().push(pause_ms);
+        Ok(())
+    }
+    async fn go_over(&self, _: VmId) -> Result<(), HvError> {
+        self.goes_over.notify_one();
         Ok(())
     }
     async fn hold(&self, _: VmId) -> Result<(), HvError> {
@@ -296,16 +330,24 @@ impl FakeLibvirt {
                     self.hypervisor.set(Standing::Paused { persistent: false });
                 }
                 306 => {
-                    let (_, cancelled) = call::finish(frame.payload).unwrap();
+                    let (finish, cancelled) = call::finish(frame.payload).unwrap();
+                    let runs = !cancelled && finish.flags & PAUSED == 0;
+                    if runs {
+                        self.hypervisor.set(Standing::Split { broken: false });
+                    }
                     let all = match qemu.take() {
                         Some(qemu) if !cancelled => qemu.await.unwrap().is_ok(),
                         _ => false,
                     };
-                    self.hypervisor.set(if all {
-                        Standing::Paused { persistent: true }
-                    } else {
-                        Standing::Absent
+                    self.hypervisor.set(match (all, runs) {
+                        (true, true) => Standing::Running,
+                        (true, false) => Standing::Paused { persistent: true },
+                        (false, true) => Standing::Split { broken: true },
+                        (false, false) => Standing::Absent,
                     });
+                    if runs && !all {
+                        return Err(io::Error::other("post-copy broke"));
+                    }
                     if self.faults.lose_finish_reply.load(SeqCst) {
                         return Err(io::Error::other("lost"));
                     }

@@ -10,5 +10,6 @@ mod moves;
 mod offers;
 mod process;
 mod returns;
+mod split;
 mod wire;
 pub(super) mod world;

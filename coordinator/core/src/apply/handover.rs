@@ -8,13 +8,10 @@ use crate::{
     record::VmRecord,
     state::State,
 };
-use novacron_common::{
-    api::MigrationState,
-    record::{InboundState, OutboundState},
-};
+use novacron_common::api::MigrationState;
 
 /// Raises the epoch and moves the machine's place. Only in [`MigrationState::HandingOver`], that is after the source
-/// was observed gone and the target complete; the same hand-over again is answered as the first time.
+/// was observed gone and the target complete, or before post-copy, when both are ready for it; the same hand-over again is answered as the first time.
 pub(super) fn commit(state: &mut State, c: &Handover) -> Outcome {
     let mut record = super::migrations::find(state, c.migration)?.clone();
     let vm = super::vms::find(state, c.vm)?;
@@ -27,8 +24,7 @@ pub(super) fn commit(state: &mut State, c: &Handover) -> Outcome {
     if vm.epoch != c.expect_epoch || vm.epoch != record.epoch || vm.placed_on != Some(record.source) {
         return Err(Refusal::conflict(format!("the machine is at {} by now", vm.epoch)));
     }
-    let gone = matches!(record.outbound, OutboundState::Gone(_));
-    if record.state != MigrationState::HandingOver || !gone || record.inbound != InboundState::Arrived {
+    if record.state != MigrationState::HandingOver || !saga::may_hand_over(&record) {
         return Err(Refusal::conflict("the source is not observed gone, or the target not complete"));
     }
     let epoch = vm.epoch.next();

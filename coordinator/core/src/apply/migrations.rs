@@ -13,7 +13,7 @@ use crate::{
 use novacron_common::{
     api::{MigrationState, ProblemCode, VmDesired},
     ids::{HostId, MigrationId},
-    record::{InboundState, MigrationProgress, OutboundState, SideState, VmState},
+    record::{InboundState, MigrationProgress, MoveLimits, OutboundState, SideState, Strategy, VmState},
 };
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub(super) fn ask(state: &mut State, c: MigrationAsk) -> Outcome {
     let source =
         vm.placed_on.ok_or_else(|| Refusal::conflict(format!("{} has no place yet", vm.spec.name)))?;
     check_source(state, &vm, source, c.live)?;
+    check_strategy(&vm, &c.limits)?;
     check_target(state, &vm, source, c.target)?;
     let mut record = new_migration(state, c, &vm, source);
     record.awaits_turn = turn::is_taken(state, &record);
@@ -63,6 +64,21 @@ pub fn check_source(state: &State, vm: &VmRecord, source: HostId, live: bool) ->
             .fix("wait until it is, or see its message")),
         _ => Ok(()),
     }
+}
+
+/// Whether the machine may be moved by these means.
+///
+/// # Errors
+/// [`Refusal`] says why not, and what to do about it.
+pub fn check_strategy(vm: &VmRecord, limits: &MoveLimits) -> Result<(), Refusal> {
+    if limits.strategy != Strategy::Postcopy || vm.spec.post_copy {
+        return Ok(());
+    }
+    Err(Refusal::conflict(format!(
+        "{} does not allow post-copy, which can strand or lose a running guest",
+        vm.spec.name
+    ))
+    .fix("allow it (\"post_copy\": true, by PUT on the machine), or choose another strategy"))
 }
 
 fn check_target(state: &State, vm: &VmRecord, source: HostId, target: HostId) -> Result<(), Refusal> {
@@ -176,6 +192,12 @@ pub(super) fn cancel(state: &mut State, id: MigrationId) -> Outcome {
             return Err(Refusal::conflict("it is too late to cancel: the guest has left the source")
                 .fix("let it finish, and move the machine back"));
         }
+        MigrationState::Stranded => {
+            return Err(Refusal::conflict("it is too late to cancel: a half of the guest is on each host")
+                .fix(
+                    "the guest can be given up: end its QEMU on one of the hosts, or remove a host that is off by force",
+                ));
+        }
         _ if record.cancel_requested => return Ok(Applied::AlreadySo),
         _ => (),
     }
@@ -199,10 +221,11 @@ pub(super) fn guest_stopped(state: &mut State, id: MigrationId) {
     state.write(MigrationRecord { awaits_stop: false, step: record.step + 1, ..record });
 }
 
-/// Whether the guest had left the source and the target lost it before it ran there.
-fn lost_on_the_way(record: &MigrationRecord) -> bool {
+/// Whether the right to run the machine goes (back) to the source under a new epoch: the guest had left and the target lost
+/// it before it ran there, or the hand-over was committed for post-copy and the guest did not go over.
+fn returns_to_source(record: &MigrationRecord) -> bool {
     let back = matches!(record.state, MigrationState::Failed | MigrationState::Cancelled);
-    back && matches!(record.outbound, OutboundState::Gone(_))
+    back && (record.handed_over || matches!(record.outbound, OutboundState::Gone(_)))
 }
 
 /// Writes a record, and what its new state means for the machine.
@@ -216,9 +239,8 @@ pub(super) fn store(state: &mut State, mut record: MigrationRecord) {
     let Some(mut vm) = state.vm(record.vm).cloned() else {
         return;
     };
-    if lost_on_the_way(&record) {
-        // Nobody runs it any more: the right goes to the source, whose disk is still there, under an epoch that
-        // tells its agent so.
+    if returns_to_source(&record) {
+        // It is the source that has the machine, or what is left of it: an epoch tells its agent so.
         record.handed_over = false;
         vm.placed_on = vm.placed_on.map(|_| record.source);
         vm.epoch = vm.epoch.next();
@@ -248,15 +270,27 @@ pub(super) fn host_gone(state: &mut State, host: HostId) {
     let ids: Vec<_> = state.index().migrating().collect();
     for mut record in ids.iter().filter_map(|id| state.migration(*id).cloned()).collect::<Vec<_>>() {
         let (reason, climb) = ("the host was removed".to_owned(), record.climb());
+        let is_split = record.handed_over && may_be_split(&record);
         let side = match (record.source == host, record.target == host, record.handed_over) {
+            (true, ..) if is_split => SideState::Outbound(OutboundState::Lost { reason }),
             (true, _, true) => SideState::Outbound(OutboundState::Released),
             (true, _, false) => SideState::Outbound(OutboundState::Back { reason, cancelled: false, climb }),
+            (_, true, _) if is_split => SideState::Inbound(InboundState::Lost { reason }),
             (_, true, _) => SideState::Inbound(InboundState::Discarded { reason }),
             _ => continue,
         };
         saga::step(&mut record, side, None);
         store(state, record);
     }
+}
+
+/// Whether a half of the guest may be on each host, as far as is known.
+fn may_be_split(record: &MigrationRecord) -> bool {
+    let source = matches!(
+        record.outbound,
+        OutboundState::Poised(_) | OutboundState::Split(_) | OutboundState::Stranded { .. }
+    );
+    source && record.inbound != InboundState::Running
 }
 
 pub(super) fn find(state: &State, id: MigrationId) -> Result<&MigrationRecord, Refusal> {

@@ -26,7 +26,7 @@ use crate::{
 };
 use novacron_common::{api::ProblemCode, spec::Fault};
 
-pub use migrations::check_source as check_move_source;
+pub use migrations::{check_source as check_move_source, check_strategy as check_move_strategy};
 pub use requests::{ANSWER_MAX, REQUESTS_BYTES_MAX, REQUESTS_MAX, REQUESTS_REMEMBERED};
 
 /// What an apply function returns; a refusal is an answer like any other.

@@ -149,6 +149,7 @@ pub(super) fn update(state: &mut State, c: VmUpdate) -> Outcome {
         vm.spec.name = name;
     }
     vm.spec.restart = c.restart.unwrap_or(vm.spec.restart);
+    vm.spec.post_copy = c.post_copy.unwrap_or(vm.spec.post_copy);
     state.write(vm);
     Ok(Applied::Done)
 }

@@ -62,6 +62,8 @@ pub struct VmUpdate {
     pub name: Option<Name>,
     /// Whether it starts by itself.
     pub restart: Option<RestartPolicy>,
+    /// Whether it may be moved by post-copy.
+    pub post_copy: Option<bool>,
 }
 
 /// See [`super::CommandBody::VmObserve`].

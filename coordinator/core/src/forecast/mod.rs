@@ -84,6 +84,7 @@ fn forecast(trip: &Trip<'_>, guest: &Guest, rate: Interval, lessons: &Lessons) -
     let case = |pick: Pick, opposite: Pick| {
         let inputs = Inputs {
             live: trip.live,
+            post_copy: trip.vm.spec.post_copy,
             memory: pick(guest.memory),
             disk: guest.disk,
             dirty_rate: pick(guest.dirty_rate),
@@ -107,6 +108,7 @@ fn forecast(trip: &Trip<'_>, guest: &Guest, rate: Interval, lessons: &Lessons) -
         rung: likely.rung.max(guest.rung),
         limit: likely.limit,
         at_risk: worst.limit,
+        may_split: [best, likely, worst].iter().any(|case| case.rung == Rung::Postcopy),
         basis: Basis {
             memory_bytes: guest.memory.expected,
             disk_bytes: guest.disk,

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Passes that do not help lead up the ladder, by the numbers of the source's own (`agent/src/migrate/climb.rs`): QEMU slows
-//! the guest as far as it may, then the pause grows, then the guest is held, or the move is given up.
+//! the guest as far as it may, then the pause grows, then the guest is held or goes over (post-copy), or the move is given
+//! up.
 
 use novacron_common::record::{Limit, MoveLimits, Rung, Strategy};
 
@@ -21,6 +22,8 @@ const ROUND_MIN_US: u128 = MoveLimits::ROUND_MIN_MS as u128 * 1000;
 pub struct Inputs {
     /// Whether it runs meanwhile.
     pub live: bool,
+    /// Whether it may go over before all of its memory has (post-copy).
+    pub post_copy: bool,
     /// Memory in use, bytes.
     pub memory: u64,
     /// What its disk holds, bytes. It goes first.
@@ -207,8 +210,18 @@ impl<'a> Copy<'a> {
             Strategy::StopAndCopy if may_hold => self.hold(),
             Strategy::StopAndCopy if pause < longest => self.allow(longest),
             Strategy::Auto if pause < longest => self.allow(pause.saturating_mul(2).min(longest)),
-            Strategy::Auto | Strategy::Precopy | Strategy::StopAndCopy => self.wait(),
+            Strategy::Auto | Strategy::Postcopy if self.inputs.post_copy => Some(self.split()),
+            Strategy::Auto | Strategy::Precopy | Strategy::StopAndCopy | Strategy::Postcopy => self.wait(),
         }
+    }
+
+    /// The guest goes over, and the rest follows: each page once.
+    fn split(&mut self) -> Outcome {
+        self.out.rung = Rung::Postcopy;
+        self.elapsed += self.time(self.left);
+        self.sent += self.left;
+        self.out.blackout_ms = self.inputs.handover_ms;
+        self.end(self.inputs.handover_ms)
     }
 
     fn allow(&mut self, pause_ms: u32) -> Option<Outcome> {
@@ -241,6 +254,7 @@ impl<'a> Copy<'a> {
         match (self.limits.strategy, self.limits.max_downtime_ms) {
             (Strategy::StopAndCopy, None) => self.hold(),
             _ if self.out.pause_ms < self.limits.pause_ms() => self.allow(self.limits.pause_ms()),
+            _ if self.inputs.post_copy && self.limits.may_split() => Some(self.split()),
             _ => None,
         }
     }

@@ -20,13 +20,18 @@ pub fn call(state: &State, record: &MigrationRecord, action: SagaAction) -> Opti
         SagaAction::ObserveSource => Some((record.source, AgentCommand::ObserveMigration(record.id))),
         SagaAction::ObserveTarget => Some((record.target, AgentCommand::ObserveMigration(record.id))),
         SagaAction::StartOutbound => start(state, record, vm),
-        SagaAction::PrepareInbound | SagaAction::ResumeInbound | SagaAction::DiscardInbound => {
-            Some((record.target, to_target(record, vm, action)))
-        }
+        SagaAction::PrepareInbound
+        | SagaAction::OpenInbound
+        | SagaAction::ResumeInbound
+        | SagaAction::AbandonInbound
+        | SagaAction::DiscardInbound => Some((record.target, to_target(record, vm, action))),
         SagaAction::ReleaseOutbound => {
             let release =
                 AgentCommand::ReleaseOutbound { migration: record.id, vm: record.vm, epoch: vm.epoch };
             Some((record.source, release))
+        }
+        SagaAction::SplitOutbound => {
+            Some((record.source, AgentCommand::SplitOutbound { migration: record.id, epoch: vm.epoch }))
         }
         SagaAction::CancelOutbound => {
             let cancel =
@@ -56,6 +61,10 @@ fn to_target(record: &MigrationRecord, vm: &VmRecord, action: SagaAction) -> Age
             vm: record.vm,
             reason: record.message.clone(),
         },
+        SagaAction::OpenInbound => AgentCommand::OpenInbound { migration: record.id, epoch: vm.epoch },
+        SagaAction::AbandonInbound => {
+            AgentCommand::AbandonInbound { migration: record.id, reason: record.message.clone() }
+        }
         _ => AgentCommand::PrepareInbound { ticket: record.ticket(), spec: vm.spec.clone() },
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Pending ─► Preparing ─► Copying ─► HandingOver ─► Finishing ─► Completed
-//!    │           │           │  ▲          (commit)     │
+//!    │           │           │  ▲          (commit)     │ ▲ └──► Stranded ─► Lost
+//!    │           │           │  │                       │ └───────────┘
 //!    └───────────┴───────────┴──┼─► Reverting ◄─────────┘ (the target lost the guest before it ran there)
 //!                               └──────┘ (too late: the source is gone, the target complete)
 //!                                      └─► Failed | Cancelled
@@ -12,6 +13,11 @@
 //!   target itself says that nothing is left.
 //! * The right to run the guest changes hands only by the committed hand-over, from a source that was *observed*
 //!   gone to a target that was *observed* complete. No time-out decides anything.
+//! * Post-copy is the exception: a guest that runs at once cannot wait for a commit. A source that is *poised* for it asks
+//!   for the hand-over beforehand, and sends its guest over only once the target was told of it. Until then its own guest
+//!   runs, so that it may still say `Back`: then the right returns to it, under another epoch. Afterwards it only goes
+//!   forward: to its end, or, if it breaks, it is `Stranded` with a half on each host, until they meet again or one half
+//!   is known to be lost.
 //! * What a side has said it does not take back by a late or repeated message: an observation counts only if it is
 //!   further on than the last ([`OutboundState`] and [`InboundState`] are ranked), and "unknown" counts only as the
 //!   answer to a question asked in the present step.
@@ -19,7 +25,7 @@
 use crate::record::MigrationRecord;
 use novacron_common::{
     api::MigrationState,
-    record::{InboundState, OutboundState, SideState},
+    record::{InboundState, MigrationProgress, OutboundState, SideState},
 };
 
 /// What the reconciler does next for a migration. Every call is idempotent. The reconciler reads the record's `step`,
@@ -50,6 +56,12 @@ pub enum SagaAction {
     CancelOutbound,
     /// Call the target: remove what arrived.
     DiscardInbound,
+    /// Call the target: the guest may go over (post-copy).
+    OpenInbound,
+    /// Call the source: send the guest over (post-copy).
+    SplitOutbound,
+    /// Call the target: the other half is lost.
+    AbandonInbound,
 }
 
 /// What to do for this record, in this order. Empty once it has ended.
@@ -60,11 +72,40 @@ pub fn next(record: &MigrationRecord) -> Vec<SagaAction> {
         MigrationState::Pending if record.awaits_stop => vec![A::AwaitStop],
         MigrationState::Pending | MigrationState::Preparing => vec![A::PrepareInbound, A::ObserveTarget],
         MigrationState::Copying => copying(record),
-        MigrationState::HandingOver => vec![A::Handover],
-        MigrationState::Finishing if target_runs(record) => vec![A::ReleaseOutbound, A::ObserveSource],
-        MigrationState::Finishing => vec![A::ResumeInbound, A::ObserveTarget],
+        MigrationState::HandingOver if may_hand_over(record) => vec![A::Handover],
+        MigrationState::HandingOver => vec![A::ObserveSource, A::ObserveTarget],
+        MigrationState::Finishing | MigrationState::Stranded => going_over(record),
         MigrationState::Reverting => reverting(record),
-        MigrationState::Completed | MigrationState::Failed | MigrationState::Cancelled => Vec::new(),
+        MigrationState::Completed
+        | MigrationState::Failed
+        | MigrationState::Cancelled
+        | MigrationState::Lost => Vec::new(),
+    }
+}
+
+/// Whether the hand-over may be committed: the guest has left and is complete on the target, or it waits for the
+/// hand-over to go over (post-copy).
+pub(crate) fn may_hand_over(record: &MigrationRecord) -> bool {
+    match record.outbound {
+        OutboundState::Gone(_) => record.inbound == InboundState::Arrived,
+        OutboundState::Poised(_) => record.inbound == InboundState::Receiving,
+        _ => false,
+    }
+}
+
+/// The hand-over is committed.
+fn going_over(record: &MigrationRecord) -> Vec<SagaAction> {
+    use SagaAction as A;
+    if target_runs(record) || matches!(record.inbound, InboundState::Lost { .. }) {
+        return vec![A::ReleaseOutbound, A::ObserveSource];
+    }
+    match record.outbound {
+        OutboundState::Gone(_) | OutboundState::Released => vec![A::ResumeInbound, A::ObserveTarget],
+        OutboundState::Lost { .. } => vec![A::AbandonInbound, A::ObserveTarget],
+        OutboundState::Poised(_) => {
+            vec![A::OpenInbound, A::SplitOutbound, A::ObserveSource, A::ObserveTarget]
+        }
+        _ => vec![A::ObserveSource, A::ObserveTarget],
     }
 }
 
@@ -117,8 +158,13 @@ fn outbound_rank(state: &OutboundState) -> u8 {
         OutboundState::Unknown => 0,
         OutboundState::Connecting => 1,
         OutboundState::Copying(_) => 2,
-        OutboundState::Gone(_) | OutboundState::Back { .. } => 3,
-        OutboundState::Released => 4,
+        OutboundState::Poised(_) => 3,
+        OutboundState::Split(_) => 4,
+        OutboundState::Stranded { .. } => 5,
+        // It stays where it is if the target never ran it, and the coordinator says so.
+        OutboundState::Lost { .. } => 6,
+        OutboundState::Gone(_) | OutboundState::Back { .. } => 7,
+        OutboundState::Released => 8,
     }
 }
 
@@ -128,8 +174,9 @@ fn inbound_rank(state: &InboundState) -> u8 {
         InboundState::Preparing => 1,
         InboundState::Ready => 2,
         InboundState::Receiving => 3,
-        InboundState::Arrived => 4,
-        InboundState::Running | InboundState::Discarded { .. } => 5,
+        InboundState::Arrived | InboundState::Split => 4,
+        InboundState::Stranded { .. } => 5,
+        InboundState::Running | InboundState::Discarded { .. } | InboundState::Lost { .. } => 6,
     }
 }
 
@@ -150,16 +197,27 @@ fn take_outbound(record: &mut MigrationRecord, state: OutboundState, asked_at_st
         }
         return counts;
     }
-    let copying = |s: &OutboundState| matches!(s, OutboundState::Copying(_));
     let newer = outbound_rank(&state) > outbound_rank(&record.outbound);
-    if state == OutboundState::Released && !record.handed_over {
+    let early = matches!(
+        state,
+        OutboundState::Released
+            | OutboundState::Split(_)
+            | OutboundState::Stranded { .. }
+            | OutboundState::Lost { .. }
+    );
+    if early && !record.handed_over {
         return false;
     }
-    if !(newer || copying(&state) && copying(&record.outbound) && state != record.outbound) {
+    if !(newer || progress(&state).is_some() && same_figures(&state, &record.outbound)) {
         return false;
     }
     match &state {
-        OutboundState::Copying(progress) => record.progress = progress.clone(),
+        OutboundState::Copying(progress)
+        | OutboundState::Poised(progress)
+        | OutboundState::Split(progress) => {
+            record.progress = progress.clone();
+        }
+        OutboundState::Stranded { reason } | OutboundState::Lost { reason } => record.message = short(reason),
         OutboundState::Gone(report) => record.report = Some(report.clone()),
         OutboundState::Back { reason, climb, .. } => {
             record.progress.climb = *climb;
@@ -183,7 +241,13 @@ fn take_inbound(record: &mut MigrationRecord, state: InboundState, asked_at_step
         }
         return counts;
     }
-    let early = state == InboundState::Running && !record.handed_over;
+    let early = matches!(
+        state,
+        InboundState::Running
+            | InboundState::Split
+            | InboundState::Stranded { .. }
+            | InboundState::Lost { .. }
+    ) && !record.handed_over;
     if early || inbound_rank(&state) <= inbound_rank(&record.inbound) {
         return false;
     }
@@ -192,8 +256,30 @@ fn take_inbound(record: &mut MigrationRecord, state: InboundState, asked_at_step
     {
         record.message = short(reason);
     }
+    // Why the source's half is lost is the cause; that the target's was given up follows from it.
+    let of_source = matches!(record.outbound, OutboundState::Lost { .. });
+    if let InboundState::Stranded { reason } | InboundState::Lost { reason } = &state
+        && !of_source
+    {
+        record.message = short(reason);
+    }
     record.inbound = state;
     true
+}
+
+/// The figures of a source that sends.
+fn progress(state: &OutboundState) -> Option<&MigrationProgress> {
+    match state {
+        OutboundState::Copying(progress)
+        | OutboundState::Poised(progress)
+        | OutboundState::Split(progress) => Some(progress),
+        _ => None,
+    }
+}
+
+/// Whether it says the same as before, with other figures.
+fn same_figures(state: &OutboundState, before: &OutboundState) -> bool {
+    outbound_rank(state) == outbound_rank(before) && state != before
 }
 
 /// Longest text that is kept of an agent's reason, in characters.
@@ -239,23 +325,39 @@ fn following(record: &MigrationRecord) -> Option<MigrationState> {
         S::Pending | S::Preparing if gives_up || discarded => Some(S::Reverting),
         S::Pending if inbound_rank(&record.inbound) >= 1 => Some(S::Preparing),
         S::Preparing if inbound_rank(&record.inbound) >= 2 => Some(S::Copying),
-        S::Copying if source_gone(record) && record.inbound == InboundState::Arrived => Some(S::HandingOver),
+        S::Copying if source_gone(record) && may_hand_over(record) => Some(S::HandingOver),
         S::Copying if gives_up || discarded || back => Some(S::Reverting),
-        S::HandingOver if discarded => Some(S::Reverting),
-        S::Finishing => finishing(record, discarded),
+        S::Copying if may_hand_over(record) => Some(S::HandingOver),
+        S::HandingOver if discarded || back => Some(S::Reverting),
+        S::Finishing | S::Stranded => finishing(record, discarded || back),
         S::Reverting => reverted(record, discarded),
         _ => None,
     }
 }
 
-fn finishing(record: &MigrationRecord, discarded: bool) -> Option<MigrationState> {
+/// The hand-over is committed; `reverts`: all the same the guest did not go over.
+fn finishing(record: &MigrationRecord, reverts: bool) -> Option<MigrationState> {
+    use MigrationState as S;
     let released =
         record.outbound == OutboundState::Released || record.outbound_unknown_at == Some(record.step);
-    match (discarded, target_runs(record) && released) {
-        (true, _) => Some(MigrationState::Reverting),
-        (false, true) => Some(MigrationState::Completed),
-        (false, false) => None,
-    }
+    let lost = matches!(record.inbound, InboundState::Lost { .. });
+    let following = match () {
+        () if reverts => S::Reverting,
+        () if target_runs(record) && released => S::Completed,
+        () if lost && released => S::Lost,
+        () if is_stranded(record) => S::Stranded,
+        () => S::Finishing,
+    };
+    (following != record.state).then_some(following)
+}
+
+/// Whether both halves of a guest are kept, and neither can go on.
+fn is_stranded(record: &MigrationRecord) -> bool {
+    let ended = target_runs(record) || matches!(record.inbound, InboundState::Lost { .. });
+    let source = matches!(record.outbound, OutboundState::Stranded { .. });
+    let source_is_kept = source || matches!(record.outbound, OutboundState::Split(_));
+    let target = matches!(record.inbound, InboundState::Stranded { .. });
+    !ended && (source || target && source_is_kept)
 }
 
 fn reverted(record: &MigrationRecord, discarded: bool) -> Option<MigrationState> {

@@ -5,13 +5,16 @@ use crate::{
     record::{HostRecord, MigrationRecord},
     state::State,
 };
-use novacron_common::api::{MigrationState, MigrationStatus, MigrationView};
+use novacron_common::{
+    api::{MigrationState, MigrationStatus, MigrationView},
+    record::{InboundState, OutboundState},
+};
 
 /// The view of a migration.
 pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
     let counts = record.counts();
     let copying = record.state == MigrationState::Copying;
-    let now = |figure: u64| if copying { figure } else { 0 };
+    let now = |figure: u64| if copying || is_split(record) { figure } else { 0 };
     let progress = &record.progress;
     MigrationView {
         id: record.id,
@@ -45,6 +48,10 @@ fn status(state: &State, record: &MigrationRecord) -> MigrationStatus {
         "" => standard_message(record),
         message => message.to_owned(),
     };
+    let message = match record.state {
+        MigrationState::Stranded => format!("{message}; {WAYS_OUT}"),
+        _ => message,
+    };
     let message = match awaited(state, record) {
         Some(host) => format!("{message}; {}", waiting_for(host)),
         None => message,
@@ -58,17 +65,24 @@ fn status(state: &State, record: &MigrationRecord) -> MigrationStatus {
     }
 }
 
+/// What an operator can do for a stranded guest.
+const WAYS_OUT: &str = "neither goes on by itself, and the two cannot be reunited yet: give the guest up by ending its QEMU on \
+                        one of the hosts, or by removing a host that is off by force (coordinator/MIGRATIONS.md, Post-copy)";
+
 /// The host without which it cannot go on, if that host is down.
 fn awaited<'a>(state: &'a State, record: &MigrationRecord) -> Option<&'a HostRecord> {
     let hosts = saga::next(record).into_iter().filter_map(|action| match action {
         SagaAction::AwaitTurn => None,
         SagaAction::PrepareInbound
         | SagaAction::ObserveTarget
+        | SagaAction::OpenInbound
         | SagaAction::ResumeInbound
+        | SagaAction::AbandonInbound
         | SagaAction::DiscardInbound => Some(record.target),
         SagaAction::AwaitStop
         | SagaAction::StartOutbound
         | SagaAction::ObserveSource
+        | SagaAction::SplitOutbound
         | SagaAction::ReleaseOutbound
         | SagaAction::CancelOutbound
         | SagaAction::Handover => Some(record.source),
@@ -90,7 +104,7 @@ fn waiting_for(host: &HostRecord) -> String {
 fn percent(record: &MigrationRecord) -> f32 {
     match record.state {
         MigrationState::Completed => 100.0,
-        MigrationState::HandingOver | MigrationState::Finishing => 99.0,
+        MigrationState::HandingOver | MigrationState::Finishing if !is_split(record) => 99.0,
         _ => f32::from(record.progress.permille.min(1000)) / 1000.0 * 99.0,
     }
 }
@@ -109,10 +123,25 @@ fn standard_message(record: &MigrationRecord) -> String {
         }
         MigrationState::Copying => "disk and memory are copied",
         MigrationState::HandingOver => "the hand-over is committed",
+        MigrationState::Finishing if is_split(record) => {
+            "the guest runs on the target, and the rest of its memory follows (post-copy)"
+        }
+        MigrationState::Finishing if matches!(record.outbound, OutboundState::Poised(_)) => {
+            "the guest is about to go over (post-copy)"
+        }
         MigrationState::Finishing => "the guest is resumed on the target",
+        MigrationState::Stranded => "post-copy broke: a half of the guest is on each host",
         MigrationState::Completed => "the machine is on the target",
         MigrationState::Reverting => "what was begun is undone",
         MigrationState::Failed | MigrationState::Cancelled => "the machine is on the source, as before",
+        MigrationState::Lost => "the guest is lost; its machine is on the target, with its disk",
     };
     text.to_owned()
+}
+
+/// Whether the guest runs on the target while memory still follows.
+fn is_split(record: &MigrationRecord) -> bool {
+    let arrived = matches!(record.inbound, InboundState::Running | InboundState::Lost { .. });
+    let left = matches!(record.outbound, OutboundState::Split(_));
+    !arrived && (left || record.inbound == InboundState::Split)
 }

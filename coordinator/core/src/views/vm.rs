@@ -27,6 +27,7 @@ pub fn vm(state: &State, vm: &VmRecord) -> VmView {
         mac: MacAddress::of_vm(vm.id).to_string(),
         addresses: addresses(vm),
         restart: vm.spec.restart,
+        post_copy: vm.spec.post_copy,
         placement: vm.placement.as_ref().map(ToString::to_string),
         cpu_ms: seen.map_or(0, |s| s.cpu_ms),
         created_at: vm.created_at,

@@ -27,6 +27,7 @@ use std::{num::NonZeroU32, time::Duration};
 /// A thousand bytes over a link of a thousand bytes a second, and nothing besides.
 const INPUTS: Inputs = Inputs {
     live: true,
+    post_copy: false,
     memory: 1000,
     disk: 0,
     dirty_rate: 0,
@@ -127,6 +128,7 @@ fn inputs() -> impl Arbitrary<Value = Inputs> {
     (any::<bool>(), size.clone(), size.clone(), size.clone(), size, 1..3_000_000_u64, 0..u64::MAX).prop_map(
         |(live, memory, disk, dirty_rate, working_set, wire_ppm, rate)| Inputs {
             live,
+            post_copy: memory % 2 == 1,
             memory,
             disk,
             dirty_rate,
@@ -141,7 +143,12 @@ fn inputs() -> impl Arbitrary<Value = Inputs> {
 }
 
 fn limits() -> impl Arbitrary<Value = MoveLimits> {
-    let strategy = prop_oneof![Just(Strategy::Auto), Just(Strategy::Precopy), Just(Strategy::StopAndCopy)];
+    let strategy = prop_oneof![
+        Just(Strategy::Auto),
+        Just(Strategy::Precopy),
+        Just(Strategy::StopAndCopy),
+        Just(Strategy::Postcopy)
+    ];
     let pause = prop::option::of(1..MoveLimits::PAUSE_MS_MAX);
     (strategy, pause, 0..100_u8, prop::option::of(1000..700_000_u64)).prop_map(
         |(strategy, max_downtime_ms, max_slowdown_pct, deadline_ms)| MoveLimits {
@@ -152,6 +159,20 @@ fn limits() -> impl Arbitrary<Value = MoveLimits> {
             bandwidth_mbit: None,
         },
     )
+}
+
+#[test]
+fn a_guest_that_may_goes_over_when_passes_do_not_help_and_stands_still_for_the_hand_over_alone() {
+    let busy = Inputs { post_copy: true, handover_ms: 40, ..BUSY };
+    for strategy in [Strategy::Auto, Strategy::Postcopy] {
+        let over = run(&busy, &MoveLimits { strategy, ..GENTLE });
+        assert_eq!((over.rung, over.limit, over.blackout_ms), (Rung::Postcopy, None, 40));
+        let may_not = Inputs { post_copy: false, ..busy };
+        assert_eq!(run(&may_not, &MoveLimits { strategy, ..GENTLE }).limit, Some(Limit::MaxDowntime));
+    }
+    let held = run(&busy, &MoveLimits { strategy: Strategy::StopAndCopy, ..GENTLE });
+    assert_eq!(held.rung, Rung::StopAndCopy, "who asks for another means gets that");
+    assert_eq!(run(&Inputs { post_copy: true, ..INPUTS }, &GENTLE).rung, Rung::Precopy, "one that converges");
 }
 
 /// Small guests that arrive by passes alone or nearly do.

@@ -1,5 +1,7 @@
 //! Moves of every kind, step by step, and what each leaves behind.
 
+mod split;
+
 use crate::stories::action;
 use crate::world::{World, hello, seen};
 use novacron_common::{

@@ -53,7 +53,7 @@ fn what_is_not_there_is_not_found() {
         CommandBody::HostRemove(HostRemove { host: NOBODY, force: true }),
         CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Running, grace_ms: 0 }),
         CommandBody::VmRestart(VmRestart { vm, grace_ms: 0 }),
-        CommandBody::VmUpdate(VmUpdate { vm, name: None, restart: None }),
+        CommandBody::VmUpdate(VmUpdate { vm, name: None, restart: None, post_copy: None }),
         CommandBody::VmForget { vm },
         CommandBody::JobRemove { id: fire.job },
         CommandBody::JobExecute(JobExecute { id: fire.job, at: NOON, node: None }),
@@ -82,7 +82,7 @@ fn names_are_unique_among_their_kind() {
     world.ok(template(1, "web"));
     let taken = [
         vm_create(7, vm_spec("web")),
-        CommandBody::VmUpdate(VmUpdate { vm, name: Some(name("db")), restart: None }),
+        CommandBody::VmUpdate(VmUpdate { vm, name: Some(name("db")), restart: None, post_copy: None }),
         CommandBody::JobPut(Box::new(JobPut::new(JobId::from_u128(7), job_spec("web", "@daily"), NOON))),
         template(2, "web"),
     ];
@@ -90,8 +90,8 @@ fn names_are_unique_among_their_kind() {
         assert_eq!(world.refused(body.clone()).code, ProblemCode::NameTaken, "{body:?}");
     }
     // A name is free again once it is given up, and a row may keep its own.
-    world.ok(CommandBody::VmUpdate(VmUpdate { vm, name: Some(name("www")), restart: None }));
-    world.ok(CommandBody::VmUpdate(VmUpdate { vm, name: Some(name("www")), restart: None }));
+    world.ok(CommandBody::VmUpdate(VmUpdate { vm, name: Some(name("www")), restart: None, post_copy: None }));
+    world.ok(CommandBody::VmUpdate(VmUpdate { vm, name: Some(name("www")), restart: None, post_copy: None }));
     world.ok(vm_create(7, vm_spec("web")));
     world.ok(template(1, "web"));
     let purpose = JoinPurpose::Agent { name: world.state.host(hosts[0]).unwrap().name.clone(), rejoin: None };
@@ -226,7 +226,7 @@ fn a_machine_that_goes_or_moves_is_left_alone() {
         [
             desire(VmDesired::Stopped),
             CommandBody::VmRestart(VmRestart { vm, grace_ms: 0 }),
-            CommandBody::VmUpdate(VmUpdate { vm, name: None, restart: None }),
+            CommandBody::VmUpdate(VmUpdate { vm, name: None, restart: None, post_copy: None }),
             world.ask(2, vm, target, true),
         ]
     };

@@ -147,7 +147,7 @@ fn machine() -> impl Strategy<Value = CommandBody> {
         }),
         1 => vm_id().prop_map(|vm| CommandBody::VmRestart(VmRestart { vm, grace_ms: 0 })),
         1 => (vm_id(), short_name())
-            .prop_map(|(vm, n)| CommandBody::VmUpdate(VmUpdate { vm, name: Some(n), restart: None })),
+            .prop_map(|(vm, n)| CommandBody::VmUpdate(VmUpdate { vm, name: Some(n), restart: None, post_copy: None })),
         1 => vm_id().prop_map(|vm| CommandBody::VmForget { vm }),
         6 => (host_id(), vm_id(), 1..4u64, vm_state()).prop_map(|(host, vm, epoch, state)| {
             let seen = VmObservation { restarted: epoch, ..crate::world::seen(vm, epoch, state) };

@@ -64,6 +64,7 @@ pub fn vm_spec(vm: &str) -> VmSpec {
         network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
         cloud_init: None,
         restart: RestartPolicy::Never,
+        post_copy: false,
     }
 }
 

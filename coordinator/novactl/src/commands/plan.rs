@@ -82,8 +82,14 @@ fn remarks(candidate: &Candidate) -> Vec<String> {
         candidate.forecast.filter(|forecast| forecast.limit.is_none()).and_then(|forecast| forecast.at_risk);
     let risk = risk
         .map(|limit| format!("{name}: at worst {} ends it, and the machine stays where it is", word(&limit)));
+    let split = candidate.forecast.filter(|forecast| forecast.may_split).map(|_| {
+        format!(
+            "{name}: it may end by post-copy; if the link or a host fails just then, the guest stands still until both are \
+             back, or is lost"
+        )
+    });
     let link = candidate.link.note.iter().map(|note| format!("{name}: the way there: {note}"));
-    candidate.faults.iter().map(fault).chain(risk).chain(link).collect()
+    candidate.faults.iter().map(fault).chain(risk).chain(split).chain(link).collect()
 }
 
 fn ending(forecast: &Forecast) -> String {
@@ -145,6 +151,7 @@ mod tests {
             rung: Rung::LongerPause,
             limit: None,
             at_risk: Some(Limit::Deadline),
+            may_split: true,
             ..Forecast::default()
         };
         Candidate {
@@ -186,6 +193,8 @@ mod tests {
         let wanted = [
             "host-2: image (warning): one is missing; nothing",
             "host-2: at worst deadline ends it, and the machine stays where it is",
+            "host-2: it may end by post-copy; if the link or a host fails just then, the guest stands still until both are \
+             back, or is lost",
         ];
         assert_eq!(remarks(&candidate()), wanted);
     }

@@ -103,6 +103,7 @@ async fn create(context: &Context, args: VmCreateArgs) -> Result<(), CtlError> {
         },
         cloud_init,
         restart: args.restart_always.then_some(RestartPolicy::Always),
+        post_copy: args.post_copy,
         host: args.host,
         start: !args.no_start,
     };

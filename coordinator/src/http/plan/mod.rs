@@ -17,7 +17,7 @@ use novacron_common::{
     spec::{Fault, VmSpec},
 };
 use novacron_core::{
-    State, check_move_source,
+    State, check_move_source, check_move_strategy,
     command::MigrationAsk,
     forecast::{self, Measures, Trip},
     placement::{self, Constraints},
@@ -84,6 +84,7 @@ fn question(state: &State, key: &str, body: &MigrateRequest, limits: MoveLimits)
     let nowhere = || ApiError::new(ProblemCode::Conflict, format!("{} has no place yet", vm.spec.name));
     let source = vm.placed_on.ok_or_else(nowhere)?;
     check_move_source(state, vm, source, body.live)?;
+    check_move_strategy(vm, &limits)?;
     let wanted = body
         .target_host
         .as_deref()

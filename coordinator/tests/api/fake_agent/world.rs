@@ -102,6 +102,14 @@ impl World {
                 self.put(vm, epoch, VmState::Running, 0);
                 self.side(migration, SideState::Inbound(InboundState::Running))
             }
+            AgentCommand::OpenInbound { .. } => AgentReply::Accepted,
+            AgentCommand::SplitOutbound { migration, .. } => {
+                self.note("split".into());
+                self.side(migration, SideState::Outbound(OutboundState::Split(Default::default())))
+            }
+            AgentCommand::AbandonInbound { migration, reason } => {
+                self.side(migration, SideState::Inbound(InboundState::Lost { reason }))
+            }
             AgentCommand::ReleaseOutbound { migration, .. } => {
                 self.note("release".into());
                 self.side(migration, SideState::Outbound(OutboundState::Released))
