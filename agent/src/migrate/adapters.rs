@@ -165,8 +165,8 @@ impl Residents for Machines {
         Machines::lend(self, vm, migration, epoch).await.map(drop)
     }
 
-    async fn give_back(&self, vm: VmId, migration: MigrationId) -> Result<(), Denial> {
-        Machines::give_back(self, vm, migration).await
+    async fn give_back(&self, vm: VmId, migration: MigrationId, halted: bool) -> Result<(), Denial> {
+        Machines::give_back(self, vm, migration, halted).await
     }
 
     async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial> {
@@ -177,8 +177,8 @@ impl Residents for Machines {
         Machines::left(self, vm, epoch).await
     }
 
-    async fn holds(&self, vm: VmId) -> bool {
-        self.board().of(vm).is_some_and(|seen| seen.state != VmState::Missing)
+    async fn holds(&self, vm: VmId) -> Result<bool, Denial> {
+        Machines::holds(self, vm).await
     }
 }
 

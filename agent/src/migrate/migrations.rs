@@ -1,6 +1,7 @@
 //! The registry: finds a migration's task, or starts one; takes the coordinator's commands and the peers' lanes.
 
 mod commands;
+mod turns;
 
 use super::{
     journal::{ENDED_MAX, InboundMark, OutboundMark, Record},
@@ -27,6 +28,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, watch};
+use turns::Turns;
 
 /// Migrations under way at once, both directions.
 const ACTIVE_MAX: usize = 32;
@@ -40,6 +42,8 @@ const LANE_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Migrations {
     parts: Arc<MigrationsParts>,
     sides: Arc<Mutex<BTreeMap<MigrationId, Side>>>,
+    /// Commands about one migration are carried out one after the other: a cancel that comes while it begins finds it begun.
+    turns: Arc<Turns<MigrationId>>,
 }
 
 struct Side {
@@ -85,7 +89,7 @@ impl Migrations {
     /// # Errors
     /// If the journal cannot be read.
     pub fn restore(parts: MigrationsParts) -> Result<Self, Failure> {
-        let migrations = Self { parts: Arc::new(parts), sides: Arc::default() };
+        let migrations = Self { parts: Arc::new(parts), sides: Arc::default(), turns: Arc::default() };
         for (id, record) in migrations.parts.journal.list()? {
             migrations.take_up(id, record);
         }

@@ -153,14 +153,18 @@ pub trait Landing: Send + Sync {
 pub trait Residents: Send + Sync {
     /// Puts the machine in this migration's hands, if it is here under `epoch`. The same may borrow again.
     async fn lend(&self, vm: VmId, migration: MigrationId, epoch: Epoch) -> Result<(), Denial>;
-    /// It ended here: the machine is its owner's again.
-    async fn give_back(&self, vm: VmId, migration: MigrationId) -> Result<(), Denial>;
+    /// It ended here: the machine is its owner's again. `halted`: it may have been stopped for the move, and if it is wanted
+    /// running it is to run again.
+    async fn give_back(&self, vm: VmId, migration: MigrationId, halted: bool) -> Result<(), Denial>;
     /// The machine is here and may run under `epoch`; `run`: it is one that is to run.
     async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial>;
     /// The machine runs elsewhere under `epoch`.
     async fn left(&self, vm: VmId, epoch: Epoch) -> Result<(), Denial>;
-    /// Whether the machine belongs here.
-    async fn holds(&self, vm: VmId) -> bool;
+    /// Whether the machine belongs here, by what is written down: what the hypervisor shows may not be known yet.
+    ///
+    /// # Errors
+    /// [`Denial`] if that cannot be read.
+    async fn holds(&self, vm: VmId) -> Result<bool, Denial>;
 }
 
 /// Keeps what a restarted agent must know. A record is on stable storage when `put` returns. Blocking.

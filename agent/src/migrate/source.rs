@@ -297,7 +297,9 @@ impl Departure {
         let reason = if reason.is_empty() { "the machine stayed on its host".to_owned() } else { reason };
         tracing::info!(migration = %self.ticket.migration, reason, cancelled, "the machine is back");
         until_done("give back", || async {
-            Ok(self.parts.residents.give_back(self.vm(), self.ticket.migration).await?)
+            // Only a machine that travels stopped is stopped for it.
+            let halted = !self.ticket.live;
+            Ok(self.parts.residents.give_back(self.vm(), self.ticket.migration, halted).await?)
         })
         .await;
         let state = OutboundState::Back { reason, cancelled, climb: report.climb };

@@ -71,7 +71,8 @@ impl Damaged {
                 drop(reply.send(Err(self.denial.clone())));
             }
             // It was never lent.
-            Message::GiveBack { reply, .. } => drop(reply.send(())),
+            Message::GiveBack { reply, .. } => drop(reply.send(Ok(()))),
+            Message::Holds { reply } => drop(reply.send(Err(self.denial.clone()))),
             Message::Look => {}
         }
     }
@@ -121,52 +122,14 @@ pub fn forget(ledger: &AgentLedger, vm: VmId) -> Result<(), ForgetError> {
 mod tests {
     use super::*;
     use crate::{
-        hypervisor::{Hypervisor, MachineFiles, fake::Fake},
-        vm::{Files, FilesError, Hypervisors, Machines, MachinesParts, VmRecord, decide::tests::assignment},
+        hypervisor::Hypervisor,
+        vm::{
+            VmRecord,
+            decide::tests::assignment,
+            tests::{adopt, until},
+        },
     };
-    use novacron_common::{
-        ids::MigrationId,
-        record::VmAction,
-        spec::{MachineKind, VmSpec},
-    };
-
-    struct NoFiles;
-
-    #[async_trait::async_trait]
-    impl Files for NoFiles {
-        async fn prepare(&self, _: VmId, _: &VmSpec) -> Result<MachineFiles, FilesError> {
-            Ok(MachineFiles {
-                folder: "/x".into(),
-                disk: None,
-                backing: None,
-                seed: None,
-                kernel: None,
-                console_log: "/x/log".into(),
-            })
-        }
-
-        async fn remove(&self, _: VmId) -> Result<(), FilesError> {
-            Ok(())
-        }
-    }
-
-    fn adopt(ledger: &AgentLedger) -> (Machines, Arc<Fake>) {
-        let fake = Arc::new(Fake::new(MachineKind::Kvm));
-        let parts = MachinesParts {
-            shelf: ledger.shelf(SHELF).unwrap(),
-            hypervisors: Hypervisors { kvm: Some(fake.clone()), namespace: None },
-            files: Arc::new(NoFiles),
-            board: Arc::default(),
-            bridge: "br".into(),
-        };
-        (Machines::adopt(parts).unwrap(), fake)
-    }
-
-    async fn until(what: impl AsyncFn() -> bool) {
-        while !what().await {
-            tokio::task::yield_now().await;
-        }
-    }
+    use novacron_common::{ids::MigrationId, record::VmAction};
 
     /// A ledger with a sound record of machine 1 and a damaged one of machine 2.
     fn ledger(folder: &tempfile::TempDir) -> (AgentLedger, VmId, VmId) {
@@ -202,6 +165,7 @@ mod tests {
         let migration = MigrationId::from_u128(1);
         assert!(machines.lend(damaged, migration, Epoch(9)).await.is_err());
         assert!(machines.left(damaged, Epoch(10)).await.is_err());
+        assert!(machines.holds(damaged).await.is_err(), "nobody knows");
         let spec = assignment(VmAction::Run).spec;
         assert!(machines.arrived(damaged, spec, Epoch(10), true).await.is_err());
         assert_eq!(fake.state(damaged).await.unwrap(), VmState::Missing);

@@ -41,6 +41,12 @@ pub(super) fn next(record: &VmRecord, seen: VmState) -> Step {
     }
 }
 
+/// Whether the run that is wanted has begun without a step of ours: the guest ran when it was ordered, or came with a move.
+pub(super) fn is_under_way(record: &VmRecord, seen: VmState) -> bool {
+    let wanted = matches!(record.assignment.action, VmAction::Run | VmAction::Restart { .. });
+    wanted && !record.ran && seen == VmState::Running && record.lent.is_none()
+}
+
 fn run(record: &VmRecord, seen: VmState) -> Step {
     match seen {
         VmState::Missing => Step::Define,
@@ -112,6 +118,18 @@ pub(super) mod tests {
         assert_eq!(next(&record, VmState::Stopped), Step::Rest);
         record.assignment.spec.restart = RestartPolicy::Always;
         assert_eq!(next(&record, VmState::Stopped), Step::Start);
+    }
+
+    #[test]
+    fn a_guest_that_runs_when_it_is_ordered_to_has_begun_its_run() {
+        let mut record = record(VmAction::Run);
+        assert!(is_under_way(&record, VmState::Running) && !is_under_way(&record, VmState::Stopped));
+        record.lent = Some(MigrationId::from_u128(9));
+        assert!(!is_under_way(&record, VmState::Running), "a migration has it in hand");
+        record = VmRecord { ran: true, ..VmRecord::new(assignment(VmAction::Run)) };
+        assert!(!is_under_way(&record, VmState::Running), "it is known");
+        record = VmRecord::new(assignment(VmAction::Stop { grace_ms: 0 }));
+        assert!(!is_under_way(&record, VmState::Running), "it is not wanted");
     }
 
     #[test]

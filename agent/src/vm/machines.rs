@@ -127,12 +127,21 @@ impl Machines {
         self.ask(vm, |reply| Message::Lend { migration, epoch, reply }).await?
     }
 
-    /// The migration ended here; the machine is as before.
+    /// The migration ended here; the machine is as before. One that may have been `halted` for it is started again if it is
+    /// wanted running.
     ///
     /// # Errors
-    /// [`Denial`] if the agent is stopping.
-    pub async fn give_back(&self, vm: VmId, migration: MigrationId) -> Result<(), Denial> {
-        self.ask(vm, |reply| Message::GiveBack { migration, reply }).await
+    /// [`Denial`] if the agent is stopping or cannot write its ledger.
+    pub async fn give_back(&self, vm: VmId, migration: MigrationId, halted: bool) -> Result<(), Denial> {
+        self.ask(vm, |reply| Message::GiveBack { migration, halted, reply }).await?
+    }
+
+    /// Whether the machine belongs here, by the ledger.
+    ///
+    /// # Errors
+    /// [`Denial`] if its record cannot be read, or the agent is stopping.
+    pub async fn holds(&self, vm: VmId) -> Result<bool, Denial> {
+        self.ask(vm, |reply| Message::Holds { reply }).await?
     }
 
     /// The machine is here and may run under `epoch`. One that is not to `run` came stopped, and waits for the

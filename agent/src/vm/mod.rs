@@ -16,6 +16,8 @@ mod files;
 mod machines;
 mod record;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use board::Board;
 pub use console_log::keep_bounded;

@@ -39,7 +39,8 @@ const MESSAGE_MAX: usize = 512;
 pub(super) enum Message {
     Assign(VmAssignment, oneshot::Sender<AgentReply>),
     Lend { migration: MigrationId, epoch: Epoch, reply: oneshot::Sender<Result<VmSpec, Denial>> },
-    GiveBack { migration: MigrationId, reply: oneshot::Sender<()> },
+    GiveBack { migration: MigrationId, halted: bool, reply: oneshot::Sender<Result<(), Denial>> },
+    Holds { reply: oneshot::Sender<Result<bool, Denial>> },
     Arrived { spec: Box<VmSpec>, epoch: Epoch, run: bool, reply: oneshot::Sender<Result<(), Denial>> },
     Left { epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
     Look,
@@ -98,10 +99,10 @@ impl VmTask {
         match message {
             Message::Assign(assignment, reply) => drop(reply.send(self.assign(assignment))),
             Message::Lend { migration, epoch, reply } => drop(reply.send(self.lend(migration, epoch))),
-            Message::GiveBack { migration, reply } => {
-                self.give_back(migration);
-                let _ = reply.send(());
+            Message::GiveBack { migration, halted, reply } => {
+                drop(reply.send(self.give_back(migration, halted)));
             }
+            Message::Holds { reply } => drop(reply.send(Ok(matches!(self.entry, Some(Entry::Held(_)))))),
             Message::Arrived { spec, epoch, run, reply } => {
                 drop(reply.send(self.arrived(*spec, epoch, run)));
             }
@@ -163,14 +164,13 @@ impl VmTask {
         self.write(Entry::Held(record)).map(|()| spec)
     }
 
-    fn give_back(&mut self, migration: MigrationId) {
-        if let Some(Entry::Held(record)) = &self.entry
-            && record.lent == Some(migration)
-        {
-            let record = VmRecord { lent: None, ..record.clone() };
-            if let Err(denial) = self.write(Entry::Held(record)) {
-                tracing::error!(vm = %self.vm, %denial, "the end of a migration could not be written down");
+    fn give_back(&mut self, migration: MigrationId, halted: bool) -> Result<(), Denial> {
+        match &self.entry {
+            Some(Entry::Held(record)) if record.lent == Some(migration) => {
+                let record = VmRecord { lent: None, ran: record.ran && !halted, ..record.clone() };
+                self.write(Entry::Held(record))
             }
+            _ => Ok(()),
         }
     }
 
@@ -235,9 +235,17 @@ impl VmTask {
             Ok(seen) => seen,
             Err(error) => return self.post(&record, VmState::Unknown, Some(describe(&error))),
         };
+        let next = decide::next(&record, seen);
+        if next == Step::Rest {
+            // What could not be done has come about by itself, or is not wanted any more.
+            self.trouble = None;
+        }
         self.report(&record, seen, hypervisor.as_ref()).await;
+        if decide::is_under_way(&record, seen) {
+            self.update(|record| record.ran = true);
+        }
         if self.working.is_none() && self.trouble.as_ref().is_none_or(|t| t.retry_at <= Instant::now()) {
-            self.begin(decide::next(&record, seen), &record, hypervisor);
+            self.begin(next, &record, hypervisor);
         }
     }
 

@@ -111,7 +111,7 @@ impl Agents {
                 _ => Err(CallError::Mismatch(host)),
             }
         };
-        tokio::time::timeout(SHORT, opened).await.unwrap_or(Err(CallError::TimedOut { host, after: SHORT }))
+        timeout(SHORT, opened).await.unwrap_or(Err(CallError::TimedOut { host, after: SHORT }))
     }
 
     async fn open(&self, host: HostId, kind: StreamKind) -> Result<Stream, CallError> {

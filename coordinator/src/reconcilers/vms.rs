@@ -129,7 +129,7 @@ impl Vms {
         self.lanes.start(host, async move {
             for assignment in assignments {
                 if tell(&world, host, assignment, &told).await.is_none() {
-                    tokio::time::sleep(FAILED_PAUSE).await;
+                    novacron_runtime::time::sleep(FAILED_PAUSE).await;
                     return;
                 }
             }

@@ -417,7 +417,8 @@ impl World for Executor {
     }
 
     fn settle(&self) {
-        let disk = self.disk(self.state().current.unwrap_or(0));
+        let machine = self.state().current.unwrap_or(0);
+        let disk = self.disk(machine);
         disk.settle(disk.asked());
     }
 

@@ -27,12 +27,13 @@ impl Migrations {
     /// # Errors
     /// [`Denial`] if this host cannot or must not.
     pub async fn prepare_inbound(&self, ticket: Ticket, spec: VmSpec) -> Result<(), Denial> {
+        let _turn = self.turns.take(ticket.migration).await;
         if self.is_known(&ticket, true)? {
             return Ok(());
         }
         let mover = self.admit(&ticket, &spec, ticket.target)?;
         let vm = ticket.vm;
-        if self.parts.residents.holds(vm).await {
+        if self.parts.residents.holds(vm).await? {
             return deny(DenialCode::Conflict, format!("{vm} belongs to this host already"));
         }
         match mover.standing(vm).await {
@@ -45,9 +46,7 @@ impl Migrations {
         let record = Record::Inbound { ticket: ticket.clone(), spec: spec.clone(), mark: InboundMark::Begun };
         let state = record.state();
         self.write(ticket.migration, record).await?;
-        if !self.is_known(&ticket, true)? {
-            self.spawn_inbound(mover, Trip::known(ticket, spec, state), TargetPhase::Prepare);
-        }
+        self.spawn_inbound(mover, Trip::known(ticket, spec, state), TargetPhase::Prepare);
         Ok(())
     }
 
@@ -62,6 +61,7 @@ impl Migrations {
         target: SocketAddr,
         limits: MoveLimits,
     ) -> Result<(), Denial> {
+        let _turn = self.turns.take(ticket.migration).await;
         if self.is_known(&ticket, false)? {
             return Ok(());
         }
@@ -80,17 +80,12 @@ impl Migrations {
             self.write(id, record).await
         };
         if let Err(denial) = begun.await {
-            self.parts.residents.give_back(vm, id).await?;
+            self.parts.residents.give_back(vm, id, false).await?;
             return Err(denial);
         }
-        if !self.is_known(&ticket, false)? {
-            let state = SideState::Outbound(OutboundState::Connecting);
-            self.spawn_outbound(
-                mover,
-                Trip { ticket, spec, target: Some(target), limits, state },
-                SourcePhase::Connect,
-            );
-        }
+        let state = SideState::Outbound(OutboundState::Connecting);
+        let trip = Trip { ticket, spec, target: Some(target), limits, state };
+        self.spawn_outbound(mover, trip, SourcePhase::Connect);
         Ok(())
     }
 
@@ -99,6 +94,7 @@ impl Migrations {
     /// # Errors
     /// [`Denial`] if the machine is gone already.
     pub async fn cancel_outbound(&self, id: MigrationId, reason: String) -> Result<(), Denial> {
+        let _turn = self.turns.take(id).await;
         let known = {
             let sides = self.lock();
             match sides.get(&id).map(|side| (&side.hands, side.state.borrow().clone())) {
@@ -134,6 +130,7 @@ impl Migrations {
     /// # Errors
     /// [`Denial`] once it runs here, or if it cannot be removed now.
     pub async fn discard_inbound(&self, id: MigrationId, vm: VmId, reason: String) -> Result<(), Denial> {
+        let _turn = self.turns.take(id).await;
         if let Some(orders) = self.orders(id) {
             let answer = order(&orders, |reply| Order::Discard { reason, reply }).await;
             // It may have been about to discard it by itself, and then nobody answered.
@@ -151,7 +148,7 @@ impl Migrations {
         }
         // The journal was lost, or it never began here: whatever is here without belonging here is removed.
         if !self.has_in_hand(vm)
-            && !self.parts.residents.holds(vm).await
+            && !self.parts.residents.holds(vm).await?
             && let Some(mover) = &self.parts.mover
         {
             mover.undefine(vm).await.map_err(|error| failed(&error))?;
@@ -174,6 +171,7 @@ impl Migrations {
         epoch: Epoch,
         spec: VmSpec,
     ) -> Result<(), Denial> {
+        let _turn = self.turns.take(id).await;
         if let Some(orders) = self.orders(id) {
             return order(&orders, |reply| Order::Resume { epoch, reply }).await;
         }
@@ -259,6 +257,7 @@ impl Migrations {
     /// # Errors
     /// [`Denial`] if the machine is not gone, or the epoch does not supersede the ticket's.
     pub async fn release_outbound(&self, id: MigrationId, vm: VmId, epoch: Epoch) -> Result<(), Denial> {
+        let _turn = self.turns.take(id).await;
         let releases = match self.lock().get(&id).map(|side| &side.hands) {
             Some(Hands::Outbound { releases, .. }) => Some(releases.clone()),
             _ => None,
@@ -280,7 +279,7 @@ impl Migrations {
             }
             (Some(SideState::Outbound(OutboundState::Released)), _) => Ok(()),
             (Some(_), _) => deny(DenialCode::Conflict, format!("{vm} is not gone from this host")),
-            (None, _) if self.parts.residents.holds(vm).await => {
+            (None, _) if self.parts.residents.holds(vm).await? => {
                 deny(DenialCode::Unknown, format!("{vm} is here, and this migration is not known"))
             }
             (None, _) => {

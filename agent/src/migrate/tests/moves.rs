@@ -471,3 +471,18 @@ async fn a_guest_whose_process_ends_before_it_is_complete_elsewhere_is_not_gone(
     a.migrations.cancel_outbound(ticket.migration, "enough".into()).await.unwrap();
     check_back(&world, &ticket, (&a, &b)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_comes_while_it_begins_leaves_nothing_lent() {
+    let world = World::new();
+    let ticket = ticket(true);
+    let a = world.a.agent();
+    let start = a.migrations.start_outbound(ticket.clone(), spec(), world.b.address(), MoveLimits::default());
+    let cancel = a.migrations.cancel_outbound(ticket.migration, "no".into());
+    let (started, cancelled) = tokio::join!(start, cancel);
+    cancelled.unwrap();
+    a.until(ticket.migration, BACK).await;
+    assert!(world.a.owner.lent.lock().unwrap().is_empty(), "started: {started:?}");
+    let written = world.a.journal.list().unwrap();
+    assert!(matches!(written[..], [(_, Record::Ended(_))]), "{written:?}");
+}

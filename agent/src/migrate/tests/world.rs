@@ -124,7 +124,7 @@ impl Residents for Owner {
         self.lent.lock().unwrap().insert(vm);
         Ok(())
     }
-    async fn give_back(&self, vm: VmId, _: MigrationId) -> Result<(), Denial> {
+    async fn give_back(&self, vm: VmId, _: MigrationId, _: bool) -> Result<(), Denial> {
         self.lent.lock().unwrap().remove(&vm);
         Ok(())
     }
@@ -137,8 +137,8 @@ impl Residents for Owner {
         self.here.lock().unwrap().remove(&vm);
         Ok(())
     }
-    async fn holds(&self, vm: VmId) -> bool {
-        self.here.lock().unwrap().contains_key(&vm)
+    async fn holds(&self, vm: VmId) -> Result<bool, Denial> {
+        Ok(self.here.lock().unwrap().contains_key(&vm))
     }
 }
 

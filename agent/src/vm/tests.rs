@@ -1,0 +1,138 @@
+//! Machines and their tasks over the fake hypervisor.
+
+use super::{
+    Entry, Files, FilesError, Hypervisors, Machines, MachinesParts, SHELF, VmRecord, decide,
+    record::ledger_key,
+};
+use crate::{
+    hypervisor::{Hypervisor as _, MachineFiles, fake::Fake},
+    ledger::AgentLedger,
+};
+use novacron_common::{
+    ids::{MigrationId, VmId},
+    record::{VmAction, VmAssignment, VmState},
+    spec::{MachineKind, VmSpec},
+    units::Epoch,
+    wire::AgentReply,
+};
+use std::sync::Arc;
+
+struct NoFiles;
+
+#[async_trait::async_trait]
+impl Files for NoFiles {
+    async fn prepare(&self, _: VmId, _: &VmSpec) -> Result<MachineFiles, FilesError> {
+        Ok(MachineFiles {
+            folder: "/x".into(),
+            disk: None,
+            backing: None,
+            seed: None,
+            kernel: None,
+            console_log: "/x/log".into(),
+        })
+    }
+
+    async fn remove(&self, _: VmId) -> Result<(), FilesError> {
+        Ok(())
+    }
+}
+
+/// The machines of a ledger, over a hypervisor that knows none yet.
+pub(super) fn adopt(ledger: &AgentLedger) -> (Machines, Arc<Fake>) {
+    let fake = Arc::new(Fake::new(MachineKind::Kvm));
+    (adopt_over(ledger, &fake), fake)
+}
+
+fn adopt_over(ledger: &AgentLedger, fake: &Arc<Fake>) -> Machines {
+    let parts = MachinesParts {
+        shelf: ledger.shelf(SHELF).unwrap(),
+        hypervisors: Hypervisors { kvm: Some(fake.clone()), namespace: None },
+        files: Arc::new(NoFiles),
+        board: Arc::default(),
+        bridge: "br".into(),
+    };
+    Machines::adopt(parts).unwrap()
+}
+
+pub(super) async fn until(what: impl AsyncFn() -> bool) {
+    while !what().await {
+        tokio::task::yield_now().await;
+    }
+}
+
+const MIGRATION: MigrationId = MigrationId::from_u128(9);
+
+fn order(epoch: u64, action: VmAction) -> VmAssignment {
+    VmAssignment { epoch: Epoch(epoch), ..decide::tests::assignment(action) }
+}
+
+/// One machine that runs.
+async fn running(folder: &tempfile::TempDir) -> (AgentLedger, Machines, Arc<Fake>, VmId) {
+    let ledger = AgentLedger::open(folder.path()).unwrap();
+    let (machines, fake) = adopt(&ledger);
+    let ask = order(1, VmAction::Run);
+    let vm = ask.vm;
+    assert_eq!(machines.assign(ask).await, AgentReply::Accepted);
+    let ran = async || {
+        let entry = ledger.shelf::<Entry>(SHELF).unwrap().get(&ledger_key(vm)).unwrap();
+        matches!(entry, Some(Entry::Held(VmRecord { ran: true, .. })))
+    };
+    until(ran).await;
+    (ledger, machines, fake, vm)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_its_hosts_before_its_hypervisor_was_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = AgentLedger::open(folder.path()).unwrap();
+    let (vm, fake) = (decide::tests::assignment(VmAction::Run).vm, Arc::new(Fake::new(MachineKind::Kvm)));
+    ledger
+        .shelf::<Entry>(SHELF)
+        .unwrap()
+        .put(&ledger_key(vm), &Entry::Held(VmRecord::new(order(1, VmAction::Run))))
+        .unwrap();
+    fake.fail_next("state");
+    let machines = adopt_over(&ledger, &fake);
+    assert!(machines.holds(vm).await.unwrap());
+    assert!(!machines.holds(VmId::from_u128(77)).await.unwrap());
+    machines.left(vm, Epoch(2)).await.unwrap();
+    assert!(!machines.holds(vm).await.unwrap(), "it went elsewhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_was_halted_for_a_move_that_failed_runs_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, machines, fake, vm) = running(&folder).await;
+    machines.lend(vm, MIGRATION, Epoch(1)).await.unwrap();
+    fake.turn(vm, VmState::Stopped).unwrap();
+    machines.give_back(vm, MIGRATION, true).await.unwrap();
+    until(async || fake.state(vm).await.unwrap() == VmState::Running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_powers_off_while_it_moves_stays_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, machines, fake, vm) = running(&folder).await;
+    machines.lend(vm, MIGRATION, Epoch(1)).await.unwrap();
+    fake.turn(vm, VmState::Stopped).unwrap();
+    machines.give_back(vm, MIGRATION, false).await.unwrap();
+    until(async || machines.board().of(vm).is_some_and(|seen| seen.state == VmState::Stopped)).await;
+    assert_eq!(machines.assign(order(1, VmAction::Run)).await, AgentReply::AlreadySo);
+    assert_eq!(fake.state(vm).await.unwrap(), VmState::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_done_is_forgotten_once_it_has_come_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, machines, fake, vm) = running(&folder).await;
+    let seen = |state| machines.board().of(vm).is_some_and(|seen| seen.state == state);
+    fake.fail_next("stop");
+    assert_eq!(machines.assign(order(2, VmAction::Stop { grace_ms: 0 })).await, AgentReply::Accepted);
+    // The event tells the task to look.
+    until(async || {
+        fake.turn(vm, VmState::Running).unwrap();
+        fake.turn(vm, VmState::Stopped).unwrap();
+        seen(VmState::Stopped)
+    })
+    .await;
+}
