@@ -296,6 +296,7 @@ impl Departure {
         self.draft = None;
         let reason = if reason.is_empty() { "the machine stayed on its host".to_owned() } else { reason };
         tracing::info!(migration = %self.ticket.migration, reason, cancelled, "the machine is back");
+        self.tidied_up().await; // its sockets go before anybody hears that it stayed
         until_done("give back", || async {
             // Only a machine that travels stopped is stopped for it.
             let halted = !self.ticket.live;

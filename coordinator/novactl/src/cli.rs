@@ -287,7 +287,14 @@ pub enum HostVerb {
     Fence(HostName),
     /// Remove it from the cluster; it is cut off at once.
     #[command(visible_alias = "rm")]
-    Remove(HostName),
+    Remove {
+        #[command(flatten)]
+        host: HostName,
+        /// Although machines or attempts are on it, once it is seen down. You vouch that it is off and stays off: what was there
+        /// loses its place, and moves to or from it end without it.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -122,7 +122,7 @@ pub(super) fn remove(state: &mut State, c: &HostRemove) -> Outcome {
             usage.vms,
             usage.claims - usage.vms,
         ))
-        .fix("move or delete its machines first; or, if it is off and stays off, remove it by force"));
+        .fix("move or delete its machines first; or, if it is off and stays off, remove it by force (`novactl host remove --force`)"));
     }
     if c.force && record.is_up() && usage.claims > 0 {
         return Err(Refusal::conflict(format!("{} is up: its machines may run", record.name))

@@ -38,9 +38,10 @@ pub async fn run(context: &Context, verb: HostVerb) -> Result<(), CtlError> {
         HostVerb::Cordon(name) => post(context, &name.host, "cordon").await,
         HostVerb::Uncordon(name) => post(context, &name.host, "uncordon").await,
         HostVerb::Fence(name) => post(context, &name.host, "fence").await,
-        HostVerb::Remove(name) => {
-            client.delete(&path(&name.host)).await?;
-            output::line(&format!("{} is removed and cut off", name.host))
+        HostVerb::Remove { host, force } => {
+            let query = if force { "?force=true" } else { "" };
+            client.delete(&format!("{}{query}", path(&host.host))).await?;
+            output::line(&format!("{} is removed and cut off", host.host))
         }
     }
 }
