@@ -4,13 +4,19 @@ use crate::{
     executor::{Executor, Machine},
     history::{History, Read, Wrote},
     host::Host,
-    identities::{COORDINATORS, HOSTS, identity},
+    identities::{COORDINATORS, HOSTS, host_id, identity},
     jobs,
+    moves::{
+        metal::{Metal, Power},
+        storm,
+        truth::Truth,
+        yard::Moving,
+    },
     net::{Net, address},
 };
 use novacron_common::{
     api::TokenRole,
-    ids::TokenId,
+    ids::{TokenId, VmId},
     spec::{Name, Sha256Digest},
     wire::StreamKind,
 };
@@ -26,7 +32,7 @@ use novacron_runtime::{spawn, time::sleep};
 use novacron_store::Store;
 use novacron_transport::{Endpoint, Link, LinkError, Role};
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError},
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -44,6 +50,10 @@ pub struct Cluster {
     pub history: History,
     /// Its hosts.
     pub hosts: Vec<Host>,
+    /// What is true of machines that move; a world without it has jobs in their place.
+    truth: Option<Truth>,
+    /// Keeps who is struck at the edges of moves.
+    struck: Option<storm::Hosts>,
     coordinators: Vec<Option<Life>>,
     lives: u64,
 }
@@ -60,6 +70,7 @@ struct Seat {
     /// Different for each life of each coordinator.
     life: u64,
     ledger: Life,
+    truth: Option<Truth>,
 }
 
 /// Where a coordinator is.
@@ -77,6 +88,25 @@ fn record(machine: Machine) -> CoordinatorRecord {
 impl Cluster {
     /// A world with `machines`, of which the first three are coordinators; none runs yet.
     pub fn new(executor: Arc<Executor>) -> Self {
+        Self::build(executor, None)
+    }
+
+    /// As [`Cluster::new`], with virtual machines that move in place of jobs.
+    pub fn with_moves(executor: Arc<Executor>) -> Self {
+        let (truth, struck) = (Truth::default(), storm::Hosts::default());
+        let mut cluster = Self::build(Arc::clone(&executor), Some(truth.clone()));
+        let striker = storm::striker(&executor, &struck);
+        for (number, host) in cluster.hosts.iter_mut().enumerate() {
+            let (agent, metal) = (COORDINATORS + number, COORDINATORS + HOSTS + number);
+            let metal = Metal::new(Arc::clone(&executor), truth.clone(), metal, host_id(agent));
+            host.equip(Moving::new(metal, striker.clone()));
+        }
+        struck.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&cluster.hosts);
+        cluster.struck = Some(struck);
+        cluster
+    }
+
+    fn build(executor: Arc<Executor>, truth: Option<Truth>) -> Self {
         let net = Net::new(Arc::clone(&executor));
         let (coordinators, history) = (vec![None; COORDINATORS], History::default());
         let host = |number| {
@@ -84,7 +114,38 @@ impl Cluster {
             Host::new((Arc::clone(&executor), net.clone()), history.clone(), agent, metal)
         };
         let hosts = (0..HOSTS).map(host).collect();
-        Self { executor, net, history, hosts, coordinators, lives: 0 }
+        Self { executor, net, history, hosts, truth, struck: None, coordinators, lives: 0 }
+    }
+
+    /// What is true of machines that move.
+    pub const fn truth(&self) -> Option<&Truth> {
+        self.truth.as_ref()
+    }
+
+    /// Whether the ledger knows these machines.
+    pub fn knows(&self, vms: &[VmId]) -> bool {
+        let ledger = self.leader().and_then(|leader| self.ledger(leader));
+        ledger.is_some_and(|ledger| ledger.read(|state| vms.iter().all(|vm| state.vm(*vm).is_some())))
+    }
+
+    /// Whether every host is up by the ledger.
+    pub fn has_hosts(&self) -> bool {
+        let ledger = self.leader().and_then(|leader| self.ledger(leader));
+        let up = |ledger: &Ledger| {
+            ledger
+                .read(|state| self.hosts.iter().all(|host| state.host(host.id()).is_some_and(|h| h.is_up())))
+        };
+        ledger.is_some_and(up)
+    }
+
+    /// A guest powers itself off, wherever it runs.
+    pub fn power_off(&self, vm: VmId) {
+        let runs =
+            |metal: &&Arc<Metal>| metal.domain(vm).is_some_and(|domain| domain.power == Power::Running);
+        if let Some(metal) = self.hosts.iter().filter_map(Host::metal).find(runs) {
+            metal.truth.excuses(vm);
+            metal.end(vm);
+        }
     }
 
     /// Starts a coordinator that is down. The first start of the first one founds the cluster.
@@ -100,6 +161,7 @@ impl Cluster {
             machine,
             life: self.lives,
             ledger: Arc::clone(&ledger),
+            truth: self.truth.clone(),
         };
         let endpoint = Endpoint::simulated(self.net.attach(machine), identity(machine));
         self.executor.spawn_on(machine, Box::pin(seat.live(endpoint)));
@@ -161,10 +223,11 @@ impl Seat {
         let agents = start_services(&ledger, &endpoint);
         spawn(accept(endpoint, ledger.clone(), agents));
         let _first = self.ledger.set(ledger.clone());
+        let moves = self.truth.is_some();
         if self.machine == 0 {
-            spawn(found(ledger.clone()));
+            spawn(found(ledger.clone(), moves));
         }
-        for client in 0..CLIENTS {
+        for client in (0..CLIENTS).filter(|_| !moves) {
             spawn(self.clone().client(client, ledger.clone()));
         }
     }
@@ -173,6 +236,12 @@ impl Seat {
         let mut committed = ledger.committed();
         while let Ok(entry) = committed.recv().await {
             self.history.applied(ledger.node(), &entry);
+            if let Some(truth) = &self.truth {
+                ledger.read(|state| {
+                    let placed = state.vms().iter().filter_map(|vm| Some((vm.id, vm.epoch, vm.placed_on?)));
+                    placed.for_each(|(vm, epoch, host)| truth.is_placed(vm, epoch, host));
+                });
+            }
         }
     }
 
@@ -238,7 +307,7 @@ fn put(id: TokenId) -> CommandBody {
 }
 
 /// Makes a cluster of the first coordinator, and tells it of the others; in later lives both are there already.
-async fn found(ledger: Ledger) {
+async fn found(ledger: Ledger, moves: bool) {
     if ledger.found(member(0)).await.is_err() {
         return;
     }
@@ -247,7 +316,10 @@ async fn found(ledger: Ledger) {
             sleep(Duration::from_millis(100)).await;
         }
     }
-    jobs::introduce(&ledger).await;
+    match moves {
+        true => jobs::admit_hosts(&ledger).await,
+        false => jobs::introduce(&ledger).await,
+    }
 }
 
 /// Sessions with agents and every reconciler, as `novacron_coordinator::service` starts them.

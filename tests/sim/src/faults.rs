@@ -82,7 +82,7 @@ pub fn storm(cluster: &mut Cluster, rng: &mut SplitMix64, duration: Duration) {
 
 fn strike(cluster: &mut Cluster, rng: &mut SplitMix64) {
     let machine = rng.below(cluster.machines().len() as u64) as Machine;
-    let fault = choose(rng);
+    let fault = choose(MIX, rng);
     cluster.executor.note(&[0xfa17, fault as u64, machine as u64]);
     match fault {
         Fault::Crash => cluster.crash(machine),
@@ -186,19 +186,23 @@ fn host<'a>(cluster: &'a Cluster, rng: &mut SplitMix64) -> &'a crate::host::Host
     &cluster.hosts[rng.below(cluster.hosts.len() as u64) as usize]
 }
 
-fn choose(rng: &mut SplitMix64) -> Fault {
-    let total = MIX.iter().map(|(_, weight)| weight).sum();
+/// One of `mix`, each as often as its weight says.
+pub fn choose<T: Copy>(mix: &[(T, u64)], rng: &mut SplitMix64) -> T {
+    let total = mix.iter().map(|(_, weight)| weight).sum();
     let mut left = rng.below(total);
-    for (fault, weight) in MIX {
+    let mut chosen = mix[0].0;
+    for (one, weight) in mix {
+        chosen = *one;
         if left < *weight {
-            return *fault;
+            break;
         }
         left -= weight;
     }
-    Fault::Mend
+    chosen
 }
 
-fn weather(rng: &mut SplitMix64) -> Weather {
+/// A bad day.
+pub fn weather(rng: &mut SplitMix64) -> Weather {
     let worst = rng.between(1, 120) * MILLI;
     Weather { delay: (100_000, worst), loss: rng.below(25), doubled: rng.below(10) }
 }

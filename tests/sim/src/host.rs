@@ -8,6 +8,7 @@ use crate::{
     executor::{Executor, Machine},
     history::History,
     identities::{host_id, identity},
+    moves::{metal::Metal, yard::Moving},
     net::Net,
 };
 use agent::Agent;
@@ -41,11 +42,15 @@ pub struct Host {
     kept: Arc<Mutex<Kept>>,
     /// Something ended.
     ended: Arc<Notify>,
+    /// What runs virtual machines, where there are any.
+    moving: Option<Moving>,
 }
 
 /// What survives a crash of the agent.
 struct Kept {
     up: bool,
+    /// Nothing strikes it any more.
+    spared: bool,
     incarnation: u64,
     /// The folder of the journal of fences.
     folder: tempfile::TempDir,
@@ -74,17 +79,42 @@ impl Host {
     ) -> Self {
         let folder = folder();
         let (running, kills, until) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        let kept =
-            Kept { up: false, incarnation: 0, folder, running, kills, until, outcomes: BTreeMap::new() };
+        let kept = Kept {
+            up: false,
+            spared: false,
+            incarnation: 0,
+            folder,
+            running,
+            kills,
+            until,
+            outcomes: BTreeMap::new(),
+        };
         let ended = Arc::new(Notify::new());
-        Self { executor, history, net, agent, metal, kept: Arc::new(Mutex::new(kept)), ended }
+        let kept = Arc::new(Mutex::new(kept));
+        Self { executor, history, net, agent, metal, kept, ended, moving: None }
+    }
+
+    /// Gives it what runs virtual machines.
+    pub fn equip(&mut self, moving: Moving) {
+        self.moving = Some(moving);
+    }
+
+    /// What runs virtual machines here.
+    pub const fn moving(&self) -> Option<&Moving> {
+        self.moving.as_ref()
+    }
+
+    /// The hardware that they run on.
+    pub fn metal(&self) -> Option<&Arc<Metal>> {
+        self.moving.as_ref().map(|moving| &moving.metal)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn id(&self) -> HostId {
+    /// Which host it is.
+    pub const fn id(&self) -> HostId {
         host_id(self.agent)
     }
 
@@ -105,7 +135,56 @@ impl Host {
         if std::mem::replace(&mut self.kept().up, false) {
             self.net.detach(self.agent);
             self.executor.crash(self.agent);
+            self.moving.iter().for_each(Moving::close);
         }
+    }
+
+    /// From now on nothing strikes it at an edge of a move.
+    pub fn spare(&self) {
+        self.kept().spared = true;
+    }
+
+    /// Whether something may strike it at an edge of a move.
+    pub fn may_be_struck(&self) -> bool {
+        !self.kept().spared
+    }
+
+    /// The agent is killed, and started again after a while.
+    pub fn kill_agent_for(&self, nanoseconds: u64) {
+        self.kill_agent();
+        let host = self.clone();
+        self.executor.act_in(nanoseconds, Box::new(move || host.start()));
+    }
+
+    /// libvirtd is killed, and started again after a while.
+    pub fn kill_daemon_for(&self, nanoseconds: u64) {
+        let Some(metal) = self.metal().cloned() else { return };
+        metal.kill_daemon();
+        self.executor.act_in(nanoseconds, Box::new(move || metal.start_daemon()));
+    }
+
+    /// The process of one of its guests is killed.
+    pub fn kill_a_guest(&self, which: u64) {
+        let Some(metal) = self.metal() else { return };
+        let guests = metal.domains();
+        let chosen = usize::try_from(which).unwrap_or(0) % guests.len().max(1);
+        guests.get(chosen).into_iter().for_each(|(vm, _)| metal.kill_process(*vm));
+    }
+
+    /// Nothing reaches the agent, and nothing comes from it, until the network is mended or a while is over.
+    pub fn cut_off_for(&self, nanoseconds: u64) {
+        let others: Vec<Machine> = (0..self.metal).filter(|other| *other != self.agent).collect();
+        for other in &others {
+            self.net.cut(self.agent, *other);
+            self.net.cut(*other, self.agent);
+        }
+        let (net, agent) = (self.net.clone(), self.agent);
+        self.executor.act_in(
+            nanoseconds,
+            Box::new(move || {
+                others.iter().for_each(|other| net.mend_between(agent, *other));
+            }),
+        );
     }
 
     /// The host loses its power: the agent and everything that runs is gone, and so is what its journal had not
@@ -113,6 +192,7 @@ impl Host {
     pub fn lose_power(&self) {
         self.kill_agent();
         self.executor.crash(self.metal);
+        self.metal().into_iter().for_each(|metal| metal.lose_power());
         let mut kept = self.kept();
         let gone = std::mem::take(&mut kept.running);
         drop(kept);

@@ -74,14 +74,19 @@ fn spec(number: usize, (schedule, on_lease_lost): (&str, OnLeaseLost)) -> JobSpe
 
 /// Tells the cluster of its hosts and jobs.
 pub(crate) async fn introduce(ledger: &Ledger) {
+    admit_hosts(ledger).await;
+    for (number, schedule) in SCHEDULES.iter().enumerate() {
+        let put = JobPut::new(job_id(number), spec(number, *schedule), now());
+        insist(ledger, CommandBody::JobPut(Box::new(put))).await;
+    }
+}
+
+/// Tells the cluster of its hosts.
+pub(crate) async fn admit_hosts(ledger: &Ledger) {
     for host in 0..HOSTS {
         for body in admission(host) {
             insist(ledger, body).await;
         }
-    }
-    for (number, schedule) in SCHEDULES.iter().enumerate() {
-        let put = JobPut::new(job_id(number), spec(number, *schedule), now());
-        insist(ledger, CommandBody::JobPut(Box::new(put))).await;
     }
 }
 

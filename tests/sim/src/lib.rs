@@ -9,10 +9,11 @@
 //! * [`cluster`] starts, crashes and restarts coordinators, [`host`] hosts and their agents; [`faults`] decides when;
 //! * [`jobs`] is what they have to do;
 //! * [`history`] is what clients saw, [`checks`] what must be true of it;
-//! * [`run`] puts them together: a seed in, a verdict out; [`seeds`] does so with many.
+//! * [`run`] puts them together: a seed in, a verdict out; [`seeds`] does so with many;
+//! * [`moves`] is a world of its own: virtual machines that move between two hosts, and what goes wrong with that.
 //!
-//! `make test` runs 200 seeds, `make soak SEEDS=n` 40 times n. A seed that fails prints what to replay it with:
-//! `NOVACRON_SEED=17 cargo nextest run -p novacron-sim every_seed`.
+//! `make test` runs 200 seeds, `make soak SEEDS=n` 40 times n, and last of all as many of [`moves`], some of which are red. A
+//! seed that fails prints what to replay it with: `NOVACRON_SEED=17 cargo nextest run -p novacron-sim every_seed`.
 //!
 //! `make planted` (part of `make test`) builds our crates with the feature `planted` and lets the shipped code make
 //! the mistakes of `novacron_common::planted`, one at a time: each must be caught within 50 seeds, which are clean
@@ -26,6 +27,7 @@ pub mod history;
 pub mod host;
 pub mod identities;
 pub mod jobs;
+pub mod moves;
 pub mod net;
 pub mod os;
 pub mod run;

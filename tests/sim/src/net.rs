@@ -170,6 +170,12 @@ impl Net {
         self.state().cut.clear();
     }
 
+    /// Mends the ways between two machines.
+    pub fn mend_between(&self, one: Machine, other: Machine) {
+        let mut state = self.state();
+        state.cut.retain(|(from, to), _| ![(one, other), (other, one)].contains(&(*from, *to)));
+    }
+
     /// `to` has heard nothing from `from` since this cut began.
     fn give_up(&self, from: Machine, to: Machine, cut: u64) {
         let state = self.state();

@@ -45,7 +45,7 @@ pub struct Verdict {
 /// # Panics
 /// If there is no thread to be had.
 pub fn run(seed: u64) -> Verdict {
-    on_a_thread(seed, move || simulate(seed))
+    on_a_thread(seed, move || simulate(seed), failed)
 }
 
 /// As [`run`], while the code makes a mistake.
@@ -54,18 +54,28 @@ pub fn run(seed: u64) -> Verdict {
 /// As [`run`].
 #[cfg(feature = "planted")]
 pub fn run_with(seed: u64, mistake: Option<novacron_common::planted::Mistake>) -> Verdict {
-    on_a_thread(seed, move || {
+    let simulated = move || {
         novacron_common::planted::plant(mistake);
         simulate(seed)
-    })
+    };
+    on_a_thread(seed, simulated, failed)
 }
 
-fn on_a_thread(seed: u64, simulate: impl FnOnce() -> Verdict + Send + 'static) -> Verdict {
+fn failed(panic: String) -> Verdict {
+    Verdict { faults: vec![panic], ..Verdict::default() }
+}
+
+/// Runs a world on a thread of its own; of one that panics `failed` says what came.
+pub(crate) fn on_a_thread<V: Send + 'static>(
+    seed: u64,
+    simulate: impl FnOnce() -> V + Send + 'static,
+    failed: impl FnOnce(String) -> V,
+) -> V {
     // Keys are made outside of the world.
     let _made = identity(0);
     let world = thread::Builder::new().name(format!("seed {seed}")).spawn(simulate);
     let ended = world.expect("a thread starts").join();
-    ended.unwrap_or_else(|panic| Verdict { faults: vec![text(&*panic)], ..Verdict::default() })
+    ended.unwrap_or_else(|panic| failed(text(&*panic)))
 }
 
 fn text(panic: &(dyn Any + Send)) -> String {
@@ -114,7 +124,8 @@ fn verdict(cluster: &Cluster, faults: Vec<String>) -> Verdict {
     }
 }
 
-fn wait(cluster: &Cluster, patience: Duration, there: impl Fn(&Cluster) -> bool) -> bool {
+/// Runs the world until something is so, or patience is over; says whether it is.
+pub(crate) fn wait(cluster: &Cluster, patience: Duration, there: impl Fn(&Cluster) -> bool) -> bool {
     let mut waited = Duration::ZERO;
     while waited < patience {
         if there(cluster) {
@@ -127,7 +138,7 @@ fn wait(cluster: &Cluster, patience: Duration, there: impl Fn(&Cluster) -> bool)
 }
 
 /// Somebody leads, all vote, and all have applied the same.
-fn is_whole(cluster: &Cluster) -> bool {
+pub(crate) fn is_whole(cluster: &Cluster) -> bool {
     let Some(leader) = cluster.leader().and_then(|leader| cluster.ledger(leader)) else { return false };
     let applied = leader.status().applied;
     let all = cluster.machines().all(|machine| {

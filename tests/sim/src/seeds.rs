@@ -45,9 +45,17 @@ pub fn parallel<T: Sync, R: Send>(items: &[T], act: impl Fn(&T) -> R + Sync) -> 
 /// # Panics
 /// If a variable is set to something that is no number.
 pub fn each(seed: impl Fn(u64) -> Vec<String> + Sync) -> Tried {
+    each_up_to(SEEDS, seed)
+}
+
+/// As [`each`], with so many seeds where `NOVACRON_SEEDS` says nothing.
+///
+/// # Panics
+/// As [`each`].
+pub fn each_up_to(usual: u64, seed: impl Fn(u64) -> Vec<String> + Sync) -> Tried {
     let (first, count) = match (number("NOVACRON_SEED"), number("NOVACRON_SEEDS")) {
         (Some(one), _) => (one, 1),
-        (None, count) => (1, count.unwrap_or(SEEDS)),
+        (None, count) => (1, count.unwrap_or(usual)),
     };
     each_of(first, count, seed)
 }

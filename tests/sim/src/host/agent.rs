@@ -5,7 +5,7 @@ mod leases;
 mod session;
 
 use super::{Host, Running, supervisor::end};
-use crate::cluster::stream_served;
+use crate::{cluster::stream_served, moves::yard::Yard};
 use novacron_agent::attempt::{
     AttemptError,
     admission::Fence,
@@ -23,7 +23,7 @@ use novacron_runtime::{
     spawn,
     time::{sleep, timeout},
 };
-use novacron_transport::{Endpoint, Link, LinkError, Stream};
+use novacron_transport::{Endpoint, Link, LinkError, Role, Stream};
 use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -46,6 +46,8 @@ pub(super) struct Agent {
     books: Arc<Books>,
     /// The session's link.
     link: Arc<watch::Sender<Option<Link>>>,
+    /// What it has of virtual machines.
+    yard: Option<Yard>,
 }
 
 struct Books {
@@ -58,7 +60,10 @@ impl Agent {
     /// Runs until its machine is crashed.
     pub(super) async fn live(host: Host, endpoint: Endpoint) {
         let books = Arc::new(open_books(&host, &host.journal()));
-        let agent = Self { host, endpoint, books, link: Arc::new(watch::Sender::new(None)) };
+        let link = Arc::new(watch::Sender::new(None));
+        let disk = host.executor.disk(host.agent);
+        let yard = host.moving().map(|moving| moving.open(&endpoint, link.subscribe(), &disk));
+        let agent = Self { host, endpoint, books, link, yard };
         spawn(agent.clone().report());
         spawn(agent.clone().keep_leases());
         spawn(agent.clone().keep_session());
@@ -69,16 +74,27 @@ impl Agent {
 
     async fn serve(self, link: Link) {
         while let Ok((kind, stream)) = link.accept().await {
-            if kind == StreamKind::Command {
-                let agent = self.clone();
-                spawn(async move { stream_served(agent.answer_on(stream).await) });
+            match (kind, &self.yard, link.peer().copied()) {
+                (StreamKind::Command, ..) => {
+                    let agent = self.clone();
+                    spawn(async move { stream_served(agent.answer_on(stream).await) });
+                }
+                (StreamKind::Lane, Some(yard), Some(Role::Agent { host })) => {
+                    let yard = yard.clone();
+                    spawn(async move { yard.accept_lane(host, stream).await });
+                }
+                _ => {}
             }
         }
     }
 
     async fn answer_on(&self, mut stream: Stream) -> Result<(), LinkError> {
         let command: AgentCommand = stream.recv().await?;
-        let reply = self.answer(command);
+        let about_machines = match &self.yard {
+            Some(yard) => yard.answer(&command).await,
+            None => None,
+        };
+        let reply = about_machines.unwrap_or_else(|| self.answer(command));
         stream.send(&reply).await?;
         stream.finish();
         Ok(())

@@ -1,7 +1,7 @@
 //! The agent's session with whoever leads.
 
 use super::Agent;
-use crate::{cluster::stream_served, identities::COORDINATORS, net::address};
+use crate::{cluster::stream_served, identities::COORDINATORS, moves::yard::Yard, net::address};
 use novacron_common::{
     record::{Accel, HostAddresses, HostCapacity, HostHello, HostStatus},
     spec::Name,
@@ -14,6 +14,7 @@ use novacron_runtime::{
 };
 use novacron_transport::{LinkError, RecvHalf, RoleKind, SendHalf};
 use std::{net::SocketAddr, time::Duration};
+use tokio::sync::watch;
 
 /// How often status is sent.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
@@ -68,6 +69,7 @@ impl Agent {
     }
 
     async fn send_status(&self, mut send: SendHalf) -> Result<(), LinkError> {
+        let mut changes = self.yard.as_ref().map(Yard::changes);
         for sequence in 1.. {
             let status = HostStatus {
                 incarnation: self.incarnation(),
@@ -75,11 +77,16 @@ impl Agent {
                 capacity: capacity(),
                 load_millis: 0,
                 memory_available: capacity().memory,
-                vms: Vec::new(),
+                vms: self.yard.as_ref().map(Yard::seen).unwrap_or_default(),
                 foreign_domains: Vec::new(),
             };
             send.send(&status).await?;
-            sleep(STATUS_EVERY).await;
+            // Each word by itself: what is news is sent at once, as by the shipped session.
+            tokio::select! {
+                biased;
+                () = changed(&mut changes) => {}
+                () = sleep(STATUS_EVERY) => {}
+            }
         }
         Ok(())
     }
@@ -98,7 +105,7 @@ impl Agent {
             addresses: HostAddresses { quic: address(self.host.agent) },
             capacity: capacity(),
             accel: Accel::Tcg,
-            can_kvm: false,
+            can_kvm: self.yard.is_some(),
             can_namespace: true,
             features: Vec::new(),
         }
@@ -108,6 +115,17 @@ impl Agent {
 async fn take_directory(mut recv: RecvHalf) -> Result<(), LinkError> {
     while recv.recv_opt::<Directory>().await?.is_some() {}
     Ok(())
+}
+
+/// Waits until something new is seen of a machine, where there are any.
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    let heard = match changes {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !heard {
+        std::future::pending().await
+    }
 }
 
 const fn capacity() -> HostCapacity {

@@ -1,0 +1,85 @@
+//! One seed of machines that move, from beginning to verdict.
+
+use super::{checks, storm, users::Users};
+use crate::{
+    cluster::Cluster,
+    executor::Executor,
+    identities::MACHINES,
+    os,
+    run::{is_whole, on_a_thread, wait},
+};
+use novacron_common::splitmix::SplitMix64;
+use std::time::Duration;
+
+/// How long the cluster may take to come up, with machines that run.
+const UP: Duration = Duration::from_secs(30);
+/// How long things go wrong.
+const STORM: Duration = Duration::from_secs(25);
+/// How long it may take until all moves have ended and all machines are as they are wanted, once nothing is wrong: QUIC's idle
+/// time-out, an election, two looks at what does not report by itself, and copies that libvirt gives up.
+const HEALING: Duration = Duration::from_secs(100);
+
+/// What came of a seed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// What is wrong; empty if nothing is.
+    pub faults: Vec<String>,
+    /// Hash over everything that happened.
+    pub trace: u64,
+    /// Moves that were asked for.
+    pub moves: u128,
+    /// Moves that completed.
+    pub completed: usize,
+    /// How often guests were started.
+    pub boots: u64,
+}
+
+/// Runs one seed, on a thread of its own.
+///
+/// # Panics
+/// If there is no thread to be had.
+pub fn run(seed: u64) -> Verdict {
+    on_a_thread(seed, move || simulate(seed), failed)
+}
+
+fn failed(panic: String) -> Verdict {
+    Verdict { faults: vec![panic], ..Verdict::default() }
+}
+
+fn simulate(seed: u64) -> Verdict {
+    let mut rng = SplitMix64::new(seed);
+    let _os = os::simulate(rng.bits());
+    let executor = Executor::new(rng.bits(), MACHINES);
+    let _world = novacron_runtime::enter(executor.clone());
+    let mut cluster = Cluster::with_moves(executor.clone());
+    let (mut users, mut faults) = (Users::default(), Vec::new());
+    cluster.machines().for_each(|machine| cluster.start(machine));
+    cluster.start_hosts();
+    if !wait(&cluster, UP, |cluster| is_whole(cluster) && cluster.has_hosts()) {
+        faults.push("no cluster came up".into());
+    }
+    users.begin(&cluster);
+    if !wait(&cluster, UP, |cluster| cluster.knows(users.machines()) && checks::are_settled(cluster)) {
+        faults.push("no machine came up".into());
+    }
+    storm::storm(&mut cluster, &mut users, &mut rng, STORM);
+    let healed = wait(&cluster, HEALING, |cluster| is_whole(cluster) && checks::are_settled(cluster));
+    if healed {
+        users.settle(&cluster);
+        let runs = |cluster: &Cluster| is_whole(cluster) && checks::all_run(cluster, users.machines());
+        if !wait(&cluster, HEALING, |cluster| runs(cluster) && checks::are_settled(cluster)) {
+            faults.push("a machine that is wanted does not run".into());
+        }
+    }
+    faults.extend(checks::faults(&cluster));
+    let verdict = Verdict {
+        faults,
+        trace: executor.trace().hash(),
+        moves: users.moves(),
+        completed: checks::completed(&cluster),
+        boots: cluster.truth().map_or(0, |truth| truth.boots()),
+    };
+    drop(cluster);
+    executor.end();
+    verdict
+}

@@ -1,0 +1,222 @@
+//! What is true of every guest, whatever anybody believes: where it runs, which memory and which disk are its newest.
+//! Whoever lets a guest run, stops it or throws its memory or disk away says so here, and here it is judged on the spot.
+
+use novacron_common::{
+    ids::{HostId, VmId},
+    units::Epoch,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// A guest's memory as it was when its processors last stood still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Which start of it.
+    boot: u64,
+    /// When they stood still, nanoseconds.
+    at: u64,
+}
+
+/// A disk's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Blank disks differ, so that a guest on a new one is noticed.
+    born: u64,
+    /// When its guest last stopped writing, nanoseconds.
+    written: u64,
+}
+
+/// The truth. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Truth(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    numbers: u64,
+    guests: BTreeMap<VmId, Guest>,
+    memories: BTreeMap<(HostId, VmId), Memory>,
+    disks: BTreeMap<(HostId, VmId), Disk>,
+    faults: Vec<String>,
+}
+
+/// What is known of one guest.
+#[derive(Debug, Default)]
+struct Guest {
+    runs_on: BTreeSet<HostId>,
+    newest: Option<Memory>,
+    disk: Option<Disk>,
+    /// To whom the ledger gives it.
+    placed: Option<(Epoch, HostId)>,
+    /// Somebody wants it deleted.
+    doomed: bool,
+    /// Its process, its hypervisor or its host was killed since it was started: its memory may be lost.
+    excused: bool,
+    starts: u64,
+}
+
+impl Truth {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was wrong.
+    pub fn faults(&self) -> Vec<String> {
+        self.known().faults.clone()
+    }
+
+    /// A guest is started from its disk.
+    pub fn starts(&self, host: HostId, vm: VmId) {
+        let mut known = self.known();
+        known.numbers += 1;
+        let fresh = Memory { boot: known.numbers, at: 0 };
+        let disk = known.disks.get(&(host, vm)).copied();
+        let guest = known.guests.entry(vm).or_default();
+        let stale = guest.disk.is_some() && guest.disk != disk;
+        guest.disk = guest.disk.or(disk);
+        guest.newest = Some(fresh);
+        (guest.excused, guest.starts) = (false, guest.starts + 1);
+        if stale {
+            known
+                .faults
+                .push(format!("an old disk: {vm} is started on {host} from a disk that is not its newest"));
+        }
+        known.memories.insert((host, vm), fresh);
+        known.runs(host, vm);
+    }
+
+    /// A held guest runs on.
+    pub fn resumes(&self, host: HostId, vm: VmId) {
+        let mut known = self.known();
+        let memory = known.memories.get(&(host, vm)).copied();
+        let newest = known.guests.entry(vm).or_default().newest;
+        if memory != newest {
+            known.faults.push(format!("forked: {vm} runs on on {host} from memory that is not its newest"));
+        }
+        known.runs(host, vm);
+    }
+
+    /// A guest's processors stand still from `now` on; its memory stays.
+    pub fn holds(&self, host: HostId, vm: VmId, now: u64) -> Option<(Memory, Option<Disk>)> {
+        let mut known = self.known();
+        if !known.guests.entry(vm).or_default().runs_on.remove(&host) {
+            return Some((*known.memories.get(&(host, vm))?, known.disks.get(&(host, vm)).copied()));
+        }
+        let memory = Memory { at: now, ..*known.memories.get(&(host, vm))? };
+        known.memories.insert((host, vm), memory);
+        let disk = known.disks.get_mut(&(host, vm)).map(|disk| {
+            disk.written = now;
+            *disk
+        });
+        let guest = known.guests.entry(vm).or_default();
+        (guest.newest, guest.disk) = (Some(memory), disk.or(guest.disk));
+        Some((memory, disk))
+    }
+
+    /// A guest's process ends in good order or by a kill: its memory is gone, and that is nobody's fault.
+    pub fn ends(&self, host: HostId, vm: VmId, now: u64) {
+        let _ = self.holds(host, vm, now);
+        self.known().memories.remove(&(host, vm));
+    }
+
+    /// A copy of a guest's memory is thrown away. If it was the only one of its newest, a guest is lost.
+    pub fn forgets(&self, host: HostId, vm: VmId, now: u64) {
+        let _ = self.holds(host, vm, now);
+        let mut known = self.known();
+        let Some(memory) = known.memories.remove(&(host, vm)) else { return };
+        let another = known.memories.iter().any(|((_, other), m)| *other == vm && *m == memory);
+        let guest = known.guests.entry(vm).or_default();
+        if guest.newest == Some(memory) && !another && !guest.doomed && !guest.excused {
+            guest.newest = None;
+            known.faults.push(format!("lost: the only copy of the memory of {vm} is thrown away on {host}"));
+        }
+    }
+
+    /// A copy of a guest is complete on a host.
+    pub fn arrives(&self, host: HostId, vm: VmId, memory: Memory, disk: Option<Disk>) {
+        let mut known = self.known();
+        known.memories.insert((host, vm), memory);
+        known.disks.extend(disk.map(|disk| ((host, vm), disk)));
+    }
+
+    /// A disk is there, blank if it was not.
+    pub fn has_disk(&self, host: HostId, vm: VmId) {
+        let mut known = self.known();
+        known.numbers += 1;
+        let blank = Disk { born: known.numbers, written: 0 };
+        known.disks.entry((host, vm)).or_insert(blank);
+    }
+
+    /// The disk of a machine on a host.
+    pub fn disk(&self, host: HostId, vm: VmId) -> Option<Disk> {
+        self.known().disks.get(&(host, vm)).copied()
+    }
+
+    /// A stopped machine's disk arrives.
+    pub fn lands(&self, host: HostId, vm: VmId, disk: Disk) {
+        self.known().disks.insert((host, vm), disk);
+    }
+
+    /// A disk is removed. If it was the only one of its newest, all is lost.
+    pub fn removes_disk(&self, host: HostId, vm: VmId) {
+        let mut known = self.known();
+        let Some(disk) = known.disks.remove(&(host, vm)) else { return };
+        let another = known.disks.iter().any(|((_, other), d)| *other == vm && *d == disk);
+        let guest = known.guests.entry(vm).or_default();
+        if guest.disk == Some(disk) && !another && !guest.doomed {
+            known.faults.push(format!("lost: the only disk of {vm} is removed from {host}"));
+        }
+    }
+
+    /// Somebody wants a machine deleted.
+    pub fn dooms(&self, vm: VmId) {
+        self.known().guests.entry(vm).or_default().doomed = true;
+    }
+
+    /// Something was killed that a guest's memory depends on.
+    pub fn excuses(&self, vm: VmId) {
+        self.known().guests.entry(vm).or_default().excused = true;
+    }
+
+    /// What the ledger says of a machine, as far as anybody has applied it.
+    pub fn is_placed(&self, vm: VmId, epoch: Epoch, host: HostId) {
+        let mut known = self.known();
+        let guest = known.guests.entry(vm).or_default();
+        match guest.placed {
+            Some((seen, _)) if epoch < seen => return, // somebody who is behind
+            Some((seen, there)) if epoch == seen && there != host => {
+                let fault = format!("one {epoch} of {vm} for two hosts: {there} and {host}");
+                return known.faults.push(fault);
+            }
+            _ => guest.placed = Some((epoch, host)),
+        }
+        if let Some(other) = guest.runs_on.iter().copied().find(|runs| *runs != host) {
+            known.faults.push(format!("{vm} is given to {host} while it runs on {other}"));
+        }
+    }
+
+    /// Whose disks are on a host.
+    pub fn disks_on(&self, host: HostId) -> Vec<VmId> {
+        self.known().disks.keys().filter(|(there, _)| *there == host).map(|(_, vm)| *vm).collect()
+    }
+
+    /// How often guests were started, in all.
+    pub fn boots(&self) -> u64 {
+        self.known().guests.values().map(|guest| guest.starts).sum()
+    }
+}
+
+impl Known {
+    fn runs(&mut self, host: HostId, vm: VmId) {
+        let guest = self.guests.entry(vm).or_default();
+        guest.runs_on.insert(host);
+        if guest.runs_on.len() > 1 {
+            self.faults.push(format!("two run: {vm} runs on {:?}", guest.runs_on));
+        }
+        if let Some((epoch, there)) = guest.placed.filter(|(_, there)| *there != host) {
+            self.faults.push(format!("{vm} runs on {host}, but {epoch} gives it to {there}"));
+        }
+    }
+}

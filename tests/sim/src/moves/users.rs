@@ -1,0 +1,235 @@
+//! What people do with machines while things go wrong: they move them, call that off, stop, start, restart and delete them;
+//! and guests power themselves off.
+
+use crate::{
+    cluster::Cluster,
+    executor::Machine,
+    identities::{COORDINATORS, HOSTS, host_id},
+};
+use novacron_common::{
+    api::VmDesired,
+    ids::{HostId, MigrationId, VmId},
+    record::{MoveLimits, Strategy},
+    spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    splitmix::SplitMix64,
+    units::ByteCount,
+};
+use novacron_coordinator::raft::Ledger;
+use novacron_core::{
+    Applied, CommandBody,
+    command::{MigrationAsk, VmCreate, VmDesire, VmRestart},
+    forecast::Measures,
+};
+
+/// Machines at once.
+const VMS: u128 = 2;
+/// How long a guest is given to shut down, milliseconds.
+const GRACE_MS: u64 = 800;
+
+/// Something that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Move,
+    MoveCold,
+    Cancel,
+    CancelSoon,
+    Stop,
+    Start,
+    Restart,
+    PowerOff,
+    PowerOffAndStart,
+    Replace,
+}
+
+/// How often each is chosen.
+const MIX: &[(Deed, u64)] = &[
+    (Deed::Move, 12),
+    (Deed::MoveCold, 5),
+    (Deed::Cancel, 2),
+    (Deed::CancelSoon, 4),
+    (Deed::Stop, 2),
+    (Deed::Start, 6),
+    (Deed::Restart, 1),
+    (Deed::PowerOff, 1),
+    (Deed::PowerOffAndStart, 1),
+    (Deed::Replace, 1),
+];
+
+/// The people. Ids of what they make are counted: a later migration has a higher one.
+#[derive(Debug, Default)]
+pub struct Users {
+    migrations: u128,
+    vms: u128,
+    /// The machines that are there, oldest first.
+    here: Vec<VmId>,
+}
+
+impl Users {
+    /// Makes the machines.
+    pub fn begin(&mut self, cluster: &Cluster) {
+        (0..VMS).for_each(|_| self.create(cluster));
+    }
+
+    /// Does something.
+    pub fn act(&mut self, cluster: &Cluster, rng: &mut SplitMix64) {
+        let deed = crate::faults::choose(MIX, rng);
+        let at = usize::try_from(rng.below(self.here.len() as u64)).unwrap_or(0);
+        let vm = self.here[at];
+        cluster.executor.note(&[0xdeed, deed as u64, at as u64]);
+        match deed {
+            Deed::Move => drop(self.set_out(cluster, vm, true, rng)),
+            Deed::MoveCold => drop(self.set_out(cluster, vm, false, rng)),
+            Deed::Cancel => self.cancel(cluster, self.migrations, 0),
+            Deed::CancelSoon => {
+                let id = self.set_out(cluster, vm, rng.percent(70), rng);
+                self.cancel(cluster, id, rng.below(3000));
+            }
+            Deed::Stop => desire(cluster, vm, VmDesired::Stopped),
+            Deed::Start => desire(cluster, vm, VmDesired::Running),
+            Deed::Restart => tell(cluster, 0, CommandBody::VmRestart(VmRestart { vm, grace_ms: GRACE_MS })),
+            Deed::PowerOff => cluster.power_off(vm),
+            Deed::PowerOffAndStart => {
+                cluster.power_off(vm);
+                desire(cluster, vm, VmDesired::Running);
+            }
+            Deed::Replace => {
+                self.here.remove(at);
+                if let Some(truth) = cluster.truth() {
+                    truth.dooms(vm);
+                }
+                // Until it is done: who deletes a machine that moves is told to wait.
+                insist(cluster, vm);
+                self.create(cluster);
+            }
+        }
+    }
+
+    /// Everybody who has a machine wants it to run, from now on, and asks until that is answered: a coordinator that has only
+    /// just found its leader again may have to say that it does not know what came of it.
+    pub fn settle(&self, cluster: &Cluster) {
+        for vm in &self.here {
+            let desire = VmDesire { vm: *vm, desired: VmDesired::Running, grace_ms: GRACE_MS };
+            repeat(cluster, CommandBody::VmDesire(desire));
+        }
+    }
+
+    /// The machines that are there.
+    pub fn machines(&self) -> &[VmId] {
+        &self.here
+    }
+
+    /// How many moves were asked for.
+    pub const fn moves(&self) -> u128 {
+        self.migrations
+    }
+
+    fn create(&mut self, cluster: &Cluster) {
+        self.vms += 1;
+        let id = VmId::from_u128(self.vms);
+        self.here.push(id);
+        let create = VmCreate { id, spec: spec(self.vms), host: None, offer: None, start: true };
+        repeat(cluster, CommandBody::VmCreate(Box::new(create)));
+    }
+
+    /// Moves a machine to the host where it is not, as far as anybody knows.
+    fn set_out(&mut self, cluster: &Cluster, vm: VmId, live: bool, rng: &mut SplitMix64) -> u128 {
+        self.migrations += 1;
+        let target = host_id(COORDINATORS + usize::try_from(rng.below(HOSTS as u64)).unwrap_or(0));
+        let target = away_from(cluster, vm).unwrap_or(target);
+        let strategy = if rng.percent(20) { Strategy::StopAndCopy } else { Strategy::Auto };
+        let ask = MigrationAsk {
+            id: MigrationId::from_u128(self.migrations),
+            vm,
+            target,
+            live,
+            limits: MoveLimits { strategy, ..MoveLimits::default() },
+            secret: [u8::try_from(self.migrations % 251).unwrap_or(0); 32],
+            placement: None,
+            measures: Measures::default(),
+            gang: None,
+        };
+        tell(cluster, 0, CommandBody::MigrationAsk(Box::new(ask)));
+        self.migrations
+    }
+
+    fn cancel(&self, cluster: &Cluster, id: u128, after_ms: u64) {
+        tell(cluster, after_ms, CommandBody::MigrationCancel { id: MigrationId::from_u128(id) });
+    }
+}
+
+/// The other of two hosts.
+fn away_from(cluster: &Cluster, vm: VmId) -> Option<HostId> {
+    let ledger = cluster.machines().find_map(|machine| cluster.ledger(machine))?;
+    let on = ledger.read(|state| state.vm(vm)?.placed_on)?;
+    (COORDINATORS..COORDINATORS + HOSTS).map(host_id).find(|host| *host != on)
+}
+
+fn desire(cluster: &Cluster, vm: VmId, desired: VmDesired) {
+    tell(cluster, 0, CommandBody::VmDesire(VmDesire { vm, desired, grace_ms: GRACE_MS }));
+}
+
+fn someone(cluster: &Cluster) -> Option<(Machine, Ledger)> {
+    let up: Vec<Machine> = cluster.machines().filter(|machine| cluster.ledger(*machine).is_some()).collect();
+    let chosen = cluster.executor.draw(|rng| rng.below(up.len().max(1) as u64));
+    let machine = *up.get(usize::try_from(chosen).unwrap_or(0))?;
+    Some((machine, cluster.ledger(machine)?.clone()))
+}
+
+/// Asks whoever is up, once.
+fn tell(cluster: &Cluster, after_ms: u64, body: CommandBody) {
+    let Some((machine, ledger)) = someone(cluster) else { return };
+    let job = async move {
+        novacron_runtime::time::sleep(std::time::Duration::from_millis(after_ms)).await;
+        let _ = ledger.propose(body).await; // a person reads the answer, and lives with it
+    };
+    cluster.executor.spawn_on(machine, Box::pin(job));
+}
+
+/// Asks until the answer is final; by whom, is lost with a coordinator that crashes, so by all.
+fn repeat(cluster: &Cluster, body: CommandBody) {
+    for machine in cluster.machines() {
+        let Some(ledger) = cluster.ledger(machine).cloned() else { continue };
+        let body = body.clone();
+        let job = async move {
+            while ledger.propose(body.clone()).await.is_err() {
+                novacron_runtime::time::sleep(std::time::Duration::from_millis(300)).await;
+            }
+        };
+        cluster.executor.spawn_on(machine, Box::pin(job));
+    }
+}
+
+/// Wants a machine deleted until the ledger says that it is to be.
+fn insist(cluster: &Cluster, vm: VmId) {
+    for machine in cluster.machines() {
+        let Some(ledger) = cluster.ledger(machine).cloned() else { continue };
+        let job = async move {
+            let delete = VmDesire { vm, desired: VmDesired::Deleted, grace_ms: 0 };
+            while !matches!(
+                ledger.propose(CommandBody::VmDesire(delete.clone())).await,
+                Ok(Applied::Done | Applied::AlreadySo)
+            ) && ledger.read(|state| state.vm(vm).is_some())
+            {
+                novacron_runtime::time::sleep(std::time::Duration::from_millis(500)).await;
+            }
+        };
+        cluster.executor.spawn_on(machine, Box::pin(job));
+    }
+}
+
+fn spec(number: u128) -> VmSpec {
+    let template = TemplateSpec { name: "t".parse().expect("a name"), boot: BootSource::Disk, disk: None };
+    VmSpec {
+        name: format!("vm{number}").parse().expect("a name"),
+        kind: MachineKind::Kvm,
+        cpus: 1,
+        memory: ByteCount::mib(256),
+        storage: ByteCount::mib(1024),
+        template,
+        cmdline: None,
+        network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+        cloud_init: None,
+        restart: if number.is_multiple_of(3) { RestartPolicy::Always } else { RestartPolicy::Never },
+        post_copy: false, // not modelled
+    }
+}
