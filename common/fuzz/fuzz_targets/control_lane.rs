@@ -24,6 +24,7 @@ static EXPECTATION: LazyLock<Expectation> = LazyLock::new(|| Expectation {
     migrate_uri: "unix:///run/novacron/m/x1/r".into(),
     disks_uri: "unix:///run/novacron/m/x1/d".into(),
     disk: "vda".into(),
+    post_copy: true,
 });
 
 /// Every file or device that a domain in these bytes names is one that the expected domain names too.
