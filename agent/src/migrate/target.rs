@@ -284,7 +284,7 @@ impl Arrival {
                 }
             }
         }
-        self.share(landed).await;
+        share(landed.stage).await;
         // Written down before it is said: after that the coordinator asks no more, and a record that did not say so would
         // stand in the way of the machine's next move for ever.
         let ended = Record::Ended(SideState::Inbound(InboundState::Running));
@@ -294,14 +294,6 @@ impl Arrival {
         let (checkpoints, vm) = (self.parts.checkpoints.clone(), self.vm());
         let _ = spawn_blocking(move || checkpoints.remove(vm)).await;
         TargetPhase::Ended
-    }
-
-    /// The lanes are no more. What they brought is there for the others of its gang before the first of them is let go.
-    async fn share(&self, landed: Landed) {
-        let arriving = landed.stage.and_then(|mut stage| stage.arriving.take());
-        if let Some(arriving) = arriving {
-            arriving.share().await;
-        }
     }
 
     async fn try_run(&self, epoch: Epoch, run: bool) {
@@ -342,6 +334,13 @@ impl Arrival {
         self.parts.note(self.ticket.migration, Record::Ended(state.clone())).await;
         self.post.show(state);
         TargetPhase::Ended
+    }
+}
+
+/// Ends the lanes. What they brought is there for the others of its gang before the first of them is let go.
+async fn share(stage: Option<Box<Stage>>) {
+    if let Some(arriving) = stage.and_then(|mut stage| stage.arriving.take()) {
+        arriving.share().await;
     }
 }
 

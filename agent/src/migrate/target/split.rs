@@ -4,7 +4,7 @@
 //! refuses it unless the hand-over is known to be committed. From then on nothing discards the guest: it becomes complete,
 //! it is stranded (and kept) for as long as memory does not follow, or it is lost.
 
-use super::{Arrival, Landed, Order, Stage, TargetPhase, next_event};
+use super::{Arrival, Landed, Order, Stage, TargetPhase, next_event, share};
 use crate::{
     migrate::{
         journal::{InboundMark, Record},
@@ -46,9 +46,7 @@ async fn last_words(mut stage: Option<Box<Stage>>) {
     let over =
         async { while !matches!(next_event(&mut stage).await, None | Some(LaneEvent::Over { .. })) {} };
     let _ = timeout(LAST_WORDS_DEADLINE, over).await;
-    if let Some(arriving) = stage.and_then(|mut stage| stage.arriving.take()) {
-        arriving.share().await;
-    }
+    share(stage).await;
 }
 
 impl Arrival {
