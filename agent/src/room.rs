@@ -1,8 +1,12 @@
-//! Where machines' files are made: images from the store, disk and seed in the machine's own folder.
+//! Where machines' files are made: images from the store, unpacked if they are archives, disk and seed in the machine's
+//! own folder.
 
 use crate::{
-    hypervisor::MachineFiles,
-    image::{DiskError, Disks, FetchProgress, ImageError, ImageStore},
+    hypervisor::{MachineFiles, RootImage},
+    image::{
+        DiskError, Disks, FetchProgress, ImageError, ImageStore, LocalImages,
+        rootfs::{LayerStore, RootfsError},
+    },
     vm::{Board, Files, FilesError},
 };
 use async_trait::async_trait;
@@ -10,6 +14,7 @@ use novacron_common::{
     ids::VmId,
     record::Progress,
     spec::{ImageRef, VmSpec},
+    units::ByteCount,
     wire::DenialCode,
 };
 use std::sync::Arc;
@@ -19,6 +24,8 @@ use std::sync::Arc;
 pub struct Room {
     /// Images.
     pub images: Arc<ImageStore>,
+    /// Unpacked archives.
+    pub layers: Arc<LayerStore>,
     /// Machines' folders.
     pub disks: Disks,
     /// Where the progress of a fetch is shown.
@@ -28,7 +35,24 @@ pub struct Room {
 impl Room {
     /// The names of a machine's files, whether or not they are there.
     pub fn files(&self, vm: VmId, spec: &VmSpec) -> MachineFiles {
-        self.disks.files(vm, spec, &self.images.locate(&spec.template))
+        let archive = spec.template.archive();
+        let root = archive.and_then(|archive| self.layers.find(archive.sha256).ok().flatten());
+        let images = LocalImages { root, ..self.images.locate(&spec.template) };
+        self.disks.files(vm, spec, &images)
+    }
+
+    /// Has the template's archive unpacked, if it has one.
+    async fn unpacked(&self, vm: VmId, spec: &VmSpec) -> Result<Option<RootImage>, RootfsError> {
+        let Some(archive) = spec.template.archive() else { return Ok(None) };
+        self.board.note_progress(
+            vm,
+            "unpacking the image".to_owned(),
+            Progress { received: ByteCount(0), total: None },
+        );
+        let (layers, path) = (Arc::clone(&self.layers), self.images.path(archive));
+        let (sha256, format) = (archive.sha256, archive.format);
+        let work = tokio::task::spawn_blocking(move || layers.ensure(&path, sha256, format)).await;
+        work.unwrap_or_else(|cause| Err(RootfsError::ended(cause))).map(Some)
     }
 }
 
@@ -40,6 +64,12 @@ impl Files for Room {
             self.board.note_progress(vm, fetching(progress), Progress { received, total });
         };
         let images = self.images.ensure_template(&spec.template, show).await.map_err(|c| no_image(vm, c))?;
+        let root = self.unpacked(vm, spec).await.map_err(|cause| FilesError {
+            doing: format!("unpack the image of {vm}"),
+            code: DenialCode::Image,
+            cause: cause.into(),
+        })?;
+        let images = LocalImages { root, ..images };
         self.disks.create(vm, spec, &images).await.map_err(|c| no_disk(vm, c))
     }
 
@@ -81,7 +111,6 @@ fn no_disk(vm: VmId, cause: DiskError) -> FilesError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use novacron_common::units::ByteCount;
 
     #[test]
     fn progress_reads_like_a_sentence() {

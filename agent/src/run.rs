@@ -17,8 +17,11 @@ use crate::{
         libvirt::Libvirt,
         namespace::{Namespace, home::HomeError},
     },
-    image::{DiskError, Disks, ImageStore, StoreOptions},
-    ledger::{AgentLedger, LedgerError},
+    image::{
+        DiskError, Disks, ImageStore, StoreOptions,
+        rootfs::{LayerStore, RootfsError},
+    },
+    ledger::{AgentLedger, LedgerError, Shelf},
     metrics,
     migrate::{
         Budget, Migrations, MigrationsParts, Pacer, Preview, PreviewParts, Prober, QemuProcesses, QuicRoads,
@@ -29,7 +32,7 @@ use crate::{
     peers::Peers,
     room::Room,
     text::describe,
-    vm::{Board, Hypervisors, Machines, MachinesError, MachinesParts, keep_bounded},
+    vm::{self, Board, Hypervisors, Machines, MachinesError, MachinesParts, keep_bounded},
 };
 use novacron_common::{record::Accel, units::Incarnation};
 use novacron_transport::{
@@ -81,6 +84,9 @@ pub enum RunError {
     /// Disks.
     #[error("could not open the machines' disks")]
     Disks(#[from] DiskError),
+    /// Unpacked images.
+    #[error("could not open the layers")]
+    Layers(#[from] RootfsError),
     /// Machines.
     #[error("could not take up the machines")]
     Machines(#[from] MachinesError),
@@ -127,8 +133,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let accel = libvirt.as_ref().map_or(Accel::Tcg, |l| l.capabilities().accel);
     let board = Arc::new(Board::default());
     let room = open_room(&config, &endpoint, &peers, &board)?;
+    let shelf = ledger.shelf(vm::SHELF)?;
+    sweep_layers(&room, &shelf).await?;
     let machines = Machines::adopt(MachinesParts {
-        shelf: ledger.shelf(crate::vm::SHELF)?,
+        shelf,
         hypervisors,
         files: Arc::new(room.clone()),
         board,
@@ -305,9 +313,22 @@ fn open_room(
     let qemu_user = config.hypervisor.as_ref().and_then(|h| h.qemu_user.as_deref());
     Ok(Room {
         images: Arc::new(ImageStore::open(options, peers).map_err(RunError::Images)?),
+        layers: Arc::new(LayerStore::open(config.data_dir.join("layers"), config.images.size_max)?),
         disks: Disks::open(config.data_dir.join("vms"), qemu_user)?,
         board: board.clone(),
     })
+}
+
+/// Removes the layers that no machine of this host uses. Before machines are taken up: none may be using one meanwhile.
+async fn sweep_layers(room: &Room, shelf: &Shelf<vm::Entry>) -> Result<(), RunError> {
+    let entries = shelf.list_each()?.into_iter().map(|(_, entry)| entry);
+    let Some(used) = vm::archives(entries) else { return Ok(()) };
+    let layers = Arc::clone(&room.layers);
+    let swept = tokio::task::spawn_blocking(move || layers.retain(&used)).await;
+    if let Err(error) = swept.unwrap_or_else(|cause| Err(RootfsError::ended(cause))) {
+        tracing::warn!(reason = describe(&error), "layers that nobody uses stay");
+    }
+    Ok(())
 }
 
 fn open_sockets(config: &Config) -> Result<SocketRoom, SocketError> {

@@ -2,7 +2,7 @@
 
 use super::call::GuestCall;
 use crate::hypervisor::namespace::{
-    request::{Isolated, Limits, PATH, Terms},
+    request::{Isolated, Limits, Lower, PATH, Terms},
     result,
 };
 use novacron_common::{
@@ -118,10 +118,10 @@ pub fn isolate(
         program: Program { env: environment(start, &target.program.env), ..target.program.clone() },
         hostname: "novacron-job".into(),
         limits: Limits::of(target),
-        root: match &target.root {
+        lower: Lower::Folder(match &target.root {
             Root::Host => PathBuf::from("/"),
             Root::Image(name) => place.roots.join(name.as_str()),
-        },
+        }),
         masked: place.masked,
         cgroup: place.cgroup,
         id_slot: place.id_slot,
@@ -254,9 +254,9 @@ mod tests {
 
     #[test]
     fn an_image_is_a_folder_of_that_name() {
-        let root = |root| isolate(&start(), &CommandTarget { root, ..target() }, place()).unwrap().root;
-        assert_eq!(root(Root::Host), Path::new("/"));
-        assert_eq!(root(Root::Image("debian".parse().unwrap())), Path::new("/roots/debian"));
+        let root = |root| isolate(&start(), &CommandTarget { root, ..target() }, place()).unwrap().lower;
+        assert_eq!(root(Root::Host), Lower::Folder("/".into()));
+        assert_eq!(root(Root::Image("debian".parse().unwrap())), Lower::Folder("/roots/debian".into()));
     }
 
     #[test]

@@ -12,11 +12,21 @@ use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,
     record::{Accel, VmState},
-    spec::{ImageFormat, MachineKind, VmSpec},
+    spec::{ImageFormat, MachineKind, Program, VmSpec},
     units::ByteCount,
 };
+use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, path::PathBuf, pin::Pin, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A root file system that is ready to be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootImage {
+    /// The folders of its layers, the lowest first. Shared with other machines, and written to by none.
+    pub layers: Vec<PathBuf>,
+    /// What it wants to be run; without arguments if it says nothing.
+    pub program: Program,
+}
 
 /// The files of a machine on this host, made ready before [`Hypervisor::define`] is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +41,8 @@ pub struct MachineFiles {
     pub seed: Option<PathBuf>,
     /// Kernel and initramfs for direct kernel boot.
     pub kernel: Option<(PathBuf, Option<PathBuf>)>,
+    /// The root file system of a namespace machine; without one it is over the host's.
+    pub root: Option<RootImage>,
     /// Where its console is logged.
     pub console_log: PathBuf,
 }

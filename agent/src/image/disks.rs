@@ -19,7 +19,7 @@ use crate::hypervisor::MachineFiles;
 use nix::unistd::{Gid, Uid, User};
 use novacron_common::{
     ids::VmId,
-    spec::{ImageFormat, VmSpec},
+    spec::{ImageFormat, MachineKind, VmSpec},
     units::ByteCount,
 };
 use std::{
@@ -53,6 +53,14 @@ pub enum DiskError {
         /// What is wrong.
         #[source]
         cause: Qcow2Fault,
+    },
+    /// An archive, which is unpacked and never read as a disk.
+    #[error("{} is no disk: its format is {}", path.display(), format.name())]
+    NoDisk {
+        /// The archive.
+        path: PathBuf,
+        /// Its format.
+        format: ImageFormat,
     },
     /// `qemu-img` refused.
     #[error("qemu-img {what} failed: {said}")]
@@ -107,6 +115,7 @@ impl Disks {
             (folder.join("kernel"), initramfs)
         });
         MachineFiles {
+            root: images.root.clone(),
             disk: has_disk(spec).then(|| folder.join("disk.qcow2")),
             backing: images.disk.clone(),
             seed: spec.cloud_init.is_some().then(|| folder.join("seed.img")),
@@ -182,9 +191,9 @@ impl Disks {
     }
 }
 
-/// A machine has a disk if it asks for storage or its template has an image.
+/// A virtual machine has a disk if it asks for storage or its template has an image. A namespace machine has none.
 fn has_disk(spec: &VmSpec) -> bool {
-    spec.storage > ByteCount(0) || spec.template.disk.is_some()
+    spec.kind == MachineKind::Kvm && (spec.storage > ByteCount(0) || spec.template.disk.is_some())
 }
 
 fn user(name: &str) -> Result<(Uid, Gid), DiskError> {
@@ -215,7 +224,7 @@ async fn make_disk(
     let new = fresh(path);
     let mut arguments: Vec<&OsStr> = ["create", "-q", "-f", "qcow2"].map(OsStr::new).to_vec();
     if let Some((image, format)) = image {
-        arguments.extend(["-F", format_name(*format), "-b"].map(OsStr::new));
+        arguments.extend(["-F", format.name(), "-b"].map(OsStr::new));
         arguments.push(image.as_os_str());
     }
     let bytes = size.0.to_string();
@@ -242,6 +251,7 @@ pub async fn virtual_size(path: &Path, format: ImageFormat) -> Result<ByteCount,
     let mut file = tokio::fs::File::open(path).await.map_err(read())?;
     let length = ByteCount(file.metadata().await.map_err(read())?.len());
     match format {
+        ImageFormat::Oci | ImageFormat::Rootfs => Err(DiskError::NoDisk { path: path.to_owned(), format }),
         ImageFormat::Raw => Ok(ByteCount(length.0.next_multiple_of(SECTOR))),
         ImageFormat::Qcow2 => {
             let mut head = Vec::with_capacity(qcow2::HEADER_MAX);
@@ -279,7 +289,7 @@ async fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
 /// [`DiskError::QemuImg`] if they cannot be compared.
 pub async fn same_content(one: (&Path, ImageFormat), other: (&Path, ImageFormat)) -> Result<bool, DiskError> {
     let mut compare = Command::new(QEMU_IMG);
-    compare.args(["compare", "-q", "-U", "-f", format_name(one.1), "-F", format_name(other.1)]);
+    compare.args(["compare", "-q", "-U", "-f", one.1.name(), "-F", other.1.name()]);
     let output = compare.arg(one.0).arg(other.0).output().await.map_err(at("run", Path::new(QEMU_IMG)))?;
     match output.status.code() {
         Some(0) => Ok(true),
@@ -298,13 +308,6 @@ async fn qemu_img(what: &'static str, arguments: &[&OsStr]) -> Result<(), DiskEr
 fn refused(what: &'static str, said: &[u8]) -> DiskError {
     let said = String::from_utf8_lossy(&said[..said.len().min(1024)]);
     DiskError::QemuImg { what, said: said.trim().to_owned() }
-}
-
-const fn format_name(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Raw => "raw",
-        ImageFormat::Qcow2 => "qcow2",
-    }
 }
 
 #[cfg(test)]

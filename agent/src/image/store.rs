@@ -4,6 +4,7 @@
 //! Whoever asks for an image that is being fetched waits for that fetch; it goes on when the first asker is gone.
 
 use super::{ImageError, http, local, qcow2, url::Allowed};
+use crate::hypervisor::RootImage;
 use async_trait::async_trait;
 use aws_lc_rs::digest;
 use novacron_common::{
@@ -83,6 +84,8 @@ pub struct LocalImages {
     pub kernel: Option<PathBuf>,
     /// The initial RAM file system.
     pub initramfs: Option<PathBuf>,
+    /// The image's layers, where it is an archive and they are unpacked.
+    pub root: Option<RootImage>,
 }
 
 #[derive(Clone)]
@@ -165,11 +168,18 @@ impl ImageStore {
             BootSource::Disk => (None, None),
             BootSource::Kernel { kernel, initramfs, .. } => (Some(kernel), initramfs.as_ref()),
         };
+        let with_format = |image: &ImageRef| (self.0.path(image), image.format);
         LocalImages {
-            disk: template.disk.as_ref().map(|image| (self.0.path(image), image.format)),
+            disk: template.disk.as_ref().filter(|image| !image.format.is_archive()).map(with_format),
+            root: None,
             kernel: kernel.map(|image| self.0.path(image)),
             initramfs: initramfs.map(|image| self.0.path(image)),
         }
+    }
+
+    /// Where an image is once it is here. Looks at nothing.
+    pub fn path(&self, image: &ImageRef) -> PathBuf {
+        self.0.path(image)
     }
 
     /// The image's bytes for another agent, with their number; `None` if it is not here.
@@ -177,7 +187,7 @@ impl ImageStore {
     /// # Errors
     /// If it is here and cannot be read.
     pub async fn serve(&self, image: Sha256Digest) -> io::Result<Option<(File, ByteCount)>> {
-        for format in [ImageFormat::Qcow2, ImageFormat::Raw] {
+        for format in ImageFormat::ALL {
             match File::open(self.0.path_of(image, format)).await {
                 Ok(file) => {
                     let length = ByteCount(file.metadata().await?.len());
@@ -219,11 +229,7 @@ impl Inner {
     }
 
     fn path_of(&self, sha256: Sha256Digest, format: ImageFormat) -> PathBuf {
-        let extension = match format {
-            ImageFormat::Raw => "raw",
-            ImageFormat::Qcow2 => "qcow2",
-        };
-        self.options.folder.join(format!("{sha256}.{extension}"))
+        self.options.folder.join(format!("{sha256}.{}", format.name()))
     }
 
     async fn fetch(&self, image: &ImageRef, report: &watch::Sender<Stage>) -> Result<(), ImageError> {

@@ -24,4 +24,4 @@ pub use console_log::keep_bounded;
 pub use damaged::{ForgetError, SHELF, forget};
 pub use files::{Files, FilesError};
 pub use machines::{Hypervisors, Machines, MachinesError, MachinesParts};
-pub use record::{Entry, VmRecord};
+pub use record::{Entry, VmRecord, archives};

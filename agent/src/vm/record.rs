@@ -3,6 +3,7 @@
 use novacron_common::{
     ids::{MigrationId, VmId},
     record::VmAssignment,
+    spec::Sha256Digest,
     units::Epoch,
 };
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,16 @@ impl Entry {
     }
 }
 
+/// The archives that the machines of these entries are made over; `None` if one cannot be read, as nobody knows then.
+pub fn archives<E>(entries: impl IntoIterator<Item = Result<Entry, E>>) -> Option<Vec<Sha256Digest>> {
+    let entries: Vec<Entry> = entries.into_iter().collect::<Result<_, _>>().ok()?;
+    let held = entries.iter().filter_map(|entry| match entry {
+        Entry::Held(record) => record.assignment.spec.template.archive(),
+        Entry::Left { .. } => None,
+    });
+    Some(held.map(|archive| archive.sha256).collect())
+}
+
 impl VmRecord {
     /// A machine that was just assigned.
     pub fn new(assignment: VmAssignment) -> Self {
@@ -58,4 +69,34 @@ pub(super) fn ledger_key(vm: VmId) -> [u8; 16] {
 /// Whose entry stands at `key`; `None` where no machine's would.
 pub(super) fn vm_of_key(key: &[u8]) -> Option<VmId> {
     Some(VmId::from_u128(u128::from_be_bytes(key.try_into().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::decide::tests::assignment;
+    use novacron_common::{
+        record::VmAction,
+        spec::{ImageFormat, ImageRef, ImageSource},
+    };
+
+    fn held(byte: u8, format: ImageFormat) -> Result<Entry, ()> {
+        let mut assignment = assignment(VmAction::Run);
+        let source = ImageSource::Path("/a".into());
+        assignment.spec.template.disk = Some(ImageRef { sha256: Sha256Digest([byte; 32]), source, format });
+        Ok(Entry::Held(VmRecord::new(assignment)))
+    }
+
+    #[test]
+    fn archives_of_machines_that_are_here_are_in_use_and_no_others() {
+        let left = Ok(Entry::Left { epoch: Epoch(7) });
+        let entries =
+            [held(1, ImageFormat::Oci), held(2, ImageFormat::Qcow2), left, held(3, ImageFormat::Rootfs)];
+        assert_eq!(archives(entries), Some(vec![Sha256Digest([1; 32]), Sha256Digest([3; 32])]));
+        assert_eq!(
+            archives([held(1, ImageFormat::Oci), Err(())]),
+            None,
+            "a damaged entry may be of any image"
+        );
+    }
 }

@@ -23,6 +23,7 @@ struct NoFiles;
 impl Files for NoFiles {
     async fn prepare(&self, _: VmId, _: &VmSpec) -> Result<MachineFiles, FilesError> {
         Ok(MachineFiles {
+            root: None,
             folder: "/x".into(),
             disk: None,
             backing: None,

@@ -20,12 +20,21 @@ pub struct ImageBody {
     pub path: Option<String>,
     /// SHA-256 of the content, 64 hex digits.
     pub sha256: String,
-    /// `raw` or `qcow2`; never probed.
+    /// `raw` or `qcow2` for a disk; `oci` (an OCI image layout or a docker archive, as a tar file) or `rootfs` (a tar
+    /// archive of a root file system, plain or compressed) for namespace machines. Never probed.
     pub format: ImageFormat,
 }
 
 impl ImageBody {
     const SOURCE_MAX: usize = 2048;
+
+    /// A file of a virtual machine, which is read as it is.
+    fn check_plain(&self, field: &str, faults: &mut Faults) -> Option<ImageRef> {
+        if self.format.is_archive() {
+            faults.add(format!("{field}.format"), "must be raw or qcow2: an archive cannot be booted");
+        }
+        self.check(field, faults)
+    }
 
     fn check(&self, field: &str, faults: &mut Faults) -> Option<ImageRef> {
         let source = match (&self.url, &self.path) {
@@ -108,7 +117,10 @@ impl TryFrom<&TemplateCreate> for TemplateSpec {
     fn try_from(body: &TemplateCreate) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let name = faults.take("name", body.name.parse());
-        let disk = body.disk.as_ref().map(|d| d.check("disk", &mut faults));
+        let disk = body.disk.as_ref().map(|disk| match &body.boot {
+            Some(_) => disk.check_plain("disk", &mut faults),
+            None => disk.check("disk", &mut faults),
+        });
         let boot = match &body.boot {
             None if body.disk.is_none() => {
                 faults.add("disk", "a template needs a disk image, a kernel to boot, or both");
@@ -117,8 +129,8 @@ impl TryFrom<&TemplateCreate> for TemplateSpec {
             None => Some(BootSource::Disk),
             Some(boot) => {
                 check_cmdline("boot.cmdline", &boot.cmdline, &mut faults);
-                let kernel = boot.kernel.check("boot.kernel", &mut faults);
-                let initramfs = boot.initramfs.as_ref().map(|i| i.check("boot.initramfs", &mut faults));
+                let kernel = boot.kernel.check_plain("boot.kernel", &mut faults);
+                let initramfs = boot.initramfs.as_ref().map(|i| i.check_plain("boot.initramfs", &mut faults));
                 kernel.map(|kernel| BootSource::Kernel {
                     kernel,
                     initramfs: initramfs.flatten(),

@@ -92,10 +92,10 @@ pub struct VmCreate {
     pub template: String,
     /// What it may use.
     pub resources: Resources,
-    /// `kvm` (default) or `namespace`.
+    /// `kvm` or `namespace`; by default what the template is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<MachineKind>,
-    /// In place of the template's kernel command line.
+    /// In place of the template's kernel command line, or of the command that a namespace machine's image names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
     /// Its network card.
@@ -134,10 +134,11 @@ impl VmCreate {
             check_cmdline("cmdline", cmdline, &mut faults);
         }
         let network = self.network.check(&mut faults);
+        let kind = self.check_kind(template, &mut faults);
         let cloud_init = self.check_cloud_init(template, &mut faults);
         let spec = name.zip(network).map(|(name, network)| VmSpec {
             name,
-            kind: self.kind.unwrap_or(MachineKind::Kvm),
+            kind,
             cpus: self.resources.cpu,
             memory,
             storage,
@@ -151,9 +152,50 @@ impl VmCreate {
         faults.into_result(spec)
     }
 
+    /// An archive is the root of namespace machines and of no other; a disk or a kernel of virtual machines alone.
+    fn check_kind(&self, template: &TemplateSpec, faults: &mut Faults) -> MachineKind {
+        let fits = match template.archive() {
+            Some(_) => MachineKind::Namespace,
+            None => MachineKind::Kvm,
+        };
+        match (self.kind, fits) {
+            (Some(MachineKind::Kvm), MachineKind::Namespace) => {
+                faults.add(
+                    "kind",
+                    "must be namespace: the template's image is a root file system, and no disk",
+                );
+            }
+            (Some(MachineKind::Namespace), MachineKind::Kvm) => {
+                faults.add("kind", "must be kvm, or give a template whose disk has the format oci or rootfs");
+            }
+            _ => {}
+        }
+        if fits == MachineKind::Namespace {
+            self.check_namespace(faults);
+        }
+        fits
+    }
+
+    /// What namespace machines do not have is refused, and not left out in silence.
+    fn check_namespace(&self, faults: &mut Faults) {
+        if self.network != NetworkBody::default() {
+            faults.add("network", "must be left out: namespace machines have no network card yet");
+        }
+        if self.cloud_init.is_some() {
+            faults.add(
+                "cloud_init",
+                "must be left out: a namespace machine runs its command, and no cloud-init",
+            );
+        }
+        if self.post_copy {
+            faults.add("post_copy", "must be left out: namespace machines do not move while they run yet");
+        }
+    }
+
     fn check_cloud_init(&self, template: &TemplateSpec, faults: &mut Faults) -> Option<CloudInit> {
         match &self.cloud_init {
             Some(body) => body.check(faults),
+            None if template.archive().is_some() => None,
             None if template.boot == crate::spec::BootSource::Disk => Some(CloudInit::default()),
             None => None,
         }
@@ -186,7 +228,7 @@ impl Resources {
                 if self.storage_gb.is_some() { "resources.storage_gb" } else { "resources.storage_mb" };
             faults.add(field, format!("must be at most {}", VmSpec::STORAGE_MAX));
         }
-        if template.disk.is_some() && storage == ByteCount(0) {
+        if template.disk.is_some() && template.archive().is_none() && storage == ByteCount(0) {
             faults.add("resources.storage_gb", "is missing: the template has a disk image");
         }
         (memory, storage)
@@ -344,3 +386,7 @@ pub struct VmView {
     /// When it was made.
     pub created_at: UnixMillis,
 }
+
+#[cfg(test)]
+#[path = "vm_tests.rs"]
+mod tests;

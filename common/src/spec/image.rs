@@ -73,6 +73,30 @@ pub enum ImageFormat {
     Raw,
     /// QEMU copy-on-write 2, without backing or data file.
     Qcow2,
+    /// An archive of an OCI image layout, or one that `docker save` wrote: the layers of a namespace machine's root.
+    Oci,
+    /// A tar archive of a whole root file system, plain or compressed (gzip, zstd), for namespace machines.
+    Rootfs,
+}
+
+impl ImageFormat {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Qcow2, Self::Raw, Self::Oci, Self::Rootfs];
+
+    /// As it is written everywhere: in the API, to QEMU, as a file's extension.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Oci => "oci",
+            Self::Rootfs => "rootfs",
+        }
+    }
+
+    /// Whether it is an archive that is unpacked, in place of a disk that is read block by block.
+    pub const fn is_archive(self) -> bool {
+        matches!(self, Self::Oci | Self::Rootfs)
+    }
 }
 
 /// Where an agent that has no copy gets an image from. Other agents are always asked first.
@@ -123,6 +147,11 @@ pub struct TemplateSpec {
 }
 
 impl TemplateSpec {
+    /// The archive of a root file system that its machines are made over, if it is for namespace machines.
+    pub fn archive(&self) -> Option<&ImageRef> {
+        self.disk.as_ref().filter(|image| image.format.is_archive())
+    }
+
     /// Every file that a host needs before it can start a VM of this template.
     pub fn images(&self) -> impl Iterator<Item = &ImageRef> {
         let (kernel, initramfs) = match &self.boot {

@@ -222,7 +222,7 @@ pub struct VmCreateArgs {
     /// Disk, such as 10G.
     #[arg(long, value_parser = parse_size_mb)]
     pub storage: Option<u64>,
-    /// In place of the template's kernel command line.
+    /// In place of the template's kernel command line, or of the command that a namespace machine's image names.
     #[arg(long)]
     pub cmdline: Option<String>,
     /// A fixed address with prefix length, such as 10.0.0.7/24.

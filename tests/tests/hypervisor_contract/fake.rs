@@ -36,7 +36,15 @@ impl Place for InMemory {
         };
         let folder = PathBuf::from("/nowhere");
         let console_log = folder.join("console.log");
-        let files = MachineFiles { folder, disk: None, backing: None, seed: None, kernel: None, console_log };
+        let files = MachineFiles {
+            root: None,
+            folder,
+            disk: None,
+            backing: None,
+            seed: None,
+            kernel: None,
+            console_log,
+        };
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })
     }
 

@@ -66,6 +66,7 @@ impl InLab {
                 disk: Some((image, ImageFormat::Raw)),
                 kernel: Some(guest.kernel.path.clone()),
                 initramfs: Some(guest.initramfs.path.clone()),
+                root: None,
             },
             template: template(&guest, &disk)?,
             host,

@@ -129,6 +129,7 @@ fn definition() -> Result<Definition> {
     };
     let folder = PathBuf::from(FOLDER);
     let files = MachineFiles {
+        root: None,
         disk: Some(folder.join("disk.qcow2")),
         backing: Some((folder.join("base.raw"), ImageFormat::Raw)),
         seed: None,

@@ -60,7 +60,15 @@ impl Place for OnHost {
             restart: RestartPolicy::Never,
             post_copy: false,
         };
-        let files = MachineFiles { folder, disk: None, backing: None, seed: None, kernel: None, console_log };
+        let files = MachineFiles {
+            root: None,
+            folder,
+            disk: None,
+            backing: None,
+            seed: None,
+            kernel: None,
+            console_log,
+        };
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })
     }
 

@@ -1,17 +1,12 @@
 //! Commands on a root file system that is not the host's.
 
-use crate::world::{World, exe, shell, start};
+use crate::world::{World, exe, libraries, shell, start};
 use novacron_agent::attempt::Settings;
 use novacron_common::{
     record::{AttemptEnd, AttemptOutcome},
     spec::{CommandTarget, Root},
 };
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use tempfile::TempDir;
 
 /// A folder of root file systems with one in it: `tiny`, a shell and what it is linked with.
@@ -28,13 +23,6 @@ fn roots() -> TempDir {
     }
     fs::write(tiny.join("etc/motto"), "small is beautiful\n").unwrap();
     roots
-}
-
-/// What the dynamic loader brings in, itself among it: the absolute paths that ldd(1) tells.
-fn libraries(program: &str) -> Vec<PathBuf> {
-    let told = Command::new("ldd").arg(program).output().unwrap();
-    let told = String::from_utf8(told.stdout).unwrap();
-    told.split_ascii_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
 async fn world(roots: &Path) -> World {

@@ -28,6 +28,7 @@ fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
             post_copy: false,
         },
         files: MachineFiles {
+            root: None,
             folder: folder.to_owned(),
             disk: None,
             seed: None,

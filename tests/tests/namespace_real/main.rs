@@ -7,5 +7,6 @@ mod lease;
 mod life;
 mod limits;
 mod machine;
+mod rooted;
 mod walls;
 mod world;

@@ -107,6 +107,13 @@ pub fn processes_with(marker: &str) -> Vec<String> {
         .collect()
 }
 
+/// What the dynamic loader brings in, itself among it: the absolute paths that ldd(1) tells.
+pub fn libraries(program: &str) -> Vec<PathBuf> {
+    let told = std::process::Command::new("ldd").arg(program).output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    told.split_ascii_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
 /// Waits until `holds`, or fails.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..500 {

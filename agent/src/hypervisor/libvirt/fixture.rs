@@ -41,6 +41,7 @@ pub fn definition() -> Definition {
         post_copy: false,
     };
     let files = MachineFiles {
+        root: None,
         folder: "/data/vms/x".into(),
         disk: Some("/data/vms/x/disk.qcow2".into()),
         backing: Some(("/data/images/02.raw".into(), ImageFormat::Raw)),

@@ -8,7 +8,7 @@ use super::super::Definition;
 use crate::hypervisor::libvirt::{CpuModel, metadata};
 use novacron_common::{
     record::Accel,
-    spec::{BootSource, ImageFormat, MacAddress},
+    spec::{BootSource, MacAddress},
     units::ByteCount,
 };
 use quick_xml::{
@@ -173,12 +173,8 @@ fn disk(xml: &mut Xml, definition: &Definition, host: HostChoices<'_>) -> io::Re
 /// machines: libvirt must not hand it to any one of them.
 fn backing(xml: &mut Xml, definition: &Definition) -> io::Result<()> {
     let Some((image, format)) = &definition.files.backing else { return xml.empty("backingStore", &[]) };
-    let format = match format {
-        ImageFormat::Raw => "raw",
-        ImageFormat::Qcow2 => "qcow2",
-    };
     xml.within("backingStore", &[("type", "file")], |xml| {
-        xml.empty("format", &[("type", format)])?;
+        xml.empty("format", &[("type", format.name())])?;
         xml.within("source", &[("file", utf8(image)?)], |xml| {
             xml.empty("seclabel", &[("model", "dac"), ("relabel", "no")])
         })?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{path::PathBuf, time::Duration};
 
 /// The version that this build writes.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// What one isolated process tree may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,15 @@ impl Limits {
     }
 }
 
+/// What is below the layer that a tree writes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lower {
+    /// A folder of the host, `/` for its own root. What is in it belongs to nobody inside.
+    Folder(PathBuf),
+    /// The layers of an image, the lowest first. What is in them belongs to whom the image says.
+    Layers(Vec<PathBuf>),
+}
+
 /// One command, and the walls around it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Isolated {
@@ -51,9 +60,9 @@ pub struct Isolated {
     pub hostname: String,
     /// What it may use.
     pub limits: Limits,
-    /// The folder of the host whose content it sees as `/`, below a layer of its own.
-    pub root: PathBuf,
-    /// Folders that it must not see, beside those that nobody may.
+    /// What it sees as `/`, below a layer of its own.
+    pub lower: Lower,
+    /// Folders of the host that it must not see, beside those that nobody may.
     pub masked: Vec<PathBuf>,
     /// Its cgroup, below the agent's own.
     pub cgroup: String,

@@ -1,10 +1,13 @@
 //! The clone into new namespaces, and the words between supervisor and init.
 
-use super::step::{Doing, StepError, checked};
+use super::{
+    privileges::die_with_parent,
+    step::{Doing, StepError, checked},
+};
 use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair},
-    unistd::Pid,
+    unistd::{Pid, pause},
 };
 use novacron_common::record::AttemptEnd;
 use std::{
@@ -127,6 +130,23 @@ pub fn into_new_namespaces(body: impl FnOnce(Channel) -> i32) -> Result<Init, St
             unsafe { libc::_exit(code) }
         }
         Some(pid) => Ok(Init { pid, channel: ours }),
+    }
+}
+
+/// A process that does nothing, in a user namespace of its own. Whoever asked for it ends it.
+///
+/// # Errors
+/// [`StepError`] if this process has more than one thread, or the kernel refuses.
+pub fn into_user_namespace() -> Result<Pid, StepError> {
+    require_one_thread()?;
+    match clone3(libc::CLONE_NEWUSER)? {
+        Some(pid) => Ok(pid),
+        None => {
+            let _tied = die_with_parent();
+            loop {
+                pause();
+            }
+        }
     }
 }
 

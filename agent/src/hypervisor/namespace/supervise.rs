@@ -96,8 +96,8 @@ fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
     let (output, write_end) = output_pipe()?;
     let mut input = isolated.program.stdin.as_deref().map(input_of).transpose()?;
     root::build(&root::Plan {
-        lower: &isolated.root,
-        owner: map.root_outside(),
+        lower: &isolated.lower,
+        map,
         scratch_max: isolated.limits.scratch_max,
         masked: &isolated.masked,
     })?;

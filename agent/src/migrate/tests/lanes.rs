@@ -258,6 +258,7 @@ async fn a_socket_that_breaks_on_one_side_breaks_on_the_other() {
 
 pub fn landing(disk: &Path) -> cold::Landing {
     let files = MachineFiles {
+        root: None,
         folder: disk.parent().unwrap().into(),
         disk: Some(disk.into()),
         backing: None,

@@ -94,6 +94,7 @@ impl Landing for Folder {
             std::fs::write(self.disk(), b"")?;
         }
         Ok(MachineFiles {
+            root: None,
             disk: Some(self.disk()),
             backing: None,
             seed: None,

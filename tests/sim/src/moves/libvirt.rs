@@ -241,6 +241,7 @@ impl Libvirt {
         self.0.truth.has_disk(self.0.host, vm);
         let folder = PathBuf::from(format!("/machines/{vm}"));
         MachineFiles {
+            root: None,
             disk: Some(folder.join("disk.qcow2")),
             backing: None,
             seed: None,

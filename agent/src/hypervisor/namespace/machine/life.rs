@@ -1,14 +1,14 @@
 //! The lives of namespace machines: who runs, how one is started, stopped, adopted, and what remains of it.
 
 use crate::hypervisor::{
-    HvError, HypervisorEvent,
+    HvError, HypervisorEvent, RootImage,
     namespace::{
         cgroup::Group,
         folder::{Folder, FolderError},
         home::Home,
         ids,
         process::{ProcessError, Supervisor},
-        request::{Isolated, KillRequest, Limits, PATH, Request, Work},
+        request::{BadRecord, Isolated, KillRequest, Limits, Lower, PATH, Request, Work},
     },
 };
 use novacron_common::{
@@ -17,6 +17,7 @@ use novacron_common::{
     spec::{Program, VmSpec},
     units::ByteCount,
 };
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -36,6 +37,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// The record in a machine's folder that makes it known.
 pub(super) const DEFINITION: &str = "definition";
+
+/// What the record says: everything that a start depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Defined {
+    pub(super) spec: VmSpec,
+    /// Its image; without one it is over the host's root.
+    pub(super) root: Option<RootImage>,
+}
 
 /// Machines take their id ranges from the upper half, attempts from the lower.
 const FIRST_SLOT: u32 = ids::SLOTS / 2;
@@ -70,14 +79,20 @@ impl Shared {
         Folder::at(self.folder(vm).path().join("run"))
     }
 
-    pub(super) fn spec(&self, vm: VmId) -> Result<VmSpec, HvError> {
-        let found = self.folder(vm).read(DEFINITION);
-        found.map_err(|cause| HvError::failed(format!("read {vm}"), cause))?.ok_or(HvError::Unknown { vm })
+    /// One that another build wrote in its own way is not known: it is defined anew.
+    pub(super) fn defined(&self, vm: VmId) -> Result<Defined, HvError> {
+        match self.folder(vm).read(DEFINITION) {
+            Ok(Some(defined)) => Ok(defined),
+            Ok(None) | Err(FolderError::Bad { cause: BadRecord::Version { .. }, .. }) => {
+                Err(HvError::Unknown { vm })
+            }
+            Err(cause) => Err(HvError::failed(format!("read {vm}"), cause)),
+        }
     }
 
     pub(super) fn known(&self) -> Result<Vec<VmId>, FolderError> {
         let ids = self.home.names()?.into_iter().filter_map(|name| name.parse::<VmId>().ok());
-        Ok(ids.filter(|vm| self.spec(*vm).is_ok()).collect())
+        Ok(ids.filter(|vm| self.defined(*vm).is_ok()).collect())
     }
 
     pub(super) fn state(&self, vm: VmId) -> VmState {
@@ -93,7 +108,7 @@ impl Shared {
 
     /// What lies where our machines lie and is none of them.
     pub(super) fn foreign(&self) -> Result<Vec<String>, FolderError> {
-        let is_ours = |name: &str| name.parse::<VmId>().is_ok_and(|vm| self.spec(vm).is_ok());
+        let is_ours = |name: &str| name.parse::<VmId>().is_ok_and(|vm| self.defined(vm).is_ok());
         Ok(self.home.names()?.into_iter().filter(|name| !is_ours(name)).collect())
     }
 
@@ -148,7 +163,7 @@ impl Shared {
 
     pub(super) async fn start(self: &Arc<Self>, vm: VmId) -> Result<(), HvError> {
         let _turn = self.turn.lock().await;
-        let spec = self.spec(vm)?;
+        let defined = self.defined(vm)?;
         if self.live().contains_key(&vm) {
             return Ok(());
         }
@@ -156,25 +171,25 @@ impl Shared {
             .free_slot()
             .ok_or_else(|| HvError::failed(format!("start {vm}"), "all id ranges are taken"))?;
         let supervisor =
-            self.launch(vm, &spec, slot).map_err(|cause| HvError::failed(format!("start {vm}"), cause))?;
+            self.launch(vm, &defined, slot).map_err(|cause| HvError::failed(format!("start {vm}"), cause))?;
         self.watch(vm, Live { supervisor: Arc::new(supervisor), slot });
         let _nobody_listens = self.events.send(HypervisorEvent::Changed(vm));
         self.until_started(vm).await
     }
 
-    fn launch(&self, vm: VmId, spec: &VmSpec, slot: u32) -> Result<Supervisor, ProcessError> {
-        let isolated = self.isolated(vm, spec, slot);
+    fn launch(&self, vm: VmId, defined: &Defined, slot: u32) -> Result<Supervisor, ProcessError> {
+        let isolated = self.isolated(vm, defined, slot);
         self.run_folder(vm).remove()?;
         let request = Request { claim: None, work: Work::Isolated(isolated), lease: None };
         let folder = Folder::create(self.run_folder(vm).path(), &request)?;
         Supervisor::start(&self.exe, &folder)
     }
 
-    fn isolated(&self, vm: VmId, spec: &VmSpec, slot: u32) -> Isolated {
+    fn isolated(&self, vm: VmId, Defined { spec, root }: &Defined, slot: u32) -> Isolated {
         let scratch = if spec.storage == ByteCount(0) { Limits::SCRATCH } else { spec.storage };
-        let words = spec.cmdline.as_deref().unwrap_or_default().split_ascii_whitespace();
+        let image = root.as_ref().map(|image| &image.program);
         Isolated {
-            program: Program { env: vec![("PATH".into(), PATH.into())], ..Program::new(words) },
+            program: program(spec.cmdline.as_deref(), image),
             hostname: spec.name.to_string(),
             limits: Limits {
                 memory_max: spec.memory,
@@ -182,7 +197,10 @@ impl Shared {
                 cpu_millis: spec.cpus.saturating_mul(1000),
                 scratch_max: scratch,
             },
-            root: "/".into(),
+            lower: match root {
+                Some(image) => Lower::Layers(image.layers.clone()),
+                None => Lower::Folder("/".into()),
+            },
             masked: vec![self.data_dir.clone()],
             cgroup: self.home.group_of(&vm.to_string()),
             id_slot: slot,
@@ -211,7 +229,7 @@ impl Shared {
 
     pub(super) async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
         let _turn = self.turn.lock().await;
-        self.spec(vm)?;
+        self.defined(vm)?;
         let Some(Live { supervisor, .. }) = self.live().get(&vm).cloned() else {
             self.tidy();
             return Ok(());
@@ -226,5 +244,39 @@ impl Shared {
         self.note_end(vm, &supervisor);
         self.tidy();
         Ok(())
+    }
+}
+
+/// What a machine runs: the spec's words, or else the image's; in the image's environment and folder.
+fn program(cmdline: Option<&str>, image: Option<&Program>) -> Program {
+    let mut program = image.cloned().unwrap_or_default();
+    if let Some(words) = cmdline {
+        program.argv = words.split_ascii_whitespace().map(str::to_owned).collect();
+    }
+    if program.variable("PATH").is_none() {
+        program.env.push(("PATH".into(), PATH.into()));
+    }
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_specs_words_come_before_the_images_and_its_environment_stays() {
+        let image = Program {
+            argv: vec!["/bin/app".into(), "--serve".into()],
+            env: vec![("A".into(), "b".into())],
+            working_dir: Some("/srv".into()),
+            stdin: None,
+        };
+        let own = program(None, Some(&image));
+        assert_eq!((own.argv.as_slice(), own.variable("PATH")), (image.argv.as_slice(), Some(PATH)));
+        let given = program(Some("sleep  7"), Some(&image));
+        assert_eq!((given.argv.join(" "), given.variable("A")), ("sleep 7".to_owned(), Some("b")));
+        assert_eq!(given.working_dir.as_deref(), Some("/srv"));
+        // Without either, init alone is the machine.
+        assert!(program(None, None).argv.is_empty() && program(Some(""), Some(&image)).argv.is_empty());
     }
 }

@@ -1,5 +1,6 @@
-//! Long-lived machines made of namespaces: the hypervisor port over supervisors. This is its first form: the root
-//! is the host's, there is no network and no console, and a machine cannot move.
+//! Long-lived machines made of namespaces: the hypervisor port over supervisors. The root is an image's, or, where the
+//! template has none, the host's; what a machine writes is gone when it stops. There is no network and no console yet,
+//! and a machine cannot move.
 
 mod life;
 
@@ -8,7 +9,7 @@ use crate::hypervisor::{
     Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage,
 };
 use async_trait::async_trait;
-use life::{DEFINITION, Shared};
+use life::{DEFINITION, Defined, Shared};
 use novacron_common::{
     ids::VmId,
     record::{Accel, VmState},
@@ -72,10 +73,11 @@ impl Hypervisor for Namespace {
         let folder = self.shared.folder(definition.vm);
         let doing = || format!("define {}", definition.vm);
         std::fs::create_dir_all(folder.path()).map_err(|cause| HvError::failed(doing(), cause))?;
-        if self.shared.spec(definition.vm).is_ok_and(|known| known == definition.spec) {
+        let wanted = Defined { spec: definition.spec.clone(), root: definition.files.root.clone() };
+        if self.shared.defined(definition.vm).is_ok_and(|known| known == wanted) {
             return Ok(());
         }
-        folder.write(DEFINITION, &definition.spec).map_err(|cause| HvError::failed(doing(), cause))
+        folder.write(DEFINITION, &wanted).map_err(|cause| HvError::failed(doing(), cause))
     }
 
     async fn start(&self, vm: VmId) -> Result<(), HvError> {
@@ -90,7 +92,7 @@ impl Hypervisor for Namespace {
     }
 
     async fn resume(&self, vm: VmId) -> Result<(), HvError> {
-        self.shared.spec(vm)?;
+        self.shared.defined(vm)?;
         match self.shared.state(vm) {
             VmState::Running => Ok(()),
             VmState::Paused => {
@@ -114,7 +116,7 @@ impl Hypervisor for Namespace {
     }
 
     async fn state(&self, vm: VmId) -> Result<VmState, HvError> {
-        match self.shared.spec(vm) {
+        match self.shared.defined(vm) {
             Ok(_) => Ok(self.shared.state(vm)),
             Err(HvError::Unknown { .. }) => Ok(VmState::Missing),
             Err(error) => Err(error),
@@ -130,7 +132,7 @@ impl Hypervisor for Namespace {
     }
 
     async fn usage(&self, vm: VmId) -> Result<Usage, HvError> {
-        self.shared.spec(vm)?;
+        self.shared.defined(vm)?;
         if self.shared.state(vm) == VmState::Stopped {
             return Ok(Usage::default());
         }
@@ -139,11 +141,11 @@ impl Hypervisor for Namespace {
     }
 
     async fn addresses(&self, vm: VmId) -> Result<Vec<IpAddr>, HvError> {
-        self.shared.spec(vm).map(|_| Vec::new())
+        self.shared.defined(vm).map(|_| Vec::new())
     }
 
     async fn console(&self, vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
-        self.shared.spec(vm)?;
+        self.shared.defined(vm)?;
         Err(HvError::Unsupported { what: "the console of a namespace machine" })
     }
 

@@ -1,34 +1,38 @@
 //! The supervisor's half: a staging file system, the overlay, the masks.
 
-use super::{Place, STAGE, bind, device, inert, mask, mount_new, new_root, restrict};
-use crate::hypervisor::namespace::step::{Doing, StepError};
+use super::{Place, STAGE, bind, device, inert, lower::Opened, mask, mount_new, new_root, restrict};
+use crate::hypervisor::namespace::{
+    ids::IdMap,
+    request::Lower,
+    step::{Doing, StepError},
+};
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, open},
+    fcntl::{AtFlags, OFlag, open, openat},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::stat::{Mode, fstat},
-    unistd::{Gid, Uid, chown},
+    sys::stat::{Mode, mkdirat},
+    unistd::{Gid, Uid, fchownat},
 };
 use novacron_common::units::ByteCount;
 use std::{
     fs::{File, create_dir, metadata, set_permissions},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::{MetadataExt, PermissionsExt},
-    },
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
 
 /// Most files in the upper layer: each costs kernel memory whatever its size.
 const INODES_MAX: u32 = 100_000;
 
+/// What is mounted over in every root.
+const MOUNT_POINTS: &[&str] = &["dev", "proc", "sys", "tmp"];
+
 /// What the root depends on.
 pub struct Plan<'a> {
-    /// The folder whose content the root shows: `/` for the host's own.
-    pub lower: &'a Path,
-    /// The id outside that is 0 inside.
-    pub owner: u32,
+    /// What is below the layer of its own.
+    pub lower: &'a Lower,
+    /// Its ids.
+    pub map: IdMap,
     /// What may be written to it.
     pub scratch_max: ByteCount,
     /// Paths to mask, beside those that always are.
@@ -42,16 +46,24 @@ pub struct Plan<'a> {
 pub fn build(plan: &Plan<'_>) -> Result<(), StepError> {
     leave_the_hosts_mounts()?;
     // The stage may cover the folder: from here on it goes by its descriptor.
-    let lower = open_lower(plan.lower)?;
+    let lower = Opened::new(plan.lower, plan.map)?;
+    let owner = plan.map.root_outside();
     let size = format!("mode=0755,size={},nr_inodes={INODES_MAX}", plan.scratch_max.0);
     mount_new("tmpfs", Path::new(STAGE), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &size)
         .doing("mount the stage")?;
-    mount_overlay(&Path::new("/proc/self/fd").join(lower.as_raw_fd().to_string()), plan.owner)?;
+    mount_overlay(&lower, owner)?;
     let root = open(&new_root(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .doing("open the new root")?;
-    mask_secrets(&root, &mask::secrets(plan.masked))?;
+    match lower {
+        Opened::Folder(_) => mask_secrets(&root, &mask::secrets(plan.masked))?,
+        // What an image has is no secret of the host's.
+        Opened::Layers(_) => make_mount_points(&root, owner)?,
+    }
     put(&root, &device::build()?, "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY)?;
     for place in ["/tmp", "/var/tmp", "/dev/shm"] {
+        if matches!(lower, Opened::Layers(_)) && Place::find(&root, Path::new(place)).is_err() {
+            continue;
+        }
         put(&root, &temporary(place)?, place, MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
     }
     Ok(())
@@ -64,46 +76,37 @@ fn leave_the_hosts_mounts() -> Result<(), StepError> {
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).doing("detach from the host's mounts")
 }
 
-/// A root file system must be root's alone: whoever could write to it could run programs in every command that uses it.
-fn open_lower(lower: &Path) -> Result<OwnedFd, StepError> {
-    let doing = format!("use the root file system {}", lower.display());
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let folder = open(lower, flags, Mode::empty()).doing(&doing)?;
-    let found = fstat(&folder).doing(&doing)?;
-    match found.st_uid == 0 && found.st_mode & 0o022 == 0 {
-        true => Ok(folder),
-        false => Err(StepError::new(doing, "it must belong to root and be writable by nobody else")),
-    }
-}
-
-fn mount_overlay(lower: &Path, owner: u32) -> Result<(), StepError> {
+fn mount_overlay(lower: &Opened, owner: u32) -> Result<(), StepError> {
     let stage = Path::new(STAGE);
     let (upper, work) = (stage.join("upper"), stage.join("work"));
     for folder in [&upper, &work, &new_root()] {
         create_dir(folder).doing("make the overlay's folders")?;
     }
-    for folder in mask::OWNED {
-        own(lower, &upper, folder, owner)?;
-    }
+    lower.open_up(&upper, owner)?;
+    let lowers: Vec<String> = lower.paths()?.iter().map(|path| path.display().to_string()).collect();
     let options =
-        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), upper.display(), work.display());
     mount_new("overlay", &new_root(), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &options)
         .doing("mount the overlay")
 }
 
-/// Puts a folder of the command's over that of the lower layer, where that shows it nothing new.
-fn own(lower: &Path, upper: &Path, folder: &str, owner: u32) -> Result<(), StepError> {
-    let Ok(found) = std::fs::symlink_metadata(lower.join(folder)) else { return Ok(()) };
-    if !mask::may_own(found.mode()) {
-        return Ok(());
+/// An image need not have the folders that are mounted over, but where it has something else in their place, that would
+/// be mounted over in its stead.
+fn make_mount_points(root: &OwnedFd, owner: u32) -> Result<(), StepError> {
+    for name in MOUNT_POINTS {
+        let doing = format!("use /{name} of the image, which must be a folder and no link");
+        match mkdirat(root, *name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {
+                let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+                fchownat(root, *name, user, group, AtFlags::AT_SYMLINK_NOFOLLOW).doing(&doing)?;
+            }
+            Err(Errno::EEXIST) => {}
+            Err(cause) => return Err(StepError::new(doing, cause)),
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat(root, *name, flags, Mode::empty()).doing(&doing)?;
     }
-    let mine = upper.join(folder);
-    if !mine.exists() {
-        create_dir(&mine).doing("make a folder of the upper layer")?;
-    }
-    set_permissions(&mine, PermissionsExt::from_mode(0o755)).doing("open a folder of the upper layer")?;
-    chown(&mine, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
-        .doing("give away a folder of the upper layer")
+    Ok(())
 }
 
 /// Covers each path that exists with something empty that not even its owner may open.

@@ -1,15 +1,18 @@
-//! The root file system of an isolated command: the host's own, read-only below a throw-away upper layer.
+//! The root file system of an isolated command: the host's own, another folder of it, or an image's layers, read-only
+//! below a throw-away upper layer.
 //!
 //! The supervisor builds it in its private mount namespace, as the host's root ([`build`]); so every mount is gone
 //! with the last process of that namespace, however it ends, and what is masked is locked for whoever comes after
 //! with fewer rights (`mount_namespaces(7)`, "locked together"). Init then moves into it ([`enter`]).
 //!
 //! Files of the host belong to nobody inside: the host's ids are not mapped, so only what everybody may read can be
-//! read. The masks of [`mask`] come on top.
+//! read. The masks of [`mask`] come on top. An image's files belong to whom the image says ([`idmap`]).
 
 mod build;
 mod device;
 mod enter;
+mod idmap;
+mod lower;
 mod mask;
 
 pub use build::{Plan, build};

@@ -1,0 +1,105 @@
+//! A folder shown with other owners: an idmapped mount (`mount_setattr(2)`, Linux 5.12; below overlayfs since 5.19).
+//!
+//! A layer's files lie on disk as its image says, and many machines share them. Each machine sees them through a mount of
+//! its own that turns 0 to 65535 into its range of ids, so that its user 0 owns what the image's user 0 owns, and no
+//! file needs to be changed or copied for it.
+
+use crate::hypervisor::namespace::{
+    ids::IdMap,
+    spawn,
+    step::{Doing, StepError, checked},
+};
+use nix::{
+    fcntl::{OFlag, open},
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+        wait::waitpid,
+    },
+};
+use std::{
+    ffi::CString,
+    fs::create_dir,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+/// A user namespace that has this map and no process.
+///
+/// # Errors
+/// [`StepError`] if the kernel makes none.
+pub fn user_namespace(map: IdMap) -> Result<OwnedFd, StepError> {
+    let holder = spawn::into_user_namespace()?;
+    let opened = map.write(holder).and_then(|()| {
+        let path = format!("/proc/{holder}/ns/user");
+        open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing("open a user namespace")
+    });
+    let _already_ended = kill(holder, Signal::SIGKILL);
+    waitpid(holder, None).doing("collect the holder of a user namespace")?;
+    opened
+}
+
+/// A mount of a folder with the owners that `user` maps to, read-only, and not yet anywhere.
+///
+/// # Errors
+/// [`StepError`]; kernels and file systems that cannot do it say so.
+pub fn shown_to(folder: &Path, user: &OwnedFd) -> Result<OwnedFd, StepError> {
+    let doing = || format!("show the layer {} to the machine's users", folder.display());
+    let path = CString::new(folder.as_os_str().as_bytes()).map_err(|cause| StepError::new(doing(), cause))?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the path outlives the call, which reads it to its NUL.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let fd = checked(fd).doing(&doing())?;
+    // SAFETY: the kernel has just opened it for us alone.
+    let mount = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) };
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP
+            | libc::MOUNT_ATTR_RDONLY
+            | libc::MOUNT_ATTR_NOSUID
+            | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::from(user.as_raw_fd().unsigned_abs()),
+    };
+    // SAFETY: the empty path and the attributes outlive the call, and their true size is given.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    checked(set).doing(&doing())?;
+    Ok(mount)
+}
+
+/// Mounts it at a new folder.
+///
+/// # Errors
+/// [`StepError`].
+pub fn attach(mount: &OwnedFd, at: PathBuf) -> Result<PathBuf, StepError> {
+    /// `MOVE_MOUNT_F_EMPTY_PATH` (`linux/mount.h`): what is moved goes by its descriptor alone.
+    const BY_DESCRIPTOR: libc::c_uint = 0x4;
+    create_dir(&at).doing("make a place for a layer")?;
+    let path =
+        CString::new(at.as_os_str().as_bytes()).map_err(|cause| StepError::new("mount a layer", cause))?;
+    // SAFETY: both paths outlive the call, which reads them to their NUL.
+    let moved = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            BY_DESCRIPTOR,
+        )
+    };
+    checked(moved).doing("mount a layer")?;
+    Ok(at)
+}

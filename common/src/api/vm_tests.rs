@@ -1,0 +1,62 @@
+//! What kind of machine a template gives, and what that kind may be asked for.
+
+use super::*;
+use crate::api::TemplateCreate;
+use serde_json::{Value, json};
+
+fn template(format: &str) -> TemplateSpec {
+    let disk = json!({"path": "/images/a", "sha256": "0".repeat(64), "format": format});
+    let body = serde_json::from_value(json!({"name": "a", "disk": disk})).unwrap();
+    TemplateSpec::try_from(&body as &TemplateCreate).unwrap()
+}
+
+/// A machine of this template, with these fields besides.
+fn made(template: &TemplateSpec, fields: Value) -> Result<VmSpec, Vec<String>> {
+    let mut body = json!({"name": "box", "template": "a", "resources": {"cpu": 1, "memory_mb": 64}});
+    let all = body.as_object_mut().unwrap();
+    all.extend(fields.as_object().unwrap().clone());
+    let body: VmCreate = serde_json::from_value(body).unwrap();
+    body.to_spec(template).map_err(|faults| faults.0.into_iter().map(|fault| fault.field).collect())
+}
+
+#[test]
+fn the_template_says_what_kind_of_machine_it_is_for() {
+    for format in ["oci", "rootfs"] {
+        let spec = made(&template(format), json!({})).unwrap();
+        assert_eq!((spec.kind, spec.cloud_init, spec.storage), (MachineKind::Namespace, None, ByteCount(0)));
+        assert!(made(&template(format), json!({"kind": "namespace"})).is_ok());
+        assert_eq!(made(&template(format), json!({"kind": "kvm"})).unwrap_err(), ["kind"]);
+    }
+    let storage = json!({"resources": {"cpu": 1, "memory_mb": 64, "storage_mb": 64}});
+    let spec = made(&template("qcow2"), storage.clone()).unwrap();
+    assert!(spec.kind == MachineKind::Kvm && spec.cloud_init.is_some());
+    let mut contrary = storage;
+    contrary["kind"] = json!("namespace");
+    assert_eq!(made(&template("raw"), contrary).unwrap_err(), ["kind"]);
+}
+
+#[test]
+fn what_namespace_machines_do_not_have_is_refused_by_name() {
+    let asked = [
+        (json!({"network": {"address": "10.0.0.7/24"}}), "network"),
+        (json!({"cloud_init": {"ssh_keys": []}}), "cloud_init"),
+        (json!({"post_copy": true}), "post_copy"),
+    ];
+    for (fields, field) in asked {
+        assert_eq!(made(&template("oci"), fields).unwrap_err(), [field]);
+    }
+}
+
+#[test]
+fn an_archive_cannot_be_booted() {
+    let image = |format: &str| json!({"path": "/images/a", "sha256": "0".repeat(64), "format": format});
+    let boots = |kernel: &str, disk: &str| {
+        let body = json!({"name": "a", "disk": image(disk), "boot": {"kernel": image(kernel)}});
+        let body: TemplateCreate = serde_json::from_value(body).unwrap();
+        TemplateSpec::try_from(&body).map(drop)
+    };
+    assert!(boots("raw", "qcow2").is_ok());
+    for (kernel, disk) in [("raw", "oci"), ("raw", "rootfs"), ("oci", "raw"), ("rootfs", "raw")] {
+        assert!(boots(kernel, disk).is_err(), "kernel {kernel}, disk {disk}");
+    }
+}
