@@ -16,7 +16,7 @@ use crate::{
 };
 use novacron_common::{
     api::TokenRole,
-    ids::{TokenId, VmId},
+    ids::{MigrationId, TokenId, VmId},
     spec::{Name, Sha256Digest},
     wire::StreamKind,
 };
@@ -24,10 +24,15 @@ use novacron_coordinator::{
     AgentStreams,
     agents::Agents,
     metrics::Metrics,
-    raft::{Leadership, Ledger, LedgerError, Member},
+    raft::{Committed, Leadership, Ledger, LedgerError, Member},
     reconcilers::{self, World},
 };
-use novacron_core::{Applied, CommandBody, command::TokenPut, record::CoordinatorRecord};
+use novacron_core::{
+    Applied, CommandBody, TableId,
+    command::TokenPut,
+    record::{CoordinatorRecord, MigrationRecord},
+    table::RowKey as _,
+};
 use novacron_runtime::{spawn, time::sleep};
 use novacron_store::Store;
 use novacron_transport::{Endpoint, Link, LinkError, Role};
@@ -212,6 +217,29 @@ impl Cluster {
     }
 }
 
+/// Tells what an entry did to virtual machines.
+fn tell_machines(ledger: &Ledger, entry: &Committed) {
+    let rows = entry.changes.iter().filter(|change| change.table == TableId::Vms);
+    for vm in rows.filter_map(|change| VmId::from_bytes(&change.key)) {
+        ledger.read(|state| {
+            let Some(vm) = state.vm(vm) else { return tracing::info!(%vm, "is forgotten") };
+            let (at, epoch, seen) = (vm.placed_on, vm.epoch, vm.observed.as_ref().map(|o| &o.observation));
+            tracing::info!(
+                vm = %vm.id, desired = ?vm.desired, state = ?vm.state, ?at, ?epoch, vm.settled, vm.hold_stopped,
+                migration = ?vm.migration, ?seen, "the ledger has"
+            );
+        });
+    }
+    let rows = entry.changes.iter().filter(|change| change.table == TableId::Migrations);
+    for id in rows.filter_map(|change| MigrationId::from_bytes(&change.key)) {
+        ledger.read(|state| {
+            let Some(moves) = state.migration(id) else { return };
+            let MigrationRecord { state, step, outbound, inbound, awaits_stop, message, .. } = moves;
+            tracing::info!(%id, vm = %moves.vm, ?state, step, ?outbound, ?inbound, awaits_stop, message, "the ledger has");
+        });
+    }
+}
+
 impl Seat {
     async fn live(self, endpoint: Endpoint) {
         let disk = self.executor.disk(self.machine);
@@ -236,6 +264,7 @@ impl Seat {
         let mut committed = ledger.committed();
         while let Ok(entry) = committed.recv().await {
             self.history.applied(ledger.node(), &entry);
+            tell_machines(&ledger, &entry);
             if let Some(truth) = &self.truth {
                 ledger.read(|state| {
                     let placed = state.vms().iter().filter_map(|vm| Some((vm.id, vm.epoch, vm.placed_on?)));

@@ -134,6 +134,11 @@ impl Executor {
         self.state().now
     }
 
+    /// The machine whose task runs now.
+    pub fn current(&self) -> Option<Machine> {
+        self.state().current
+    }
+
     /// What happened so far.
     pub fn trace(&self) -> Trace {
         self.state().trace

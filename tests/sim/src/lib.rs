@@ -32,4 +32,5 @@ pub mod net;
 pub mod os;
 pub mod run;
 pub mod seeds;
+mod tell;
 pub mod trace;

@@ -6,7 +6,7 @@ use crate::{
     executor::Executor,
     faults,
     identities::{COORDINATORS, MACHINES, identity},
-    jobs, os,
+    jobs, os, tell,
 };
 use novacron_common::splitmix::SplitMix64;
 use std::{any::Any, thread, time::Duration};
@@ -88,6 +88,7 @@ fn simulate(seed: u64) -> Verdict {
     let _os = os::simulate(rng.bits());
     let executor = Executor::new(rng.bits(), MACHINES);
     let _world = novacron_runtime::enter(executor.clone());
+    let _told = tell::begin(&executor);
     let mut cluster = Cluster::new(executor.clone());
     let mut faults = Vec::new();
     cluster.machines().for_each(|machine| cluster.start(machine));

@@ -158,6 +158,7 @@ impl Metal {
 
     fn changed(&self, vm: VmId) {
         self.executor.note(&[0x0d0a, self.machine as u64, vm.uuid().as_u128() as u64]);
+        tracing::info!(host = %self.host, %vm, domain = ?self.domain(vm), "a domain changed");
         self.changes.send_modify(|version| *version += 1);
         let _ = self.events.send(HypervisorEvent::Changed(vm)); // nobody listens: fine
     }

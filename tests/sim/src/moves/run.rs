@@ -7,6 +7,7 @@ use crate::{
     identities::MACHINES,
     os,
     run::{is_whole, on_a_thread, wait},
+    tell,
 };
 use novacron_common::splitmix::SplitMix64;
 use std::time::Duration;
@@ -51,6 +52,7 @@ fn simulate(seed: u64) -> Verdict {
     let _os = os::simulate(rng.bits());
     let executor = Executor::new(rng.bits(), MACHINES);
     let _world = novacron_runtime::enter(executor.clone());
+    let _told = tell::begin(&executor);
     let mut cluster = Cluster::with_moves(executor.clone());
     let (mut users, mut faults) = (Users::default(), Vec::new());
     cluster.machines().for_each(|machine| cluster.start(machine));

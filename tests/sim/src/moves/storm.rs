@@ -86,6 +86,7 @@ fn strike(cluster: &mut Cluster, rng: &mut SplitMix64) {
     let host = usize::try_from(rng.below(cluster.hosts.len() as u64)).unwrap_or(0);
     let coordinator = usize::try_from(rng.below(cluster.machines().len() as u64)).unwrap_or(0);
     cluster.executor.note(&[0xfa17, fault as u64, host as u64, coordinator as u64]);
+    tracing::info!(?fault, host, coordinator, "something goes wrong");
     let struck = cluster.hosts[host].clone();
     match fault {
         Fault::CrashCoordinator => begin_anew(cluster, coordinator),
@@ -154,6 +155,7 @@ fn strike_at_edge(hosts: &Hosts, here: HostId, what: u64, down: u64) {
         _ => hosts.iter().find(|host| !is_here(host)),
     };
     let Some(host) = chosen.filter(|host| host.may_be_struck()) else { return };
+    tracing::info!(host = %host.id(), what = what / 2, down, "struck at an edge");
     match what / 2 {
         0 | 1 => host.kill_agent_for(down),
         2 => host.kill_daemon_for(down),

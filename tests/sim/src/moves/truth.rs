@@ -79,9 +79,7 @@ impl Truth {
         guest.newest = Some(fresh);
         (guest.excused, guest.starts) = (false, guest.starts + 1);
         if stale {
-            known
-                .faults
-                .push(format!("an old disk: {vm} is started on {host} from a disk that is not its newest"));
+            known.fault(format!("an old disk: {vm} is started on {host} from a disk that is not its newest"));
         }
         known.memories.insert((host, vm), fresh);
         known.runs(host, vm);
@@ -93,7 +91,7 @@ impl Truth {
         let memory = known.memories.get(&(host, vm)).copied();
         let newest = known.guests.entry(vm).or_default().newest;
         if memory != newest {
-            known.faults.push(format!("forked: {vm} runs on on {host} from memory that is not its newest"));
+            known.fault(format!("forked: {vm} runs on on {host} from memory that is not its newest"));
         }
         known.runs(host, vm);
     }
@@ -130,13 +128,14 @@ impl Truth {
         let guest = known.guests.entry(vm).or_default();
         if guest.newest == Some(memory) && !another && !guest.doomed && !guest.excused {
             guest.newest = None;
-            known.faults.push(format!("lost: the only copy of the memory of {vm} is thrown away on {host}"));
+            known.fault(format!("lost: the only copy of the memory of {vm} is thrown away on {host}"));
         }
     }
 
     /// A copy of a guest is complete on a host.
     pub fn arrives(&self, host: HostId, vm: VmId, memory: Memory, disk: Option<Disk>) {
         let mut known = self.known();
+        tracing::info!(%host, %vm, ?memory, ?disk, "a copy is complete");
         known.memories.insert((host, vm), memory);
         known.disks.extend(disk.map(|disk| ((host, vm), disk)));
     }
@@ -146,7 +145,8 @@ impl Truth {
         let mut known = self.known();
         known.numbers += 1;
         let blank = Disk { born: known.numbers, written: 0 };
-        known.disks.entry((host, vm)).or_insert(blank);
+        let disk = known.disks.entry((host, vm)).or_insert(blank);
+        tracing::info!(%host, %vm, ?disk, is_blank = *disk == blank, "has a disk");
     }
 
     /// The disk of a machine on a host.
@@ -156,6 +156,7 @@ impl Truth {
 
     /// A stopped machine's disk arrives.
     pub fn lands(&self, host: HostId, vm: VmId, disk: Disk) {
+        tracing::info!(%host, %vm, ?disk, "a stopped machine's disk has crossed");
         self.known().disks.insert((host, vm), disk);
     }
 
@@ -164,9 +165,10 @@ impl Truth {
         let mut known = self.known();
         let Some(disk) = known.disks.remove(&(host, vm)) else { return };
         let another = known.disks.iter().any(|((_, other), d)| *other == vm && *d == disk);
+        tracing::info!(%host, %vm, ?disk, another, "a disk is removed");
         let guest = known.guests.entry(vm).or_default();
         if guest.disk == Some(disk) && !another && !guest.doomed {
-            known.faults.push(format!("lost: the only disk of {vm} is removed from {host}"));
+            known.fault(format!("lost: the only disk of {vm} is removed from {host}"));
         }
     }
 
@@ -188,12 +190,12 @@ impl Truth {
             Some((seen, _)) if epoch < seen => return, // somebody who is behind
             Some((seen, there)) if epoch == seen && there != host => {
                 let fault = format!("one {epoch} of {vm} for two hosts: {there} and {host}");
-                return known.faults.push(fault);
+                return known.fault(fault);
             }
             _ => guest.placed = Some((epoch, host)),
         }
         if let Some(other) = guest.runs_on.iter().copied().find(|runs| *runs != host) {
-            known.faults.push(format!("{vm} is given to {host} while it runs on {other}"));
+            known.fault(format!("{vm} is given to {host} while it runs on {other}"));
         }
     }
 
@@ -209,14 +211,20 @@ impl Truth {
 }
 
 impl Known {
+    fn fault(&mut self, what: String) {
+        tracing::error!(what, "a fault");
+        self.faults.push(what);
+    }
+
     fn runs(&mut self, host: HostId, vm: VmId) {
         let guest = self.guests.entry(vm).or_default();
         guest.runs_on.insert(host);
-        if guest.runs_on.len() > 1 {
-            self.faults.push(format!("two run: {vm} runs on {:?}", guest.runs_on));
+        let (all, placed) = (guest.runs_on.clone(), guest.placed);
+        if all.len() > 1 {
+            self.fault(format!("two run: {vm} runs on {all:?}"));
         }
-        if let Some((epoch, there)) = guest.placed.filter(|(_, there)| *there != host) {
-            self.faults.push(format!("{vm} runs on {host}, but {epoch} gives it to {there}"));
+        if let Some((epoch, there)) = placed.filter(|(_, there)| *there != host) {
+            self.fault(format!("{vm} runs on {host}, but {epoch} gives it to {there}"));
         }
     }
 }

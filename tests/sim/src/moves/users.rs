@@ -76,6 +76,7 @@ impl Users {
         let at = usize::try_from(rng.below(self.here.len() as u64)).unwrap_or(0);
         let vm = self.here[at];
         cluster.executor.note(&[0xdeed, deed as u64, at as u64]);
+        tracing::info!(?deed, %vm, "a person acts");
         match deed {
             Deed::Move => drop(self.set_out(cluster, vm, true, rng)),
             Deed::MoveCold => drop(self.set_out(cluster, vm, false, rng)),
