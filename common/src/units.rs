@@ -133,6 +133,39 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// Which wish for a machine, the later the higher: raised with each change of what is wanted of it, and never set back. A host
+/// refuses an order of an older one, and names with what it sees the one that it had heard by then.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The generation after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}", self.0)
+    }
+}
+
 /// One life of an agent process: raised and synced to disk at each start, so that a report of an earlier
 /// life is never taken for one of this life.
 #[derive(

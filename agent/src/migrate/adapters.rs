@@ -20,7 +20,7 @@ use crate::{
 use async_trait::async_trait;
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::{DirtyRate, GuestTraits, PreflightFault, VmState},
+    record::{DirtyRate, GuestTraits, PreflightFault, VmAssignment, VmState},
     spec::VmSpec,
     units::Epoch,
     wire::Denial,
@@ -169,8 +169,12 @@ impl Residents for Machines {
         Machines::give_back(self, vm, migration, halted).await
     }
 
-    async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial> {
-        Machines::arrived(self, vm, spec, epoch, run).await
+    async fn arrived(&self, assignment: VmAssignment) -> Result<(), Denial> {
+        Machines::arrived(self, assignment).await
+    }
+
+    async fn settled(&self, vm: VmId, migration: MigrationId) -> Result<(), Denial> {
+        Machines::settled(self, vm, migration).await
     }
 
     async fn left(&self, vm: VmId, epoch: Epoch) -> Result<(), Denial> {

@@ -6,7 +6,7 @@ use crate::hypervisor::{Definition, HvError, MachineFiles};
 use async_trait::async_trait;
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::{DirtyRate, GuestTraits, PreflightFault, VmState},
+    record::{DirtyRate, GuestTraits, PreflightFault, VmAssignment, VmState},
     spec::VmSpec,
     units::Epoch,
     wire::Denial,
@@ -156,8 +156,14 @@ pub trait Residents: Send + Sync {
     /// It ended here: the machine is its owner's again. `halted`: it may have been stopped for the move, and if it is wanted
     /// running it is to run again.
     async fn give_back(&self, vm: VmId, migration: MigrationId, halted: bool) -> Result<(), Denial>;
-    /// The machine is here and may run under `epoch`; `run`: it is one that is to run.
-    async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial>;
+    /// The machine is here, as `assignment` says: one that is to run, or one that came stopped.
+    async fn arrived(&self, assignment: VmAssignment) -> Result<(), Denial>;
+    /// Waits until this migration has the machine in hand no more: it was given back, or the coordinator has decided by a
+    /// higher epoch that it is this host's.
+    ///
+    /// # Errors
+    /// [`Denial`] if nobody can know.
+    async fn settled(&self, vm: VmId, migration: MigrationId) -> Result<(), Denial>;
     /// The machine runs elsewhere under `epoch`.
     async fn left(&self, vm: VmId, epoch: Epoch) -> Result<(), Denial>;
     /// Whether the machine belongs here, by what is written down: what the hypervisor shows may not be known yet.

@@ -6,6 +6,9 @@
 //!                       └───── └─▶ Stranded, Lost ──────┘
 //! ```
 //!
+//! From Gone it is Back, too, if the target lost the machine before it ran there: the coordinator then gives it to this host
+//! under a higher epoch, and says so to the owner of its machines.
+//!
 //! A copy of which the target has said that it is complete, and whose process was seen to end here, is Gone without
 //! another look: libvirt takes 0.2 s longer to say so.
 //!
@@ -30,12 +33,12 @@ use super::{
     journal::{OutboundMark, Record},
     outcome::{Sight, Verdict, judge},
     parts::{MigrationsParts, Post},
-    ports::{Failure, Mover},
+    ports::{Failure, Mover, Residents},
     road::{ColdRoad, Destination, LiveRoad},
 };
 use crate::{hypervisor::libvirt::xml::DISK_TARGET, text::describe};
 use novacron_common::{
-    ids::VmId,
+    ids::{MigrationId, VmId},
     record::{MigrationReport, MoveLimits, OutboundState, SideState, Ticket},
     spec::VmSpec,
     units::Epoch,
@@ -249,7 +252,15 @@ impl Departure {
             self.tidied_up().await;
         }
         self.show(OutboundState::Gone(report));
-        self.released().await
+        let stays = stays(self.parts.residents.clone(), self.vm(), self.ticket.migration);
+        tokio::select! {
+            biased;
+            next = self.released() => next,
+            () = stays => {
+                let reason = "the target lost the machine before it ran there, and it was given back to this host";
+                SourcePhase::Back(Ending::failed(reason.to_owned()))
+            }
+        }
     }
 
     /// Waits until what is left here is of no use any more.
@@ -322,6 +333,14 @@ pub(super) async fn until_done<F: Future<Output = Result<(), Failure>>>(
     while let Err(error) = step().await {
         tracing::warn!(doing, reason = describe(&*error), "will be tried again");
         sleep(RETRY).await;
+    }
+}
+
+/// Waits until the coordinator has decided that a machine which had gone is this host's after all: then nobody will release it.
+async fn stays(residents: Arc<dyn Residents>, vm: VmId, migration: MigrationId) {
+    if let Err(denial) = residents.settled(vm, migration).await {
+        tracing::warn!(%migration, %denial, "whether the machine is this host's again is not known");
+        std::future::pending().await
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
 use crate::{hypervisor::MachineFiles, text::describe};
 use novacron_common::{
     ids::VmId,
-    record::{InboundState, SideState, Ticket},
+    record::{InboundState, SideState, Ticket, VmAction, VmAssignment},
     spec::VmSpec,
     units::Epoch,
     wire::{Denial, DenialCode},
@@ -132,6 +132,13 @@ impl Arrival {
         self.post.show(SideState::Inbound(state));
     }
 
+    /// What is wanted of the machine once it is here: that it runs, or the next word is awaited.
+    fn assignment(&self, epoch: Epoch, run: bool) -> VmAssignment {
+        let Ticket { vm, generation, .. } = self.ticket;
+        let action = if run { VmAction::Run } else { VmAction::Stop { grace_ms: 0 } };
+        VmAssignment { vm, epoch, generation, spec: self.spec.clone(), action }
+    }
+
     async fn note(&self, mark: InboundMark) {
         let record = Record::Inbound { ticket: self.ticket.clone(), spec: self.spec.clone(), mark };
         self.parts.note(self.ticket.migration, record).await;
@@ -235,8 +242,19 @@ impl Arrival {
     }
 
     async fn arrived(&mut self, mut landed: Landed) -> TargetPhase {
-        self.show(InboundState::Arrived);
-        self.note(InboundMark::Arrived { run: landed.run }).await;
+        let mark = InboundMark::Arrived { run: landed.run };
+        match self.ticket.live {
+            // Every millisecond is blackout, and a guest that is held here shows after a restart, too.
+            true => {
+                self.show(InboundState::Arrived);
+                self.note(mark).await;
+            }
+            // Of a disk the journal alone says that all of it is here.
+            false => {
+                self.note(mark).await;
+                self.show(InboundState::Arrived);
+            }
+        }
         loop {
             tokio::select! {
                 biased;
@@ -316,7 +334,7 @@ impl Arrival {
                 _ => self.mover.resume(self.vm()).await?,
             }
         }
-        Ok(self.parts.residents.arrived(self.vm(), self.spec.clone(), epoch, run).await?)
+        Ok(self.parts.residents.arrived(self.assignment(epoch, run)).await?)
     }
 
     async fn discard(&mut self, reason: String) -> TargetPhase {

@@ -1,6 +1,6 @@
 //! Whether an assignment is taken. Pure: three answers make repeats harmless.
 
-use super::record::Entry;
+use super::record::{Entry, VmRecord};
 use novacron_common::{
     record::{VmAction, VmAssignment},
     wire::{Denial, DenialCode},
@@ -24,6 +24,7 @@ pub(super) fn judge(held: Option<&Entry>, ask: &VmAssignment) -> Verdict {
         Some(Entry::Left { .. }) if ask.action == VmAction::Delete => Verdict::Queue,
         Some(entry @ Entry::Left { epoch }) if ask.epoch <= *epoch => stale(entry, ask),
         Some(Entry::Left { .. }) => Verdict::Queue,
+        Some(Entry::Held(record)) if ask.is_older_than(&record.assignment) => overtaken(record, ask),
         Some(Entry::Held(record)) if record.assignment == *ask => Verdict::AlreadySo,
         Some(Entry::Held(record)) => match record.lent {
             // A higher epoch means that the ledger has settled the migration, whatever is remembered of it here.
@@ -41,6 +42,12 @@ fn stale(entry: &Entry, ask: &VmAssignment) -> Verdict {
     deny(DenialCode::StaleEpoch, text)
 }
 
+/// What was wanted before, and comes late: not even a machine that is deleted since is made anew by it.
+fn overtaken(record: &VmRecord, ask: &VmAssignment) -> Verdict {
+    let (vm, asked, seen) = (ask.vm, ask.generation, record.assignment.generation);
+    deny(DenialCode::StaleEpoch, format!("{vm} was asked for by {asked}, but this host has heard {seen}"))
+}
+
 fn deny(code: DenialCode, text: String) -> Verdict {
     Verdict::Deny(Denial { code, text })
 }
@@ -48,8 +55,10 @@ fn deny(code: DenialCode, text: String) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::record::VmRecord;
-    use novacron_common::{ids::MigrationId, units::Epoch};
+    use novacron_common::{
+        ids::MigrationId,
+        units::{Epoch, Generation},
+    };
 
     fn ask(epoch: u64, action: VmAction) -> VmAssignment {
         VmAssignment { epoch: Epoch(epoch), action, ..crate::vm::decide::tests::assignment(VmAction::Run) }
@@ -68,6 +77,23 @@ mod tests {
         assert_eq!(code(judge(Some(&held), &ask(2, VmAction::Run))), Some(DenialCode::StaleEpoch));
         assert_eq!(judge(Some(&held), &ask(3, VmAction::Run)), Verdict::AlreadySo);
         assert_eq!(judge(Some(&held), &ask(4, VmAction::Run)), Verdict::Queue);
+    }
+
+    #[test]
+    fn a_wish_that_was_overtaken_is_refused() {
+        let wish = |generation, action| VmAssignment { generation: Generation(generation), ..ask(3, action) };
+        let held = Entry::Held(VmRecord::new(wish(5, VmAction::Delete)));
+        for late in [VmAction::Run, VmAction::Stop { grace_ms: 0 }] {
+            assert_eq!(code(judge(Some(&held), &wish(4, late))), Some(DenialCode::StaleEpoch), "{late:?}");
+        }
+        assert_eq!(judge(Some(&held), &wish(5, VmAction::Delete)), Verdict::AlreadySo);
+        assert_eq!(judge(Some(&held), &wish(6, VmAction::Run)), Verdict::Queue);
+        let superseded = VmAssignment { epoch: Epoch(4), ..wish(5, VmAction::Run) };
+        assert_eq!(
+            judge(Some(&held), &superseded),
+            Verdict::Queue,
+            "an epoch supersedes what was wished before"
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
 use novacron_common::{
     ids::VmId,
     record::{VmObservation, VmState},
-    units::{ByteCount, Epoch},
+    units::{ByteCount, Epoch, Generation},
     wire::{AgentReply, Denial, DenialCode},
 };
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Damaged {
     /// Runs as long as the agent does.
     pub(super) async fn run(mut self) {
         // No epoch is known: the coordinator commits nothing under epoch 0, but sees that the machine is not missing.
-        self.post(Epoch(0));
+        self.post((Epoch(0), Generation(0)));
         while let Some(message) = self.inbox.recv().await {
             self.refuse(message);
         }
@@ -63,7 +63,7 @@ impl Damaged {
     fn refuse(&self, message: Message) {
         match message {
             Message::Assign(assignment, reply) => {
-                self.post(assignment.epoch);
+                self.post((assignment.epoch, assignment.generation));
                 drop(reply.send(AgentReply::Denied(self.denial.clone())));
             }
             Message::Lend { reply, .. } => drop(reply.send(Err(self.denial.clone()))),
@@ -72,20 +72,23 @@ impl Damaged {
             }
             // It was never lent.
             Message::GiveBack { reply, .. } => drop(reply.send(Ok(()))),
+            Message::Settled { reply, .. } => drop(reply.send(Err(self.denial.clone()))),
             Message::Holds { reply } => drop(reply.send(Err(self.denial.clone()))),
             Message::Look => {}
         }
     }
 
-    fn post(&self, epoch: Epoch) {
+    fn post(&self, (epoch, generation): (Epoch, Generation)) {
         self.board.post(VmObservation {
             vm: self.vm,
             epoch,
+            generation,
             state: VmState::Failed,
             message: Some(self.denial.text.clone()),
             progress: None,
             addresses: Vec::new(),
             restarted: 0,
+            ran: false,
             cpu_ms: 0,
             memory: ByteCount(0),
             since: self.board.of(self.vm).map_or_else(crate::clock::now, |before| before.since),
@@ -129,7 +132,10 @@ mod tests {
             tests::{adopt, until},
         },
     };
-    use novacron_common::{ids::MigrationId, record::VmAction};
+    use novacron_common::{
+        ids::MigrationId,
+        record::{VmAction, VmAssignment},
+    };
 
     /// A ledger with a sound record of machine 1 and a damaged one of machine 2.
     fn ledger(folder: &tempfile::TempDir) -> (AgentLedger, VmId, VmId) {
@@ -150,11 +156,7 @@ mod tests {
         until(async || fake.state(sound).await.unwrap() == VmState::Running).await;
         until(async || machines.board().of(damaged).is_some()).await;
 
-        let ask = novacron_common::record::VmAssignment {
-            vm: damaged,
-            epoch: Epoch(9),
-            ..assignment(VmAction::Run)
-        };
+        let ask = VmAssignment { vm: damaged, epoch: Epoch(9), ..assignment(VmAction::Run) };
         let AgentReply::Denied(denial) = machines.assign(ask).await else { panic!("it was taken") };
         assert_eq!(denial.code, DenialCode::Failed);
         assert!(denial.text.contains(&format!("novacron-agent forget {damaged}")), "{denial}");
@@ -166,8 +168,9 @@ mod tests {
         assert!(machines.lend(damaged, migration, Epoch(9)).await.is_err());
         assert!(machines.left(damaged, Epoch(10)).await.is_err());
         assert!(machines.holds(damaged).await.is_err(), "nobody knows");
-        let spec = assignment(VmAction::Run).spec;
-        assert!(machines.arrived(damaged, spec, Epoch(10), true).await.is_err());
+        let came = VmAssignment { vm: damaged, epoch: Epoch(10), ..assignment(VmAction::Run) };
+        assert!(machines.arrived(came).await.is_err());
+        assert!(machines.settled(damaged, migration).await.is_err());
         assert_eq!(fake.state(damaged).await.unwrap(), VmState::Missing);
         assert!(ledger.shelf::<Entry>(SHELF).unwrap().get(&ledger_key(damaged)).is_err(), "overwritten");
     }
@@ -179,7 +182,7 @@ mod tests {
         assert!(matches!(forget(&ledger, sound), Err(ForgetError::Sound(vm)) if vm == sound));
         forget(&ledger, damaged).unwrap();
         let (machines, fake) = adopt(&ledger);
-        let ask = novacron_common::record::VmAssignment { vm: damaged, ..assignment(VmAction::Run) };
+        let ask = VmAssignment { vm: damaged, ..assignment(VmAction::Run) };
         assert_eq!(machines.assign(ask).await, AgentReply::Accepted);
         until(async || fake.state(damaged).await.unwrap() == VmState::Running).await;
     }

@@ -85,7 +85,7 @@ pub(super) mod tests {
         ids::{MigrationId, VmId},
         record::VmAssignment,
         spec::{BootSource, MachineKind, NetworkSpec, TemplateSpec, VmSpec},
-        units::{ByteCount, Epoch},
+        units::{ByteCount, Epoch, Generation},
     };
 
     pub(in crate::vm) fn assignment(action: VmAction) -> VmAssignment {
@@ -103,7 +103,7 @@ pub(super) mod tests {
             restart: RestartPolicy::Never,
             post_copy: false,
         };
-        VmAssignment { vm: VmId::from_u128(1), epoch: Epoch(1), spec, action }
+        VmAssignment { vm: VmId::from_u128(1), epoch: Epoch(1), generation: Generation(1), spec, action }
     }
 
     fn record(action: VmAction) -> VmRecord {

@@ -144,13 +144,23 @@ impl Machines {
         self.ask(vm, |reply| Message::Holds { reply }).await?
     }
 
-    /// The machine is here and may run under `epoch`. One that is not to `run` came stopped, and waits for the
-    /// coordinator's next word; one that is to run and does not has ended, and its restart policy says what follows.
+    /// The machine is here, as `assignment` says. One that is to be stopped came stopped, and waits for the coordinator's next
+    /// word; one that is to run and does not has ended, and its restart policy says what follows.
     ///
     /// # Errors
     /// [`Denial`] if the agent is stopping or cannot write its ledger.
-    pub async fn arrived(&self, vm: VmId, spec: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial> {
-        self.ask(vm, |reply| Message::Arrived { spec: Box::new(spec), epoch, run, reply }).await?
+    pub async fn arrived(&self, assignment: VmAssignment) -> Result<(), Denial> {
+        let vm = assignment.vm;
+        self.ask(vm, |reply| Message::Arrived { assignment: Box::new(assignment), reply }).await?
+    }
+
+    /// Waits until the migration has the machine in hand no more: it was given back, or the coordinator has decided by a
+    /// higher epoch what becomes of it.
+    ///
+    /// # Errors
+    /// [`Denial`] if its record cannot be read, or the agent is stopping.
+    pub async fn settled(&self, vm: VmId, migration: MigrationId) -> Result<(), Denial> {
+        self.ask(vm, |reply| Message::Settled { migration, reply }).await?
     }
 
     /// The machine runs elsewhere under `epoch`.

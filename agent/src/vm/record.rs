@@ -15,7 +15,7 @@ pub struct VmRecord {
     pub assignment: VmAssignment,
     /// The last restart request that was carried out.
     pub restarted: u64,
-    /// Whether it ran since it was last wanted to run: a guest that powers itself off is not started again
+    /// Whether it ran since it was last ordered to run: a guest that powers itself off is not started again
     /// unless its restart policy says so.
     pub ran: bool,
     /// The migration that has it in hand; until it ends the machine's task keeps its hands off.
@@ -58,6 +58,13 @@ impl VmRecord {
     /// A machine that was just assigned.
     pub fn new(assignment: VmAssignment) -> Self {
         Self { assignment, restarted: 0, ran: false, lent: None }
+    }
+
+    /// The same machine under a newer assignment: each new wish to run is one to begin a run, the same wish again (as when it
+    /// was restarted, or came back from a move) goes on with the old one.
+    pub(super) fn superseded_by(self, assignment: VmAssignment) -> Self {
+        let ran = self.ran && self.assignment.generation == assignment.generation;
+        Self { assignment, ran, lent: None, ..self }
     }
 }
 

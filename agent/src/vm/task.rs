@@ -41,7 +41,8 @@ pub(super) enum Message {
     Lend { migration: MigrationId, epoch: Epoch, reply: oneshot::Sender<Result<VmSpec, Denial>> },
     GiveBack { migration: MigrationId, halted: bool, reply: oneshot::Sender<Result<(), Denial>> },
     Holds { reply: oneshot::Sender<Result<bool, Denial>> },
-    Arrived { spec: Box<VmSpec>, epoch: Epoch, run: bool, reply: oneshot::Sender<Result<(), Denial>> },
+    Arrived { assignment: Box<VmAssignment>, reply: oneshot::Sender<Result<(), Denial>> },
+    Settled { migration: MigrationId, reply: oneshot::Sender<Result<(), Denial>> },
     Left { epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
     Look,
 }
@@ -63,6 +64,8 @@ pub(super) struct VmTask {
     entry: Option<Entry>,
     working: Option<(Step, Work)>,
     trouble: Option<Trouble>,
+    /// Who waits until a migration has it in hand no more.
+    awaiting: Vec<(MigrationId, oneshot::Sender<Result<(), Denial>>)>,
 }
 
 impl VmTask {
@@ -72,7 +75,7 @@ impl VmTask {
         inbox: mpsc::Receiver<Message>,
         entry: Option<Entry>,
     ) -> Self {
-        Self { vm, parts, inbox, entry, working: None, trouble: None }
+        Self { vm, parts, inbox, entry, working: None, trouble: None, awaiting: Vec::new() }
     }
 
     /// Runs until nobody can ask any more, or the machine has left and nobody asks.
@@ -88,6 +91,7 @@ impl VmTask {
                 },
                 () = tick.tick() => {}
             }
+            self.tell_settled();
             self.advance().await;
             if !matches!(self.entry, Some(Entry::Held(_))) && self.inbox.is_empty() {
                 self.inbox.close();
@@ -103,9 +107,8 @@ impl VmTask {
                 drop(reply.send(self.give_back(migration, halted)));
             }
             Message::Holds { reply } => drop(reply.send(Ok(matches!(self.entry, Some(Entry::Held(_)))))),
-            Message::Arrived { spec, epoch, run, reply } => {
-                drop(reply.send(self.arrived(*spec, epoch, run)));
-            }
+            Message::Arrived { assignment, reply } => drop(reply.send(self.arrived(*assignment))),
+            Message::Settled { migration, reply } => self.awaiting.push((migration, reply)),
             Message::Left { epoch, reply } => {
                 self.parts.board.forget(self.vm);
                 drop(reply.send(self.write(Entry::Left { epoch })));
@@ -119,17 +122,15 @@ impl VmTask {
             Verdict::AlreadySo => AgentReply::AlreadySo,
             Verdict::Deny(denial) => AgentReply::Denied(denial),
             Verdict::Queue => {
+                let runs = matches!(assignment.action, VmAction::Run | VmAction::Restart { .. });
                 let record = match self.entry.take() {
-                    Some(Entry::Held(old)) => VmRecord {
-                        // Stopped and now wanted running: a new run. Otherwise the old one goes on.
-                        ran: old.ran && (was_to_run(&old) || assignment.action != VmAction::Run),
-                        lent: None,
-                        restarted: old.restarted,
-                        assignment,
-                    },
+                    Some(Entry::Held(old)) => old.superseded_by(assignment),
                     _ => VmRecord::new(assignment),
                 };
-                self.working = None;
+                // A guest that was asked to shut down does so: it is waited for, and then started.
+                if !(runs && matches!(self.working, Some((Step::Stop { .. }, _)))) {
+                    self.working = None;
+                }
                 self.trouble = None;
                 match self.write(Entry::Held(record)) {
                     Ok(()) => AgentReply::Accepted,
@@ -174,11 +175,24 @@ impl VmTask {
         }
     }
 
-    fn arrived(&mut self, spec: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial> {
-        let action = if run { VmAction::Run } else { VmAction::Stop { grace_ms: 0 } };
-        let assignment = VmAssignment { vm: self.vm, epoch, spec, action };
-        let record = VmRecord { ran: run, ..VmRecord::new(assignment) };
-        self.write(Entry::Held(record))
+    fn arrived(&mut self, assignment: VmAssignment) -> Result<(), Denial> {
+        let ran = assignment.action == VmAction::Run;
+        self.write(Entry::Held(VmRecord { ran, ..VmRecord::new(assignment) }))
+    }
+
+    /// Tells those who wait for it that their migration has the machine in hand no more.
+    fn tell_settled(&mut self) {
+        let lent = match &self.entry {
+            Some(Entry::Held(record)) => record.lent,
+            _ => None,
+        };
+        let (waiting, settled) = std::mem::take(&mut self.awaiting)
+            .into_iter()
+            .partition(|(migration, _)| lent == Some(*migration));
+        self.awaiting = waiting;
+        for (_, reply) in settled {
+            let _ = reply.send(Ok(())); // whoever does not listen any more need not know
+        }
     }
 
     fn write(&mut self, entry: Entry) -> Result<(), Denial> {
@@ -241,7 +255,7 @@ impl VmTask {
             self.trouble = None;
         }
         self.report(&record, seen, hypervisor.as_ref()).await;
-        if decide::is_under_way(&record, seen) {
+        if self.working.is_none() && decide::is_under_way(&record, seen) {
             self.update(|record| record.ran = true);
         }
         if self.working.is_none() && self.trouble.as_ref().is_none_or(|t| t.retry_at <= Instant::now()) {
@@ -307,11 +321,13 @@ impl VmTask {
         self.parts.board.post(VmObservation {
             vm: self.vm,
             epoch: record.assignment.epoch,
+            generation: record.assignment.generation,
             state,
             message: message.map(|m| m.chars().take(MESSAGE_MAX).collect()),
             progress,
             addresses: if state == VmState::Running { addresses } else { Vec::new() },
             restarted: record.restarted,
+            ran: record.ran,
             cpu_ms,
             memory,
             since,
@@ -334,10 +350,6 @@ impl VmTask {
             });
         }
     }
-}
-
-fn was_to_run(record: &VmRecord) -> bool {
-    !matches!(record.assignment.action, VmAction::Stop { .. })
 }
 
 /// The step under way, or for ever.

@@ -8,11 +8,12 @@ use crate::{
     hypervisor::{Hypervisor as _, MachineFiles, fake::Fake},
     ledger::AgentLedger,
 };
+use futures_util::FutureExt as _;
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::{VmAction, VmAssignment, VmState},
+    record::{VmAction, VmAssignment, VmObservation, VmState},
     spec::{MachineKind, VmSpec},
-    units::Epoch,
+    units::{Epoch, Generation},
     wire::AgentReply,
 };
 use std::sync::Arc;
@@ -136,4 +137,48 @@ async fn what_could_not_be_done_is_forgotten_once_it_has_come_about() {
         seen(VmState::Stopped)
     })
     .await;
+}
+
+/// The next wish.
+fn wish(generation: u64, action: VmAction) -> VmAssignment {
+    VmAssignment { generation: Generation(generation), ..order(1, action) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_powered_off_unseen_is_started_when_its_user_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, machines, fake, vm) = running(&folder).await;
+    fake.turn(vm, VmState::Stopped).unwrap();
+    let stopped = |seen: VmObservation| seen.state == VmState::Stopped && seen.ran;
+    until(async || machines.board().of(vm).is_some_and(stopped)).await;
+    assert_eq!(machines.assign(wish(2, VmAction::Run)).await, AgentReply::Accepted);
+    until(async || fake.state(vm).await.unwrap() == VmState::Running).await;
+    let heard = |seen: VmObservation| seen.state == VmState::Running && seen.generation == Generation(2);
+    until(async || machines.board().of(vm).is_some_and(heard)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_deleted_is_not_made_anew_by_an_order_from_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, machines, fake, vm) = running(&folder).await;
+    assert_eq!(machines.assign(wish(2, VmAction::Delete)).await, AgentReply::Accepted);
+    until(async || fake.state(vm).await.unwrap() == VmState::Missing).await;
+    // Both orders come once more, as on a connection that was repeated.
+    let _again = machines.assign(wish(2, VmAction::Delete)).await;
+    assert!(matches!(machines.assign(wish(1, VmAction::Run)).await, AgentReply::Denied(_)));
+    assert_eq!(fake.state(vm).await.unwrap(), VmState::Missing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_hears_that_a_higher_epoch_has_settled_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, machines, _fake, vm) = running(&folder).await;
+    machines.lend(vm, MIGRATION, Epoch(1)).await.unwrap();
+    let settled = machines.settled(vm, MIGRATION);
+    tokio::pin!(settled);
+    assert!(settled.as_mut().now_or_never().is_none());
+    machines.settled(vm, MigrationId::from_u128(8)).await.unwrap();
+    assert!(settled.as_mut().now_or_never().is_none(), "that was another migration");
+    assert_eq!(machines.assign(order(2, VmAction::Run)).await, AgentReply::Accepted);
+    settled.await.unwrap();
 }

@@ -91,11 +91,13 @@ fn stopped(assignment: &VmAssignment) -> VmObservation {
     VmObservation {
         vm: assignment.vm,
         epoch: assignment.epoch,
+        generation: assignment.generation,
         state: VmState::Stopped,
         message: None,
         progress: None,
         addresses: Vec::new(),
         restarted: 0,
+        ran: false,
         cpu_ms: 0,
         memory: ByteCount(0),
         since: UnixMillis(1),

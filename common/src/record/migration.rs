@@ -3,7 +3,7 @@
 use super::Climb;
 use crate::{
     ids::{GangId, HostId, MigrationId, VmId},
-    units::{Epoch, UnixMillis},
+    units::{Epoch, Generation, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,6 +22,8 @@ pub struct Ticket {
     pub target: HostId,
     /// The epoch under which the source runs the VM.
     pub epoch: Epoch,
+    /// The wish that its target takes over with the VM.
+    pub generation: Generation,
     /// Whether the guest runs while it moves.
     pub live: bool,
     /// The machines with which it moves.

@@ -3,7 +3,7 @@
 use crate::{
     ids::VmId,
     spec::VmSpec,
-    units::{ByteCount, Epoch, UnixMillis},
+    units::{ByteCount, Epoch, Generation, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,10 +38,19 @@ pub struct VmAssignment {
     pub vm: VmId,
     /// The right to run it; an agent refuses an assignment below the highest epoch that it has seen.
     pub epoch: Epoch,
+    /// The wish that it carries; within an epoch an agent refuses one below the highest that it has seen.
+    pub generation: Generation,
     /// What it is.
     pub spec: VmSpec,
     /// What is wanted of it.
     pub action: VmAction,
+}
+
+impl VmAssignment {
+    /// Whether `other` was committed after it.
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        (self.epoch, self.generation) < (other.epoch, other.generation)
+    }
 }
 
 /// What is wanted of a machine.
@@ -81,6 +90,8 @@ pub struct VmObservation {
     pub vm: VmId,
     /// The epoch under which the host holds it.
     pub epoch: Epoch,
+    /// The last wish that the host had heard when it saw this.
+    pub generation: Generation,
     /// What it does.
     pub state: VmState,
     /// Why, where `state` alone does not say (at most 512 bytes).
@@ -91,6 +102,8 @@ pub struct VmObservation {
     pub addresses: Vec<std::net::IpAddr>,
     /// The last restart request that was carried out.
     pub restarted: u64,
+    /// Whether the guest has run since the host heard that it is to: if it is stopped now, it stopped by itself.
+    pub ran: bool,
     /// Processor time used, in milliseconds, since it was started.
     pub cpu_ms: u64,
     /// Resident memory.

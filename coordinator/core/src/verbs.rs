@@ -71,13 +71,13 @@ pub fn outcome(state: &State, attempt: &AttemptRecord) -> Option<AttemptOutcome>
         VerbWatch::Runs(id) => match vm(id) {
             None => failed("the machine was deleted"),
             Some(vm) if vm.desired != VmDesired::Running => failed("somebody else wants it stopped"),
-            Some(vm) if vm.state == VmState::Running => Some(AttemptOutcome::Done),
+            Some(vm) if vm.state == VmState::Running && vm.is_heard() => Some(AttemptOutcome::Done),
             Some(vm) => failure_of(vm),
         },
         VerbWatch::Stopped(id) => match vm(id) {
             None => Some(AttemptOutcome::Done),
             Some(vm) if vm.desired == VmDesired::Running => failed("somebody else wants it running"),
-            Some(vm) if matches!(vm.state, VmState::Stopped | VmState::Missing) => Some(AttemptOutcome::Done),
+            Some(vm) if is_down(vm) => Some(AttemptOutcome::Done),
             Some(vm) => failure_of(vm),
         },
         VerbWatch::Restarted { vm: id, request } => match vm(id) {
@@ -97,6 +97,11 @@ pub fn outcome(state: &State, attempt: &AttemptRecord) -> Option<AttemptOutcome>
             }
         }
     }
+}
+
+/// Whether it stands still, and its host knows that it is to.
+fn is_down(vm: &VmRecord) -> bool {
+    matches!(vm.state, VmState::Stopped | VmState::Missing) && vm.is_heard()
 }
 
 fn failure_of(vm: &VmRecord) -> Option<AttemptOutcome> {

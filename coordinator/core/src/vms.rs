@@ -18,7 +18,8 @@ pub fn wanted(vm: &VmRecord) -> Option<VmAssignment> {
         (Some(_), true) => VmAction::Stop { grace_ms: vm.grace_ms },
         (None, _) => action_for(vm),
     };
-    Some(VmAssignment { vm: vm.id, epoch: vm.epoch, spec: vm.spec.clone(), action })
+    let (epoch, generation, spec) = (vm.epoch, vm.generation, vm.spec.clone());
+    Some(VmAssignment { vm: vm.id, epoch, generation, spec, action })
 }
 
 fn action_for(vm: &VmRecord) -> VmAction {
@@ -35,6 +36,7 @@ fn action_for(vm: &VmRecord) -> VmAction {
 /// Whether the machine is as it is wanted, so that nothing has to be sent.
 pub fn is_settled(vm: &VmRecord) -> bool {
     match (vm.desired, vm.state) {
+        _ if !vm.is_heard() => false,
         (_, state) if vm.hold_stopped => state == VmState::Stopped,
         (VmDesired::Running, VmState::Running) => vm.restarts_done >= vm.restart_requests,
         (VmDesired::Stopped, VmState::Stopped) => true,
@@ -52,7 +54,13 @@ pub(crate) fn may_observe(vm: &VmRecord, host: HostId, seen: &VmObservation) -> 
     let owner = vm.placed_on == Some(host) && vm.epoch == seen.epoch;
     // While a guest moves, its host sees it paused, stopped and gone: the migration's record tells that story.
     let moving = vm.migration.is_some() && !vm.hold_stopped && seen.state != VmState::Running;
-    owner && !moving
+    owner && !moving && !is_overtaken(vm, host, seen)
+}
+
+/// Whether this host said something under a later wish already.
+fn is_overtaken(vm: &VmRecord, host: HostId, seen: &VmObservation) -> bool {
+    let said = vm.observed.as_ref().filter(|said| said.host == host && said.observation.epoch == seen.epoch);
+    said.is_some_and(|said| seen.generation < said.observation.generation)
 }
 
 /// What of a host's report is worth committing: changes of state, message, address or restart count, and a
@@ -73,23 +81,25 @@ pub fn news(state: &State, host: HostId, report: &[VmObservation], now: UnixMill
 fn is_news(vm: &VmRecord, host: HostId, seen: &VmObservation) -> bool {
     let known = |old: &VmObservation| {
         let (a, b) = (old, seen);
-        (a.state, a.restarted, a.epoch) == (b.state, b.restarted, b.epoch)
+        (a.state, a.ran, a.restarted) == (b.state, b.ran, b.restarted)
+            && (a.epoch, a.generation) == (b.epoch, b.generation)
             && (&a.message, &a.addresses) == (&b.message, &b.addresses)
     };
     let old = vm.observed.as_ref().filter(|o| o.host == host && vm.state == o.observation.state);
-    let awaited = vm.hold_stopped && seen.state == VmState::Stopped;
-    may_observe(vm, host, seen) && (awaited || !old.is_some_and(|o| known(&o.observation)))
+    may_observe(vm, host, seen) && !old.is_some_and(|o| known(&o.observation))
 }
 
 fn missing(vm: &VmRecord, now: UnixMillis) -> VmObservation {
     VmObservation {
         vm: vm.id,
         epoch: vm.epoch,
+        generation: vm.generation,
         state: VmState::Missing,
         message: None,
         progress: None,
         addresses: Vec::new(),
         restarted: vm.restarts_done,
+        ran: false,
         cpu_ms: 0,
         memory: ByteCount(0),
         since: now,

@@ -111,17 +111,19 @@ impl ProgressPace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use novacron_common::units::{ByteCount, Epoch};
+    use novacron_common::units::{ByteCount, Epoch, Generation};
 
     fn seen(vm: u128, state: VmState) -> VmObservation {
         VmObservation {
             vm: VmId::from_u128(vm),
             epoch: Epoch(1),
+            generation: Generation(1),
             state,
             message: None,
             progress: None,
             addresses: Vec::new(),
             restarted: 0,
+            ran: false,
             cpu_ms: 0,
             memory: ByteCount(0),
             since: UnixMillis(0),

@@ -113,11 +113,13 @@ fn observation(assignment: &VmAssignment) -> VmObservation {
     VmObservation {
         vm: assignment.vm,
         epoch: assignment.epoch,
+        generation: assignment.generation,
         state: VmState::Missing,
         message: None,
         progress: None,
         addresses: Vec::new(),
         restarted: 0,
+        ran: false,
         cpu_ms: 0,
         memory: ByteCount(0),
         since: now(),

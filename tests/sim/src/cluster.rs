@@ -225,7 +225,7 @@ fn tell_machines(ledger: &Ledger, entry: &Committed) {
             let Some(vm) = state.vm(vm) else { return tracing::info!(%vm, "is forgotten") };
             let (at, epoch, seen) = (vm.placed_on, vm.epoch, vm.observed.as_ref().map(|o| &o.observation));
             tracing::info!(
-                vm = %vm.id, desired = ?vm.desired, state = ?vm.state, ?at, ?epoch, vm.settled, vm.hold_stopped,
+                vm = %vm.id, desired = ?vm.desired, state = ?vm.state, ?at, ?epoch, ?vm.generation, vm.hold_stopped,
                 migration = ?vm.migration, ?seen, "the ledger has"
             );
         });

@@ -9,9 +9,9 @@ use crate::migrate::{
 };
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::{Climb, InboundState, MoveLimits, OutboundState, SideState, Ticket},
+    record::{Climb, InboundState, MoveLimits, OutboundState, SideState, Ticket, VmAction, VmAssignment},
     spec::VmSpec,
-    units::Epoch,
+    units::{Epoch, Generation},
     wire::{Denial, DenialCode},
 };
 use novacron_runtime::time::timeout;
@@ -198,7 +198,13 @@ impl Migrations {
             Standing::Running | Standing::Stopped => {}
             _ => return deny(DenialCode::Unknown, format!("{vm} is not here")),
         }
-        self.parts.residents.arrived(vm, spec, epoch, standing != Standing::Stopped).await?;
+        let action = match standing {
+            Standing::Stopped => VmAction::Stop { grace_ms: 0 },
+            _ => VmAction::Run,
+        };
+        // Which wish it came with was lost with the journal: whatever the coordinator says next is newer.
+        let assignment = VmAssignment { vm, epoch, generation: Generation(0), spec, action };
+        self.parts.residents.arrived(assignment).await?;
         let state = SideState::Inbound(InboundState::Running);
         self.write(id, Record::Ended(state.clone())).await?;
         self.remember(id, state);

@@ -150,7 +150,7 @@ impl Arrival {
             self.mover.undefine(self.vm()).await?;
             let files = self.parts.files.prepare(self.vm(), &self.spec).await?;
             self.mover.define(&self.parts.definition(self.vm(), &self.spec, files)).await?;
-            Ok(self.parts.residents.arrived(self.vm(), self.spec.clone(), epoch, true).await?)
+            Ok(self.parts.residents.arrived(self.assignment(epoch, true)).await?)
         })
         .await;
         let state = SideState::Inbound(InboundState::Lost { reason });

@@ -276,6 +276,18 @@ async fn a_restarted_source_ends_the_copy_and_goes_back() {
     assert!(world.a.owner.lent.lock().unwrap().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_departure_ends_when_the_machine_is_given_back_to_its_host() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let (a, _b) = begin(&world, &ticket).await;
+    a.until(ticket.migration, GONE).await;
+    // The target lost it before it ran there: the owner of machines here has it again, under a higher epoch.
+    world.a.owner.lent.lock().unwrap().clear();
+    a.until(ticket.migration, BACK).await;
+    until_written(&world.a.journal, |record| matches!(record, Record::Ended(state) if BACK(state))).await;
+    assert!(a.migrations.is_idle(), "the next move of this machine is not in its way");
+}
+
 /// Waits until the journal holds a record that `wanted` takes: what is observed may not be written down yet.
 async fn until_written(journal: &MemoryJournal, wanted: impl Fn(&Record) -> bool) {
     let holds = || journal.list().unwrap().iter().any(|(_, record)| wanted(record));

@@ -13,12 +13,12 @@ use crate::{
 use async_trait::async_trait;
 use novacron_common::{
     ids::{ClusterId, HostId, MigrationId, VmId},
-    record::{MoveLimits, SideState, Strategy, Ticket},
+    record::{MoveLimits, SideState, Strategy, Ticket, VmAction, VmAssignment},
     spec::{
         BootSource, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
         Sha256Digest, TemplateSpec, VmSpec,
     },
-    units::{ByteCount, Epoch, UnixMillis},
+    units::{ByteCount, Epoch, Generation, UnixMillis},
     wire::{Denial, StreamKind},
 };
 use novacron_transport::{CertificateAuthority, Endpoint, Identity, IdentityCell, Role, certificate_request};
@@ -129,9 +129,16 @@ impl Residents for Owner {
         self.lent.lock().unwrap().remove(&vm);
         Ok(())
     }
-    async fn arrived(&self, vm: VmId, _: VmSpec, epoch: Epoch, run: bool) -> Result<(), Denial> {
-        self.to_run.lock().unwrap().insert(vm, run);
+    async fn arrived(&self, assignment: VmAssignment) -> Result<(), Denial> {
+        let VmAssignment { vm, epoch, action, .. } = assignment;
+        self.to_run.lock().unwrap().insert(vm, action == VmAction::Run);
         self.here.lock().unwrap().insert(vm, epoch);
+        Ok(())
+    }
+    async fn settled(&self, vm: VmId, _: MigrationId) -> Result<(), Denial> {
+        while self.lent.lock().unwrap().contains(&vm) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         Ok(())
     }
     async fn left(&self, vm: VmId, _: Epoch) -> Result<(), Denial> {
@@ -291,6 +298,7 @@ pub fn ticket(live: bool) -> Ticket {
         source: A,
         target: B,
         epoch: Epoch(1),
+        generation: Generation(1),
         live,
         gang: None,
         secret: [7; 32],

@@ -37,10 +37,13 @@ pub(super) fn ask(state: &mut State, c: MigrationAsk) -> Outcome {
     check_source(state, &vm, source, c.live)?;
     check_strategy(&vm, &c.limits)?;
     check_target(state, &vm, source, c.target)?;
+    let halts = !c.live && (vm.state, vm.desired) != (VmState::Stopped, VmDesired::Stopped);
+    let vm = if halts { vm.wished_anew() } else { vm };
     let mut record = new_migration(state, c, &vm, source);
+    record.awaits_stop = halts;
     record.awaits_turn = turn::is_taken(state, &record);
-    let (migration, hold_stopped) = (record.id, record.awaits_stop);
-    state.write(VmRecord { migration: Some(migration), hold_stopped, ..vm });
+    let migration = record.id;
+    state.write(VmRecord { migration: Some(migration), hold_stopped: halts, ..vm });
     state.write(record);
     drop_oldest(state);
     Ok(Applied::MigrationAsked(migration))
@@ -116,12 +119,13 @@ fn new_migration(state: &State, c: MigrationAsk, vm: &VmRecord, source: HostId) 
         limits: c.limits,
         gang: c.gang,
         epoch: vm.epoch,
+        generation: vm.generation,
         secret: c.secret,
         ticket_expires_at: state.now().plus(TICKET_LIFE),
         claim: vm.claim(),
         state: MigrationState::Pending,
         step: 0,
-        awaits_stop: !c.live && (vm.state, vm.desired) != (VmState::Stopped, VmDesired::Stopped),
+        awaits_stop: false,
         awaits_turn: false,
         outbound: OutboundState::Unknown,
         outbound_unknown_at: None,
@@ -215,7 +219,7 @@ pub(super) fn guest_stopped(state: &mut State, id: MigrationId) {
     };
     if let Some(vm) = state.vm(record.vm).cloned() {
         // It stopped for the move, not by its own wish: it is to run again wherever the move ends.
-        state.write(VmRecord { hold_stopped: false, settled: false, ..vm });
+        state.write(VmRecord { hold_stopped: false, ..vm });
     }
     // A new step: whoever drives the saga looks again at once.
     state.write(MigrationRecord { awaits_stop: false, step: record.step + 1, ..record });
@@ -248,6 +252,10 @@ pub(super) fn store(state: &mut State, mut record: MigrationRecord) {
     if record.is_final() {
         vm.migration = None;
         vm.hold_stopped = false;
+        if !record.live {
+            // It was halted, or may have been: what was wanted of it before is wanted again.
+            vm = vm.wished_anew();
+        }
     }
     // The machine's own place first: between the two writes room may be counted twice, never too little.
     state.write(vm);

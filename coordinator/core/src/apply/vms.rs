@@ -14,7 +14,7 @@ use novacron_common::{
     ids::{HostId, VmId},
     record::{VmObservation, VmState},
     spec::{Name, RestartPolicy},
-    units::Epoch,
+    units::{Epoch, Generation},
 };
 
 /// Longest message that is kept of an observation, in characters.
@@ -69,9 +69,9 @@ fn new_vm(state: &State, c: VmCreate, placement: Placement) -> VmRecord {
         grace_ms: GRACE_DEFAULT_MS,
         placed_on: Some(placement.host),
         epoch: Epoch(1),
+        generation: Generation(1),
         state: VmState::Pending,
         observed: None,
-        settled: false,
         restart_requests: 0,
         restarts_done: 0,
         migration: None,
@@ -103,9 +103,8 @@ pub(super) fn place(state: &mut State, c: VmPlace) -> Outcome {
         epoch: vm.epoch.next(),
         state: VmState::Pending,
         observed: None,
-        settled: false,
         placement: Some(c.offer.placement.bounded()),
-        ..vm
+        ..vm.wished_anew()
     };
     let host = host.id;
     state.write(placed);
@@ -126,8 +125,8 @@ pub(super) fn desire(state: &mut State, c: &VmDesire) -> Outcome {
     if (vm.desired, vm.grace_ms) == (c.desired, grace_ms) && vm.desired != VmDesired::Running {
         return Ok(Applied::AlreadySo);
     }
-    let settled = vm.settled && vm.desired == c.desired && vm.state == VmState::Running;
-    state.write(VmRecord { desired: c.desired, grace_ms, settled, ..vm });
+    // Also of one that is wanted running already: it may have stopped by itself, and nobody heard of that yet.
+    state.write(VmRecord { desired: c.desired, grace_ms, ..vm.wished_anew() });
     Ok(Applied::Done)
 }
 
@@ -138,7 +137,7 @@ pub(super) fn restart(state: &mut State, c: &VmRestart) -> Outcome {
     }
     let restart_requests = vm.restart_requests.saturating_add(1);
     let grace_ms = c.grace_ms.min(GRACE_MAX_MS);
-    state.write(VmRecord { restart_requests, grace_ms, settled: false, ..vm });
+    state.write(VmRecord { restart_requests, grace_ms, ..vm.wished_anew() });
     Ok(Applied::Done)
 }
 
@@ -150,7 +149,7 @@ pub(super) fn update(state: &mut State, c: VmUpdate) -> Outcome {
     }
     vm.spec.restart = c.restart.unwrap_or(vm.spec.restart);
     vm.spec.post_copy = c.post_copy.unwrap_or(vm.spec.post_copy);
-    state.write(vm);
+    state.write(vm.wished_anew());
     Ok(Applied::Done)
 }
 
@@ -161,7 +160,7 @@ pub(super) fn observe(state: &mut State, c: VmObserve) -> Outcome {
         };
         let mut vm = vm.clone();
         take(&mut vm, trimmed(seen), c.host);
-        let stopped = (vm.state == VmState::Stopped).then_some(vm.migration).flatten();
+        let stopped = (vm.state == VmState::Stopped && vm.is_heard()).then_some(vm.migration).flatten();
         state.write(vm);
         if let Some(migration) = stopped {
             super::migrations::guest_stopped(state, migration);
@@ -170,22 +169,18 @@ pub(super) fn observe(state: &mut State, c: VmObserve) -> Outcome {
     Ok(Applied::Done)
 }
 
-/// A machine that was seen running and then stopped without being asked was shut down from inside. Unless it is to
-/// be started always, that counts as a wish: nothing starts it again but a request.
+/// A machine that ran as it was asked to, and stopped without being asked, was shut down from inside. Unless it is to be
+/// started always, that counts as a wish: nothing starts it again but a request. Of a host that had not heard the last wish
+/// yet only the state is taken.
 fn take(vm: &mut VmRecord, seen: VmObservation, host: HostId) {
     vm.restarts_done = vm.restarts_done.max(seen.restarted.min(vm.restart_requests));
     let restarting = vm.restarts_done < vm.restart_requests;
     let wanted = vm.desired == VmDesired::Running && vm.migration.is_none() && !restarting;
-    match seen.state {
-        VmState::Running if wanted => vm.settled = true,
-        VmState::Stopped if wanted && vm.settled && vm.spec.restart == RestartPolicy::Never => {
-            vm.desired = VmDesired::Stopped;
-            vm.settled = false;
-        }
-        _ => (),
+    let ended = seen.state == VmState::Stopped && seen.ran;
+    (vm.state, vm.observed) = (seen.state, Some(Observed { host, observation: seen }));
+    if ended && wanted && vm.is_heard() && vm.spec.restart == RestartPolicy::Never {
+        *vm = VmRecord { desired: VmDesired::Stopped, ..vm.clone().wished_anew() };
     }
-    vm.state = seen.state;
-    vm.observed = Some(Observed { host, observation: seen });
 }
 
 fn trimmed(mut seen: VmObservation) -> VmObservation {

@@ -8,7 +8,7 @@ use novacron_common::{
         Climb, Forecast, InboundState, MigrationProgress, MigrationReport, MoveLimits, OutboundState, Ticket,
         TransferCounts,
     },
-    units::{ByteCount, Epoch, UnixMillis},
+    units::{ByteCount, Epoch, Generation, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,8 @@ pub struct MigrationRecord {
     pub gang: Option<GangId>,
     /// The epoch under which the source holds the machine.
     pub epoch: Epoch,
+    /// The last wish for it; there is no other while it moves.
+    pub generation: Generation,
     /// The ticket's 256 random bits.
     pub secret: [u8; 32],
     /// After this the ticket is worth nothing.
@@ -97,6 +99,7 @@ impl MigrationRecord {
             source: self.source,
             target: self.target,
             epoch: self.epoch,
+            generation: self.generation,
             live: self.live,
             gang: self.gang,
             secret: self.secret,

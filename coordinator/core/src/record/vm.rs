@@ -6,7 +6,7 @@ use novacron_common::{
     ids::{HostId, MigrationId, VmId},
     record::{VmObservation, VmState},
     spec::VmSpec,
-    units::{Epoch, UnixMillis},
+    units::{Epoch, Generation, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,12 +34,12 @@ pub struct VmRecord {
     pub placed_on: Option<HostId>,
     /// The right to run it; raised whenever that right changes hands.
     pub epoch: Epoch,
+    /// The last wish; raised with each change of what its host is to do.
+    pub generation: Generation,
     /// What is seen of it; `Unknown` while its host is not heard from.
     pub state: VmState,
     /// The last observation that was taken.
     pub observed: Option<Observed>,
-    /// Whether it was seen running since it was last asked to run: if it then stops, it stopped by itself.
-    pub settled: bool,
     /// Requests to restart so far.
     pub restart_requests: u64,
     /// The highest of them that a host reported as carried out. Kept here because a new host does not know.
@@ -52,4 +52,17 @@ pub struct VmRecord {
     pub placement: Option<Placement>,
     /// When it was made.
     pub created_at: UnixMillis,
+}
+
+impl VmRecord {
+    /// Something else is wanted of it from now on: what was seen before says nothing of that.
+    #[must_use]
+    pub fn wished_anew(self) -> Self {
+        Self { generation: self.generation.next(), ..self }
+    }
+
+    /// Whether its host had heard the last wish when it spoke last.
+    pub fn is_heard(&self) -> bool {
+        self.observed.as_ref().is_some_and(|seen| seen.observation.generation >= self.generation)
+    }
 }

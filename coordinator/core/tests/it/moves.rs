@@ -9,7 +9,7 @@ use novacron_common::{
     ids::{HostId, MigrationId, VmId},
     record::{
         Climb, InboundState, Limit, MigrationProgress, MigrationReport, MoveLimits, OutboundState, Rung,
-        SideState, Strategy, VmAction, VmState,
+        SideState, Strategy, VmAction, VmObservation, VmState,
     },
     units::{ByteCount, Epoch},
     wire::AgentCommand,
@@ -287,6 +287,8 @@ fn a_running_machine_is_stopped_before_it_is_moved_cold_and_started_after() {
     assert_eq!(action(&m.world, m.vm), Some(VmAction::Stop { grace_ms: 30_000 }));
     assert_eq!(saga::next(m.record()), [SagaAction::AwaitStop]);
     let (source, vm) = (m.source, m.vm);
+    m.world.see_late(source, seen(vm, 1, VmState::Stopped));
+    assert_eq!(saga::next(m.record()), [SagaAction::AwaitStop], "that was before it was told to stop");
     m.world.see(source, seen(vm, 1, VmState::Stopped));
     assert_eq!(action(&m.world, m.vm), None);
     assert_eq!(saga::next(m.record())[0], SagaAction::PrepareInbound);
@@ -306,6 +308,9 @@ fn a_cold_move_that_is_cancelled_before_the_guest_stopped_ends_at_once() {
     m.world.ok(CommandBody::MigrationCancel { id: MIGRATION });
     assert_eq!(m.record().state, MigrationState::Cancelled);
     assert_eq!(action(&m.world, m.vm), Some(VmAction::Run));
+    let (source, vm) = (m.source, m.vm);
+    m.world.see_late(source, VmObservation { ran: true, ..seen(vm, 1, VmState::Stopped) });
+    assert_eq!(action(&m.world, m.vm), Some(VmAction::Run), "it was stopped for the move, not by itself");
 }
 
 #[test]

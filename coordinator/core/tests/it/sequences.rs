@@ -9,7 +9,7 @@ use novacron_common::{
         OutboundState, Output, SideState, VmObservation, VmState,
     },
     spec::{Concurrency, Sha256Digest},
-    units::{ByteCount, Epoch, UnixMillis},
+    units::{ByteCount, Epoch, Generation, UnixMillis},
     wire::JoinPurpose,
 };
 use novacron_core::{
@@ -149,8 +149,9 @@ fn machine() -> impl Strategy<Value = CommandBody> {
         1 => (vm_id(), short_name())
             .prop_map(|(vm, n)| CommandBody::VmUpdate(VmUpdate { vm, name: Some(n), restart: None, post_copy: None })),
         1 => vm_id().prop_map(|vm| CommandBody::VmForget { vm }),
-        6 => (host_id(), vm_id(), 1..4u64, vm_state()).prop_map(|(host, vm, epoch, state)| {
-            let seen = VmObservation { restarted: epoch, ..crate::world::seen(vm, epoch, state) };
+        6 => (host_id(), vm_id(), 1..4u64, vm_state(), any::<bool>()).prop_map(|(host, vm, epoch, state, ran)| {
+            let (generation, restarted) = (Generation(2 * epoch), epoch);
+            let seen = VmObservation { generation, restarted, ran, ..crate::world::seen(vm, epoch, state) };
             CommandBody::VmObserve(VmObserve { host, observations: vec![seen] })
         }),
     ]

@@ -4,7 +4,9 @@ use crate::world::{NOON, World, command_target, job_spec, seen, vm_create, vm_sp
 use novacron_common::{
     api::{FireState, ProblemCode, VmDesired},
     ids::{FireKey, HostId, JobId, VmId},
-    record::{AttemptEnd, AttemptOutcome, AttemptReport, HostStatus, Output, VmAction, VmState},
+    record::{
+        AttemptEnd, AttemptOutcome, AttemptReport, HostStatus, Output, VmAction, VmObservation, VmState,
+    },
     spec::{RestartPolicy, VmSpec},
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
     wire::Lease,
@@ -70,7 +72,9 @@ fn a_guest_that_shuts_itself_down_stays_down_unless_it_is_to_run_always() {
         world.see(host, seen(vm, 1, VmState::Stopped));
         assert_eq!(world.state.vm(vm).unwrap().desired, VmDesired::Running, "not yet started");
         world.see(host, seen(vm, 1, VmState::Running));
-        world.see(host, seen(vm, 1, VmState::Stopped));
+        assert_eq!(world.state.vm(vm).unwrap().desired, VmDesired::Running);
+        // Whether or not anybody ever saw it run.
+        world.see(host, VmObservation { ran: true, ..seen(vm, 1, VmState::Stopped) });
         assert_eq!(world.state.vm(vm).unwrap().desired, then);
     }
 }
@@ -81,8 +85,29 @@ fn a_stop_and_a_start_in_quick_succession_end_running() {
     let (vm, host) = world.running_vm("web");
     desire(&mut world, vm, VmDesired::Stopped);
     desire(&mut world, vm, VmDesired::Running);
+    world.see_late(host, seen(vm, 1, VmState::Stopped));
+    assert_eq!(action(&world, vm), Some(VmAction::Run), "it was said before the last wish was heard");
+    assert!(!vms::is_settled(world.state.vm(vm).unwrap()));
+    world.see(host, seen(vm, 1, VmState::Running));
+    assert!(vms::is_settled(world.state.vm(vm).unwrap()));
+}
+
+#[test]
+fn every_wish_has_a_generation_of_its_own() {
+    let (mut world, _) = World::with_hosts(1);
+    let (vm, host) = world.running_vm("web");
+    let asked = |world: &World| vms::wanted(world.state.vm(vm).unwrap()).unwrap();
+    let (first, before) = (asked(&world), world.state.vm(vm).unwrap().generation);
+    desire(&mut world, vm, VmDesired::Running);
+    assert!(first.is_older_than(&asked(&world)), "somebody who does not see it run may start it again");
+    world.see_late(host, VmObservation { generation: before, ran: true, ..seen(vm, 1, VmState::Stopped) });
+    assert_eq!(action(&world, vm), Some(VmAction::Run), "that is the run before");
+    let second = asked(&world);
+    desire(&mut world, vm, VmDesired::Stopped);
+    assert!(second.is_older_than(&asked(&world)));
     world.see(host, seen(vm, 1, VmState::Stopped));
-    assert_eq!(action(&world, vm), Some(VmAction::Run));
+    world.see_late(host, seen(vm, 1, VmState::Running));
+    assert_eq!(world.state.vm(vm).unwrap().state, VmState::Stopped, "a report that comes late is not taken");
 }
 
 #[test]

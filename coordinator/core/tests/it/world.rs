@@ -8,7 +8,7 @@ use novacron_common::{
         BootSource, CommandTarget, JobSpec, JobTarget, MachineKind, Name, NetworkSpec, Program,
         RestartPolicy, Root, Sha256Digest, TemplateSpec, VmSpec,
     },
-    units::{ByteCount, Epoch, Incarnation, UnixMillis},
+    units::{ByteCount, Epoch, Generation, Incarnation, UnixMillis},
     wire::JoinPurpose,
 };
 use novacron_core::{
@@ -98,11 +98,13 @@ pub fn seen(vm: VmId, epoch: u64, state: VmState) -> VmObservation {
     VmObservation {
         vm,
         epoch: Epoch(epoch),
+        generation: Generation(1),
         state,
         message: None,
         progress: None,
         addresses: Vec::new(),
         restarted: 0,
+        ran: state == VmState::Running,
         cpu_ms: 0,
         memory: ByteCount(0),
         since: NOON,
@@ -203,7 +205,14 @@ impl World {
         (vm, host)
     }
 
+    /// A host that has heard the last wish says what it sees.
     pub fn see(&mut self, host: HostId, observation: VmObservation) {
+        let generation = self.state.vm(observation.vm).unwrap().generation;
+        self.see_late(host, VmObservation { generation, ..observation });
+    }
+
+    /// As it says it, whatever wishes it has heard.
+    pub fn see_late(&mut self, host: HostId, observation: VmObservation) {
         self.ok(CommandBody::VmObserve(VmObserve { host, observations: vec![observation] }));
     }
 

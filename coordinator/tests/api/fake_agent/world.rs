@@ -9,7 +9,7 @@ use novacron_common::{
         SentPages, SideState, TransferCounts, VmAction, VmAssignment, VmObservation, VmState,
     },
     spec::JobTarget,
-    units::{ByteCount, Epoch, Incarnation, UnixMillis},
+    units::{ByteCount, Epoch, Generation, Incarnation, UnixMillis},
     wire::{
         AgentCommand, AgentReply, AttemptStart, ControlRequest, Denial, DenialCode, Directory, LogChunk,
         StreamKind,
@@ -99,7 +99,7 @@ impl World {
             }
             AgentCommand::ResumeInbound { migration, vm, epoch, .. } => {
                 self.note("resume".into());
-                self.put(vm, epoch, VmState::Running, 0);
+                self.put(vm, (epoch, Generation(0)), VmState::Running, 0);
                 self.side(migration, SideState::Inbound(InboundState::Running))
             }
             AgentCommand::OpenInbound { .. } => AgentReply::Accepted,
@@ -164,28 +164,31 @@ impl World {
     }
 
     fn assign(&self, assignment: VmAssignment) -> AgentReply {
-        let VmAssignment { vm, epoch, action, .. } = assignment;
+        let VmAssignment { vm, epoch, generation, action, .. } = assignment;
+        let under = (epoch, generation);
         match action {
-            VmAction::Run => self.put(vm, epoch, VmState::Running, 0),
-            VmAction::Stop { .. } => self.put(vm, epoch, VmState::Stopped, 0),
-            VmAction::Restart { request, .. } => self.put(vm, epoch, VmState::Running, request),
+            VmAction::Run => self.put(vm, under, VmState::Running, 0),
+            VmAction::Stop { .. } => self.put(vm, under, VmState::Stopped, 0),
+            VmAction::Restart { request, .. } => self.put(vm, under, VmState::Running, request),
             VmAction::Delete => drop(self.state.lock().unwrap().vms.remove(&vm)),
         }
         self.note(format!("{action:?}"));
         AgentReply::Accepted
     }
 
-    fn put(&self, vm: VmId, epoch: Epoch, state: VmState, restarted: u64) {
+    fn put(&self, vm: VmId, (epoch, generation): (Epoch, Generation), state: VmState, restarted: u64) {
         let mut world = self.state.lock().unwrap();
         let restarted = world.vms.get(&vm).map_or(0, |old| old.restarted).max(restarted);
         let observation = VmObservation {
             vm,
             epoch,
+            generation,
             state,
             message: None,
             progress: None,
             addresses: vec!["10.0.0.7".parse().unwrap()],
             restarted,
+            ran: state == VmState::Running,
             cpu_ms: 5,
             memory: ByteCount::mib(64),
             since: UnixMillis(1),
