@@ -82,11 +82,10 @@ bench: deps build-release ## figures beside a named peer, to $(OUT)/bench/NAME.j
 	@packaging/deps.sh --bench
 	@$(OUT)/release/novacron-benches $(NAME)
 
-soak: deps build ## 40 x SEEDS simulated clusters; the rest of the suite SEEDS times over, in its long form; moves simulated
+soak: deps build ## 40 x SEEDS simulated clusters of each kind; the rest of the suite SEEDS times over, in its long form
 	$(call say,soak: the suite $(SEEDS) times - NOVACRON_SOAK=1)
 	@$(if $(FILTER),,NOVACRON_SEEDS=$$((40 * $(SEEDS))) cargo nextest run --locked --workspace -E 'package(novacron-sim)')
 	NOVACRON_SOAK=1 NOVACRON_SEEDS=$(SEEDS) cargo nextest run --locked --profile soak --workspace --stress-count $(SEEDS) -E '$(or $(FILTER),not package(novacron-sim))'
-	$(if $(FILTER),,NOVACRON_SEEDS=$$((40 * $(SEEDS))) cargo nextest run --locked --profile soak --workspace -E 'test(=every_seed_of_moves_keeps_its_promises)')
 
 soak-migration: deps build ## every cell of the crash matrix on real QEMU (CELL=part of a name), table in $(OUT)/migration
 	$(call say,soak-migration: about an hour for all cells - the table grows in $(OUT)/migration/crash-matrix.md)

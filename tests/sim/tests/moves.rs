@@ -4,9 +4,9 @@
 use novacron_sim::{moves::run, seeds};
 
 /// Seeds in a run of the tests.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 100;
 
-/// Whether it is clean is for the seeds below to say.
+/// Whether it is clean is for the test below to say.
 #[test]
 fn a_seed_is_one_history() {
     let histories: Vec<_> = (1..=3).map(run).collect();
@@ -14,10 +14,10 @@ fn a_seed_is_one_history() {
         assert!(first.moves > 0 && first.boots > 0, "seed {seed} shows nothing: {first:#?}");
         assert_eq!(first, &run(seed), "seed {seed}");
     }
+    assert!(histories.iter().any(|history| history.cancelled > 0), "nothing was called off in time");
     assert_ne!(histories[0].trace, histories[1].trace);
 }
 
-/// Left out by the default profile while some are red.
 #[test]
 fn every_seed_of_moves_keeps_its_promises() {
     let tried = seeds::each_up_to(SEEDS, |seed| {
@@ -27,5 +27,5 @@ fn every_seed_of_moves_keeps_its_promises() {
         }
         verdict.faults
     });
-    assert!(tried.failed.is_empty(), "with --profile soak: {tried}");
+    assert!(tried.failed.is_empty(), "{tried}");
 }

@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use novacron_common::{
     api::{MigrationState, VmDesired},
-    ids::VmId,
+    ids::{MigrationId, VmId},
     record::VmState,
 };
 use novacron_core::{State, record::VmRecord};
@@ -23,12 +23,16 @@ pub fn faults(cluster: &Cluster) -> Vec<String> {
     faults
 }
 
-/// Moves that have completed.
-pub fn completed(cluster: &Cluster) -> usize {
-    let completed = |state: &State| {
-        state.migrations().iter().filter(|migration| migration.state == MigrationState::Completed).count()
-    };
-    read(cluster, completed).unwrap_or(0)
+/// Moves that have ended so.
+pub fn ended(cluster: &Cluster, so: MigrationState) -> usize {
+    let count = |state: &State| state.migrations().iter().filter(|migration| migration.state == so).count();
+    read(cluster, count).unwrap_or(0)
+}
+
+/// Whether none of these moves is under way.
+pub fn have_ended(cluster: &Cluster, moves: &[MigrationId]) -> bool {
+    let ended = |state: &State, id: &MigrationId| state.migration(*id).is_none_or(|moves| moves.is_final());
+    read(cluster, |state| moves.iter().all(|id| ended(state, id))).unwrap_or(false)
 }
 
 fn read<T>(cluster: &Cluster, look: impl FnOnce(&State) -> T) -> Option<T> {

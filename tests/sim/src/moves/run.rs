@@ -1,6 +1,9 @@
 //! One seed of machines that move, from beginning to verdict.
 
-use super::{checks, storm, users::Users};
+use super::{
+    checks, storm,
+    users::{REGRET_MS, Users},
+};
 use crate::{
     cluster::Cluster,
     executor::Executor,
@@ -9,7 +12,7 @@ use crate::{
     run::{is_whole, on_a_thread, wait},
     tell,
 };
-use novacron_common::splitmix::SplitMix64;
+use novacron_common::{api::MigrationState, splitmix::SplitMix64};
 use std::time::Duration;
 
 /// How long the cluster may take to come up, with machines that run.
@@ -19,6 +22,10 @@ const STORM: Duration = Duration::from_secs(25);
 /// How long it may take until all moves have ended and all machines are as they are wanted, once nothing is wrong: QUIC's idle
 /// time-out, an election, two looks at what does not report by itself, and copies that libvirt gives up.
 const HEALING: Duration = Duration::from_secs(100);
+
+/// How long a move may take to end once it is called off, when nothing is wrong: less than the hypervisor is given before
+/// its connections are cut.
+const CANCELLING: Duration = Duration::from_secs(5);
 
 /// What came of a seed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +38,8 @@ pub struct Verdict {
     pub moves: u128,
     /// Moves that completed.
     pub completed: usize,
+    /// Moves that were called off in time.
+    pub cancelled: usize,
     /// How often guests were started.
     pub boots: u64,
 }
@@ -72,13 +81,20 @@ fn simulate(seed: u64) -> Verdict {
         if !wait(&cluster, HEALING, |cluster| runs(cluster) && checks::are_settled(cluster)) {
             faults.push("a machine that is wanted does not run".into());
         }
+        let asked = users.move_and_cancel(&cluster, &mut rng);
+        executor.run_for(Duration::from_millis(REGRET_MS));
+        if !wait(&cluster, CANCELLING, |cluster| checks::have_ended(cluster, &asked)) {
+            faults.push("a move that was called off on a calm day does not end".into());
+        }
+        let _looked_at_below = wait(&cluster, HEALING, checks::are_settled);
     }
     faults.extend(checks::faults(&cluster));
     let verdict = Verdict {
         faults,
         trace: executor.trace().hash(),
         moves: users.moves(),
-        completed: checks::completed(&cluster),
+        completed: checks::ended(&cluster, MigrationState::Completed),
+        cancelled: checks::ended(&cluster, MigrationState::Cancelled),
         boots: cluster.truth().map_or(0, |truth| truth.boots()),
     };
     drop(cluster);

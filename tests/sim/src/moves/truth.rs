@@ -177,6 +177,11 @@ impl Truth {
         self.known().guests.entry(vm).or_default().doomed = true;
     }
 
+    /// Whether somebody wants a machine deleted.
+    pub fn is_doomed(&self, vm: VmId) -> bool {
+        self.known().guests.get(&vm).is_some_and(|guest| guest.doomed)
+    }
+
     /// Something was killed that a guest's memory depends on.
     pub fn excuses(&self, vm: VmId) {
         self.known().guests.entry(vm).or_default().excused = true;

@@ -25,6 +25,8 @@ use novacron_core::{
 const VMS: u128 = 2;
 /// How long a guest is given to shut down, milliseconds.
 const GRACE_MS: u64 = 800;
+/// Within which a move on a calm day is called off, milliseconds.
+pub const REGRET_MS: u64 = 1500;
 
 /// Something that is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +112,19 @@ impl Users {
     pub fn settle(&self, cluster: &Cluster) {
         for vm in &self.here {
             let desire = VmDesire { vm: *vm, desired: VmDesired::Running, grace_ms: GRACE_MS };
-            repeat(cluster, CommandBody::VmDesire(desire));
+            repeat(cluster, CommandBody::VmDesire(desire), || true);
         }
+    }
+
+    /// Moves every machine, and calls that off within [`REGRET_MS`]; says which moves these are.
+    pub fn move_and_cancel(&mut self, cluster: &Cluster, rng: &mut SplitMix64) -> Vec<MigrationId> {
+        let vms = self.here.clone();
+        let asked = vms.into_iter().map(|vm| {
+            let id = self.set_out(cluster, vm, true, rng);
+            self.cancel(cluster, id, rng.below(REGRET_MS));
+            MigrationId::from_u128(id)
+        });
+        asked.collect()
     }
 
     /// The machines that are there.
@@ -129,7 +142,9 @@ impl Users {
         let id = VmId::from_u128(self.vms);
         self.here.push(id);
         let create = VmCreate { id, spec: spec(self.vms), host: None, offer: None, start: true };
-        repeat(cluster, CommandBody::VmCreate(Box::new(create)));
+        // Not any more once somebody wants it deleted: after that it would be another machine of the same name and id.
+        let truth = cluster.truth().cloned().unwrap_or_default();
+        repeat(cluster, CommandBody::VmCreate(Box::new(create)), move || !truth.is_doomed(id));
     }
 
     /// Moves a machine to the host where it is not, as far as anybody knows.
@@ -186,13 +201,13 @@ fn tell(cluster: &Cluster, after_ms: u64, body: CommandBody) {
     cluster.executor.spawn_on(machine, Box::pin(job));
 }
 
-/// Asks until the answer is final; by whom, is lost with a coordinator that crashes, so by all.
-fn repeat(cluster: &Cluster, body: CommandBody) {
+/// Asks until the answer is final, as long as it is `wanted`; by whom, is lost with a coordinator that crashes, so by all.
+fn repeat(cluster: &Cluster, body: CommandBody, wanted: impl Fn() -> bool + Clone + Send + 'static) {
     for machine in cluster.machines() {
         let Some(ledger) = cluster.ledger(machine).cloned() else { continue };
-        let body = body.clone();
+        let (body, wanted) = (body.clone(), wanted.clone());
         let job = async move {
-            while ledger.propose(body.clone()).await.is_err() {
+            while wanted() && ledger.propose(body.clone()).await.is_err() {
                 novacron_runtime::time::sleep(std::time::Duration::from_millis(300)).await;
             }
         };
