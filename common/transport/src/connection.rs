@@ -69,7 +69,10 @@ impl Connection {
 
     pub fn close(&self, code: u32, reason: &str) {
         match self {
-            Self::Quic(quic) => quic.close(quinn::VarInt::from_u32(code), reason.as_bytes()),
+            Self::Quic(quic) => {
+                tell_how_it_was(quic, reason);
+                quic.close(quinn::VarInt::from_u32(code), reason.as_bytes());
+            }
             Self::Simulated(line) => line.close(reason),
         }
     }
@@ -204,6 +207,23 @@ impl Short {
             Self::Broken(reason) => reason,
         }
     }
+}
+
+/// What the path did to a link's packets, for who looks why it was slow.
+fn tell_how_it_was(quic: &quinn::Connection, reason: &str) {
+    let quinn::ConnectionStats { path, udp_tx, .. } = quic.stats();
+    tracing::debug!(
+        reason,
+        peer = %quic.remote_address(),
+        round_trip = ?path.rtt,
+        window = path.cwnd,
+        mtu = path.current_mtu,
+        packets = path.sent_packets,
+        lost = path.lost_packets,
+        lost_bytes = path.lost_bytes,
+        sent_bytes = udp_tx.bytes,
+        "link closes"
+    );
 }
 
 fn is_on_purpose(reason: &quinn::ConnectionError) -> bool {

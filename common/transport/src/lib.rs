@@ -13,6 +13,7 @@ mod ca;
 mod connection;
 mod endpoint;
 mod error;
+mod fair;
 mod gossip;
 mod identity;
 mod link;

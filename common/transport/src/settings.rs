@@ -1,7 +1,7 @@
 //! QUIC's figures, in one place.
 
-use crate::scavenger::Scavenger;
-use quinn::{IdleTimeout, TransportConfig, VarInt, congestion::BbrConfig};
+use crate::{fair::Fair, scavenger::Scavenger};
+use quinn::{IdleTimeout, TransportConfig, VarInt};
 use std::{sync::Arc, time::Duration};
 
 /// A silent link is given up after this; a black hole is noticed within it.
@@ -33,7 +33,7 @@ pub(crate) enum Patience {
 /// What a link takes of the way beside other traffic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Sharing {
-    /// Its part, as anybody else (BBR).
+    /// Its part, as anybody else.
     #[default]
     Fair,
     /// What the others leave: it gives way when the round trip is longer than its shortest by [`crate::QUEUE_TARGET`].
@@ -56,9 +56,7 @@ pub(crate) fn transport(patience: Patience, sharing: Sharing) -> Arc<TransportCo
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None);
     match sharing {
-        // By measurement (`make bench NAME=migration`): over 100 ms there and back with one packet of 200 lost, CUBIC brought
-        // nothing there within three minutes, and BBR in 12 s; on a wire of 1 Gbit/s they are alike.
-        Sharing::Fair => config.congestion_controller_factory(Arc::new(BbrConfig::default())),
+        Sharing::Fair => config.congestion_controller_factory(Arc::new(Fair)),
         Sharing::Yielding => config.congestion_controller_factory(Arc::new(Scavenger)),
     };
     Arc::new(config)

@@ -8,6 +8,9 @@ use super::{AGENT_PORT, API_PORT, COORDINATOR_PORT, ClusterOptions};
 use crate::bins;
 use crate::lab::{Host, QemuUser, addr};
 
+/// What the lab's agents log, for who looks into a run (`novacron_transport=debug,info`); their default where it is not set.
+const LOG_LEVEL: &str = "NOVACRON_LAB_LOG";
+
 /// `coordinator.toml` for the coordinator in the outside node.
 pub fn coordinator(options: &ClusterOptions) -> String {
     let mut config = Table::new();
@@ -43,6 +46,9 @@ pub fn agent(host: &Host, options: &ClusterOptions) -> Result<String> {
     }
     if let Some(socket) = &options.control_socket {
         set(&mut config, "hypervisor", "libvirt_socket", socket.as_str());
+    }
+    if let Ok(level) = std::env::var(LOG_LEVEL) {
+        set(&mut config, "log", "level", level);
     }
     // The guest's kernel, initramfs and empty disks are where they were built: the hosts see the machine's files.
     let images = bins::lab_dir()?.display().to_string();

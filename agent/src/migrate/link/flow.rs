@@ -17,10 +17,14 @@ const START: usize = 1 << 20;
 const LEAST: usize = 256 << 10;
 /// What may wait, beside what is on its way.
 const SLACK: Duration = Duration::from_millis(20);
-/// Of the round trip: more than it carries, so that a faster link is noticed.
-const GAIN: f64 = 1.25;
-/// What a rate is measured over, at least.
+/// Round trips of the link's rate. Where packets are lost, bytes wait behind others that are sent again, some twice, and what
+/// that takes cannot be told apart from a slow link: with 3 the limit fell from one round to the next over 100 ms with one
+/// packet of 200 lost, and moves took twice as long. What has no room in the network waits on this side.
+const TRIPS: f64 = 5.0;
+/// What a rate is measured over, at least …
 const SAMPLE: Duration = Duration::from_millis(10);
+/// … and so many round trips: behind a packet that was lost others wait for one, and then pass all at once.
+const SAMPLE_TRIPS: f64 = 2.0;
 /// How long a rate counts, at least; twice as long at most. Then the link may have become slower.
 const RATE_FOR: Duration = Duration::from_secs(1);
 /// The same of a round trip, which the queue of the lane's own bytes lengthens.
@@ -64,11 +68,16 @@ impl Flow {
             self.trip.see((now - at).as_secs_f64(), now);
         }
         let (since, from) = *self.sample.get_or_insert((now, offset));
-        if now - since >= SAMPLE {
-            self.rate.see((offset - from) as f64 / (now - since).as_secs_f64(), now);
+        let took = (now - since).as_secs_f64();
+        if took >= self.sample_seconds() {
+            self.rate.see((offset - from) as f64 / took, now);
             self.sample = Some((now, offset));
         }
         self.follow();
+    }
+
+    fn sample_seconds(&self) -> f64 {
+        self.trip.value().map_or(0.0, |trip| trip * SAMPLE_TRIPS).max(SAMPLE.as_secs_f64())
     }
 
     /// The link was lost, and is back: what was under way says nothing of it.
@@ -79,7 +88,7 @@ impl Flow {
 
     fn follow(&mut self) {
         let Some((rate, trip)) = self.rate.value().zip(self.trip.value()) else { return };
-        let bytes = rate * (trip * GAIN + SLACK.as_secs_f64());
+        let bytes = rate * (trip * TRIPS + SLACK.as_secs_f64());
         self.limit = (bytes as usize).max(LEAST).min(self.most);
     }
 }
@@ -126,6 +135,8 @@ mod tests {
     struct Link {
         rate: f64,
         trip: Duration,
+        /// One frame of so many is lost, and comes a round trip later; what is behind it waits.
+        loses: Option<u64>,
     }
 
     impl Link {
@@ -139,11 +150,12 @@ mod tests {
                 while sent + FRAME - passed <= flow.limit() as u64 {
                     sent += FRAME;
                     free = free.max(now) + Duration::from_secs_f64(FRAME as f64 / self.rate);
-                    under_way.push_back((sent, now, free + self.trip));
+                    let is_lost = self.loses.is_some_and(|every| (sent / FRAME).is_multiple_of(every));
+                    under_way.push_back((sent, now, free + self.trip * (1 + u32::from(is_lost))));
                     flow.pushed(sent, now);
                 }
                 let (end, at, arrives) = under_way.pop_front().expect("a frame is always under way");
-                (now, passed) = (arrives, end);
+                (now, passed) = (now.max(arrives), end);
                 flow.passed(end, now);
                 if (now - began).as_secs_f64() > seconds / 2.0 {
                     longest = longest.max((now - at).as_millis());
@@ -156,7 +168,7 @@ mod tests {
     #[test]
     fn a_short_way_is_not_filled_with_what_must_wait() {
         for rate in [100.0 * MBIT, 1000.0 * MBIT, 8000.0 * MBIT] {
-            let link = Link { rate, trip: Duration::from_millis(1) };
+            let link = Link { rate, trip: Duration::from_millis(1), loses: None };
             let (limit, longest) = link.run(&mut Flow::new(WINDOW), 0, Instant::now(), 8.0);
             assert!(longest <= 60, "{rate}: {longest} ms with {limit} bytes under way");
             assert!(limit as f64 >= rate * 0.01 || limit == WINDOW, "{rate}: {limit}");
@@ -165,25 +177,50 @@ mod tests {
 
     #[test]
     fn a_long_way_gets_the_window_that_it_needs() {
-        let link = Link { rate: 400.0 * MBIT, trip: Duration::from_millis(100) };
+        let link = Link { rate: 400.0 * MBIT, trip: Duration::from_millis(100), loses: None };
         let (limit, _) = link.run(&mut Flow::new(WINDOW), 0, Instant::now(), 3.0);
         assert!(limit as f64 >= link.rate * 0.1, "{limit} bytes do not fill it");
+    }
+
+    #[test]
+    fn a_long_way_that_loses_packets_is_not_taken_for_a_slow_one() {
+        // One packet of 200, and so one frame of five.
+        let link = Link { rate: 100.0 * MBIT, trip: Duration::from_millis(100), loses: Some(5) };
+        let (limit, _) = link.run(&mut Flow::new(WINDOW), 0, Instant::now(), 60.0);
+        assert!(limit as f64 >= link.rate * 0.2, "{limit} bytes are not enough for it");
     }
 
     #[test]
     fn a_link_that_changes_is_followed() {
         let (mut flow, began) = (Flow::new(WINDOW), Instant::now());
         let trip = Duration::from_millis(1);
-        Link { rate: 1000.0 * MBIT, trip }.run(&mut flow, 0, began, 5.0);
+        Link { rate: 1000.0 * MBIT, trip, loses: None }.run(&mut flow, 0, began, 5.0);
         flow.restart();
         let later = began + Duration::from_secs(6);
-        let slow = Link { rate: 50.0 * MBIT, trip };
+        let slow = Link { rate: 50.0 * MBIT, trip, loses: None };
         let (limit, _) = slow.run(&mut flow, 1 << 40, later, 6.0);
         assert!(limit <= 700 << 10, "{limit}");
         flow.restart();
-        let fast = Link { rate: 1000.0 * MBIT, trip };
+        let fast = Link { rate: 1000.0 * MBIT, trip, loses: None };
         let (limit, _) = fast.run(&mut flow, 1 << 41, later + Duration::from_secs(7), 2.0);
         assert!(limit >= 2 << 20, "{limit}");
+    }
+
+    #[test]
+    fn bytes_that_waited_for_a_lost_packet_and_then_pass_at_once_are_no_faster_link() {
+        let (rate, trip) = (100.0 * MBIT, Duration::from_millis(100));
+        let (mut flow, began) = (Flow::new(WINDOW), Instant::now());
+        let sent_by = |millis: u64| (rate * millis as f64 / 1000.0) as u64;
+        for millis in 1..5_000 {
+            let now = began + Duration::from_millis(millis);
+            flow.pushed(sent_by(millis), now);
+            // Of every 250 ms, nothing is passed on for a round trip.
+            let waits = (1_000..).contains(&millis) && millis % 250 < 100;
+            if millis > 100 && !waits {
+                flow.passed(sent_by(millis - 100), now);
+            }
+        }
+        assert!(flow.limit() as f64 <= rate * trip.as_secs_f64() * (TRIPS + 0.5), "{}", flow.limit());
     }
 
     #[test]

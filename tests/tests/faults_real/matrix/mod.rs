@@ -1,7 +1,7 @@
 //! The crash matrix on real QEMU: every cell of [`novacron_tests::matrix`] that a run selects, one after the other in
 //! one lab, which is healed after each cell and thrown away after one that failed.
 //!
-//! `make soak` carries out eight cells of chance; `NOVACRON_MATRIX_SEED` replays them, `NOVACRON_MATRIX_CELL` selects
+//! `make test` carries out eight cells of chance; `NOVACRON_MATRIX_SEED` replays them, `NOVACRON_MATRIX_CELL` selects
 //! cells by a part of their name. `make soak-migration` carries out all of them.
 
 mod audit;
