@@ -23,7 +23,11 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
+use tokio::sync::{
+    broadcast::error::RecvError,
+    mpsc::{self, error::SendError},
+    oneshot,
+};
 
 /// Messages that may wait for one machine's task.
 const INBOX: usize = 32;
@@ -189,11 +193,13 @@ impl Machines {
         vm: VmId,
         message: impl FnOnce(oneshot::Sender<T>) -> Message,
     ) -> Result<T, Denial> {
-        let ended = |_| Denial { code: DenialCode::Failed, text: MachinesError::Ended.to_string() };
         let (reply, answer) = oneshot::channel();
-        let inbox = self.task(vm, None);
-        inbox.send(message(reply)).await.map_err(|_| ended(()))?;
-        answer.await.map_err(|_| ended(()))
+        let mut message = message(reply);
+        // A task that has nothing to do ends, also between being found and being asked: then another is begun.
+        while let Err(SendError(unheard)) = self.task(vm, None).send(message).await {
+            message = unheard;
+        }
+        answer.await.map_err(|_| Denial { code: DenialCode::Failed, text: MachinesError::Ended.to_string() })
     }
 
     /// The inbox of the machine's task; one is started if there is none, with what the ledger knows of it.

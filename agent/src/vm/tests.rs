@@ -182,3 +182,13 @@ async fn a_migration_hears_that_a_higher_epoch_has_settled_it() {
     assert_eq!(machines.assign(order(2, VmAction::Run)).await, AgentReply::Accepted);
     settled.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_question_is_answered_however_soon_the_machines_task_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = AgentLedger::open(folder.path()).unwrap();
+    let (machines, _fake) = adopt(&ledger);
+    for _ in 0..20_000 {
+        assert_eq!(machines.holds(VmId::from_u128(9)).await, Ok(false));
+    }
+}
