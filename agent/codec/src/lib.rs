@@ -20,7 +20,7 @@ mod wire;
 
 pub use cache::{SLOT_COST, Stale};
 pub use choice::{Choice, Means, Measured, Outcome, Policy};
-pub use decode::{DecodeError, Decoder, Position};
+pub use decode::{DecodeError, Decoder};
 pub use encode::Encoder;
 pub use framer::{Framer, Settings};
 pub use pack::Packer;

@@ -77,7 +77,17 @@ pub struct Prover {
 impl Prover {
     /// For one generation of one lane.
     pub fn new(secret: &Secret, lane: u32, generation: u32) -> Self {
-        Self { key: key(secret, Use::Proof, lane, generation), passed: 0 }
+        Self::behind(secret, lane, generation, 0)
+    }
+
+    /// As [`Prover::new`], behind so many tags.
+    pub fn behind(secret: &Secret, lane: u32, generation: u32, passed: u64) -> Self {
+        Self { key: key(secret, Use::Proof, lane, generation), passed }
+    }
+
+    /// How many tags there were.
+    pub fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// The tag of the next bytes.

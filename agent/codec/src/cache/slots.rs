@@ -59,6 +59,28 @@ impl Slots {
         Ok(Self { pages, versions: Vec::new(), count })
     }
 
+    /// Slots that hold what `versions` and `pages` say, from the first one on. `None` if that is no such thing.
+    ///
+    /// # Errors
+    /// The kernel's, if it has no room for them.
+    pub fn holding(count: u32, versions: Vec<u32>, pages: &[u8]) -> io::Result<Option<Self>> {
+        let fits = u32::try_from(versions.len()).is_ok_and(|filled| filled <= count);
+        if !fits || pages.len() != versions.len() * PAGE {
+            return Ok(None);
+        }
+        let mut slots = Self { versions, ..Self::new(count)? };
+        if let Some(all) = slots.pages.as_deref_mut() {
+            all[..pages.len()].copy_from_slice(pages);
+        }
+        Ok(Some(slots))
+    }
+
+    /// The versions and the pages of the slots filled so far.
+    pub fn held(&self) -> (&[u32], &[u8]) {
+        let pages = self.pages.as_deref().unwrap_or_default();
+        (&self.versions, &pages[..self.versions.len() * PAGE])
+    }
+
     /// None at all: nothing is ever held.
     pub fn none() -> Self {
         Self { pages: None, versions: Vec::new(), count: 0 }

@@ -1,6 +1,6 @@
 //! An agent that is replaced in the middle of a move: its successor goes on with the stream, on either side.
 
-use novacron_codec::{Decoder, Encoder, Means, Stats};
+use novacron_codec::{DecodeError, Decoder, Encoder, Means, Stats};
 use proptest::prelude::*;
 
 use crate::lane::{CACHE, decoder, secret, settings};
@@ -20,7 +20,14 @@ fn streams() -> [Vec<u8>; 3] {
     [main.finish(b"devices"), multifd, preempt(&(0..60).map(|page| (page, noise.page())).collect::<Vec<_>>())]
 }
 
-/// Sends a stream by encoders that are replaced after each part, to decoders that are replaced at each opening.
+fn successor(decoder: Decoder) -> Decoder {
+    let mut saved = Vec::new();
+    decoder.suspend(&mut saved).expect("it has not failed");
+    Decoder::resume((secret(), 3), CACHE, &saved, || None).expect("it was saved so")
+}
+
+/// Sends a stream by encoders that are replaced after each part, to decoders that are replaced after so many bytes, or in the
+/// middle of a frame.
 fn relayed(stream: &[u8], part: usize) -> (Vec<u8>, Stats) {
     let (mut encoder, mut decoder) = (Encoder::new(settings(Means::Pages)), decoder());
     let (mut wire, mut back, mut stats) = (Vec::new(), Vec::new(), Stats::default());
@@ -31,12 +38,11 @@ fn relayed(stream: &[u8], part: usize) -> (Vec<u8>, Stats) {
         encoder = Encoder::resume(settings(Means::Pages), &saved).expect("it was saved so");
     }
     encoder.finish(&mut wire);
-    let mut rest = wire.as_slice();
-    while !rest.is_empty() {
-        rest = &rest[decoder.decode(rest, &mut back).expect("the frames are good")..];
-        if let Some(position) = decoder.position() {
-            decoder = Decoder::resume(secret(), 3, CACHE, position).expect("the same room");
+    for mut part in wire.chunks(part.max(1000)) {
+        while !part.is_empty() {
+            part = &part[decoder.decode(part, &mut back).expect("the frames are good")..];
         }
+        decoder = successor(decoder);
     }
     decoder.finish().expect("the whole stream has come");
     (back, stats)
@@ -60,16 +66,28 @@ fn successors_go_on_with_the_stream_and_its_pages() {
 }
 
 #[test]
-fn a_decoder_in_the_middle_of_a_generation_has_no_successor() {
-    let (mut encoder, mut wire, mut out) = (Encoder::new(settings(Means::Full)), Vec::new(), Vec::new());
-    encoder.push(b"some bytes", &mut wire);
+fn a_decoder_that_failed_has_no_successor_and_one_that_was_damaged_none_either() {
+    let (mut encoder, mut wire, mut out) = (Encoder::new(settings(Means::Pages)), Vec::new(), Vec::new());
+    encoder.push(&streams()[0], &mut wire);
     encoder.flush(&mut wire);
     let mut decoder = decoder();
-    assert_eq!(decoder.position(), None, "nothing is opened");
-    let taken = decoder.decode(&wire, &mut out).expect("an opening");
-    assert!(decoder.position().is_some(), "pages are not held yet");
-    decoder.decode(&wire[taken..], &mut out).expect("the bytes");
-    assert_eq!(decoder.position(), None, "pages may be held");
+    let mut rest = wire.as_slice();
+    while !rest.is_empty() {
+        rest = &rest[decoder.decode(rest, &mut out).expect("the frames are good")..];
+    }
+    let mut saved = Vec::new();
+    decoder.suspend(&mut saved).expect("it has not failed");
+    let resume = |saved: &[u8]| Decoder::resume((secret(), 3), CACHE, saved, || None).map(|_| ());
+    assert!(resume(&saved).is_ok());
+    for length in (0..saved.len()).step_by(977) {
+        assert!(matches!(resume(&saved[..length]), Err(DecodeError::Saved)), "{length}");
+    }
+    assert!(resume(&[saved.as_slice(), &[0]].concat()).is_err(), "something follows");
+    let small = Decoder::resume((secret(), 3), 4096, &saved, || None).map(|_| ());
+    assert!(matches!(small, Err(DecodeError::Cache { .. })));
+    let mut failed = crate::lane::decoder();
+    failed.decode(b"no frame at all", &mut out).expect_err("no frame begins like that");
+    assert!(failed.suspend(&mut Vec::new()).is_err());
 }
 
 proptest! {
@@ -78,6 +96,10 @@ proptest! {
         let saved = [b"NVS1".as_slice(), &tail].concat();
         if let Some(mut encoder) = Encoder::resume(settings(Means::Pages), &saved) {
             encoder.push(&[0; 9000], &mut Vec::new());
+        }
+        let saved = [b"NVD1".as_slice(), &tail].concat();
+        if let Ok(mut decoder) = Decoder::resume((secret(), 3), CACHE, &saved, || None) {
+            let _ = decoder.decode(&[1; 9000], &mut Vec::new());
         }
     }
 }

@@ -10,7 +10,7 @@ macro_rules! modules {
         mod cache;
         #[path = "../../../agent/codec/src/choice.rs"]
         mod choice;
-        #[path = "../../../agent/codec/src/decode.rs"]
+        #[path = "../../../agent/codec/src/decode/mod.rs"]
         mod decode;
         #[path = "../../../agent/codec/src/encode.rs"]
         mod encode;

@@ -3,6 +3,8 @@
 //! Memory is bounded by what it is made with: the cache, and [`crate::DECODER_WORK`]; a call appends at most 1 MiB to
 //! its output. Nothing is given out before its proof is checked.
 
+mod saved;
+
 use crate::cache::Slots;
 use crate::pack::Unpacker;
 use crate::proof::{Prover, Secret};
@@ -84,17 +86,9 @@ pub enum DecodeError {
     /// An earlier call failed.
     #[error("decoding had failed before")]
     Failed,
-}
-
-/// Where a decoder stands that holds no pages: all that a successor needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// Opened last, and nothing sent in it yet.
-    pub generation: u32,
-    /// How many pages it may keep.
-    pub slots: u32,
-    /// How many bytes of QEMU's stream were rebuilt.
-    pub rebuilt: u64,
+    /// A predecessor left something else, or in another version.
+    #[error("what the predecessor left cannot be read")]
+    Saved,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,8 +101,6 @@ enum Life {
 /// What was opened last.
 struct Generation {
     number: u32,
-    /// Nothing has been sent in it.
-    fresh: bool,
     slots: Slots,
     prover: Prover,
 }
@@ -194,29 +186,6 @@ impl Decoder {
         }
     }
 
-    /// Where a successor can go on: only right behind the frame that opens a generation, which the encoder is to be asked
-    /// for before (`new_generation`).
-    #[must_use]
-    pub fn position(&self) -> Option<Position> {
-        let fresh = self.generation.as_ref().filter(|generation| generation.fresh)?;
-        let between_frames = self.life == Life::Running && self.arrived.is_empty();
-        let (generation, slots) = (fresh.number, fresh.slots.count());
-        between_frames.then_some(Position { generation, slots, rebuilt: self.rebuilt })
-    }
-
-    /// Goes on where a predecessor stood.
-    ///
-    /// # Errors
-    /// When it kept more pages than there is room or memory for here.
-    pub fn resume(secret: Secret, lane: u32, cache: usize, position: Position) -> Result<Self, DecodeError> {
-        let mut decoder = Self { rebuilt: position.rebuilt, ..Self::new(secret, lane, cache) };
-        if position.slots > decoder.room {
-            return Err(DecodeError::Cache { asked: position.slots, room: decoder.room });
-        }
-        decoder.begin(position.generation, position.slots)?;
-        Ok(decoder)
-    }
-
     /// How many bytes of QEMU's stream were rebuilt and proven.
     #[must_use]
     pub fn rebuilt(&self) -> u64 {
@@ -259,7 +228,6 @@ impl Decoder {
             return self.open(Open::read(body).ok_or(DecodeError::Body(kind))?);
         }
         let generation = self.generation.as_mut().ok_or(DecodeError::NotOpen(kind))?;
-        generation.fresh = false;
         let start = out.len();
         let mut body = body;
         let tag = match kind {
@@ -312,7 +280,7 @@ impl Decoder {
     fn begin(&mut self, number: u32, count: u32) -> Result<(), DecodeError> {
         let prover = Prover::new(&self.secret, self.lane, number);
         let slots = Slots::new(count).map_err(|cause| DecodeError::NoMemory { slots: count, cause })?;
-        self.generation = Some(Generation { number, fresh: true, slots, prover });
+        self.generation = Some(Generation { number, slots, prover });
         Ok(())
     }
 
