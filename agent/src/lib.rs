@@ -9,6 +9,7 @@ pub mod control;
 pub mod enroll;
 pub mod facts;
 pub mod gossip;
+pub mod handover;
 pub mod hypervisor;
 pub mod image;
 pub mod ledger;

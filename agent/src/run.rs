@@ -11,7 +11,7 @@ use crate::{
     },
     enroll,
     facts::HostFacts,
-    gossip,
+    gossip, handover,
     hypervisor::{
         HvError, Hypervisor,
         libvirt::Libvirt,
@@ -34,7 +34,7 @@ use crate::{
     text::describe,
     vm::{self, Board, Hypervisors, Machines, MachinesError, MachinesParts, keep_bounded},
 };
-use novacron_common::{record::Accel, units::Incarnation};
+use novacron_common::{ids::MigrationId, record::Accel, units::Incarnation};
 use novacron_transport::{
     Endpoint, Gossip, GossipSettings, Identity, IdentityCell, IdentityError, LinkError, Role,
 };
@@ -116,6 +116,7 @@ pub enum RunError {
 /// [`RunError`] if it cannot start.
 pub async fn run(config: Config) -> Result<(), RunError> {
     init_log(&config);
+    let left = handover::take();
     let identity = Identity::load(&config.identity_dir()).map_err(RunError::NotJoined)?;
     let Role::Agent { host } = identity.role else { return Err(RunError::NotAnAgent(config.identity_dir())) };
     let ledger = AgentLedger::open(&config.data_dir)?;
@@ -145,26 +146,30 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (changes, changed) = mpsc::channel(CHANGES);
     let checkpoints = open_checkpoints(&config)?;
     let libvirt_socket = config.hypervisor.as_ref().map(|h| h.socket.clone()).unwrap_or_default();
-    let migrations = Migrations::restore(MigrationsParts {
-        host,
-        roads: Arc::new(QuicRoads {
-            endpoint: endpoint.clone(),
-            sockets: open_sockets(&config)?,
-            libvirt_socket: libvirt_socket.clone(),
-            link_grace: config.link_grace,
-            pacer: Pacer::of_host(config.bandwidth_mbit.map(Budget::of_mbit), config.sharing),
-        }),
-        processes: Arc::new(QemuProcesses { libvirt_socket }),
-        mover: libvirt.clone().map(|l| l as Arc<dyn Mover>),
-        files: Arc::new(Arc::new(room.clone())),
-        residents: Arc::new(machines.clone()),
-        journal: Arc::new(ledger.shelf("migrations")?),
-        bridge: config.bridge.clone(),
-        checkpoints: checkpoints.clone(),
-        now: clock::now,
-        changes,
-    })
+    let migrations = Migrations::inherit(
+        MigrationsParts {
+            host,
+            roads: Arc::new(QuicRoads {
+                endpoint: endpoint.clone(),
+                sockets: open_sockets(&config, &handover::migrations(&left))?,
+                libvirt_socket: libvirt_socket.clone(),
+                link_grace: config.link_grace,
+                pacer: Pacer::of_host(config.bandwidth_mbit.map(Budget::of_mbit), config.sharing),
+            }),
+            processes: Arc::new(QemuProcesses { libvirt_socket }),
+            mover: libvirt.clone().map(|l| l as Arc<dyn Mover>),
+            files: Arc::new(Arc::new(room.clone())),
+            residents: Arc::new(machines.clone()),
+            journal: Arc::new(ledger.shelf("migrations")?),
+            bridge: config.bridge.clone(),
+            checkpoints: checkpoints.clone(),
+            now: clock::now,
+            changes,
+        },
+        left,
+    )
     .map_err(|cause| RunError::Migrations(cause.to_string()))?;
+    let leaving = migrations.clone();
     let attempts = Arc::new(AttemptRunner::open(&config.data_dir, attempts_of(&config)?).await?);
     let settings = GossipSettings {
         cluster,
@@ -234,8 +239,32 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
     wait_for_the_end().await?;
     tracing::info!("the agent stops; machines and attempts run on");
-    let _ = tokio::time::timeout(Duration::from_secs(3), endpoint.close()).await;
+    let goes_on = hand_over(&leaving).await;
+    let close = async { if goes_on { endpoint.close_for_restart().await } else { endpoint.close().await } };
+    let _ = tokio::time::timeout(Duration::from_secs(3), close).await;
     Ok(())
+}
+
+/// Copies that are under way are left to the agent that is started next, where a service manager holds them meanwhile. Says
+/// whether any are.
+async fn hand_over(migrations: &Migrations) -> bool {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return false;
+    }
+    let left = migrations.leave().await;
+    if left.is_empty() {
+        return false;
+    }
+    let count = left.len();
+    match tokio::task::spawn_blocking(move || handover::store(left)).await {
+        Ok(Ok(())) => {
+            tracing::info!(count, "copies are left to the next agent");
+            return true;
+        }
+        Ok(Err(error)) => tracing::error!(reason = describe(&error), "copies end, as they could not be left"),
+        Err(error) => tracing::error!(%error, "copies end, as they could not be left"),
+    }
+    false
 }
 
 fn open_checkpoints(config: &Config) -> Result<Checkpoints, RunError> {
@@ -331,9 +360,9 @@ async fn sweep_layers(room: &Room, shelf: &Shelf<vm::Entry>) -> Result<(), RunEr
     Ok(())
 }
 
-fn open_sockets(config: &Config) -> Result<SocketRoom, SocketError> {
+fn open_sockets(config: &Config, go_on: &[MigrationId]) -> Result<SocketRoom, SocketError> {
     let qemu_user = config.hypervisor.as_ref().and_then(|h| h.qemu_user.as_deref());
-    SocketRoom::open(&config.run_dir, qemu_user)
+    SocketRoom::open(&config.run_dir, qemu_user, go_on)
 }
 
 fn init_log(config: &Config) {

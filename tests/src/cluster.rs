@@ -5,6 +5,7 @@
 mod config;
 mod echo;
 mod machine;
+mod manager;
 mod moves;
 mod program;
 mod remains;
@@ -174,6 +175,24 @@ impl Cluster {
     /// When there is no such host or its agent does not run.
     pub fn kill_agent(&mut self, host: &str) -> Result<()> {
         self.member(host)?.agent.kill9()
+    }
+
+    /// Asks a host's agent to stop, and starts it again, as `systemctl restart` does.
+    ///
+    /// # Errors
+    /// When there is no such host, or its agent does not stop well.
+    pub fn restart_agent(&mut self, host: &str) -> Result<()> {
+        let member = self.member(host)?;
+        member.agent.stop()?;
+        member.agent.start(member.host.node())
+    }
+
+    /// How many descriptors a host's agent has left to a successor that has not taken them.
+    ///
+    /// # Errors
+    /// When there is no such host.
+    pub fn left_descriptors(&mut self, host: &str) -> Result<usize> {
+        Ok(self.member(host)?.agent.handed_over())
     }
 
     /// Starts a host's agent again.

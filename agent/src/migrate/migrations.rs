@@ -6,6 +6,7 @@ mod turns;
 use super::{
     journal::{ENDED_MAX, InboundMark, OutboundMark, Record},
     lane::target::refuse,
+    legacy::{Care, Inheritance, Legacy, care},
     parts::{MigrationsParts, Post},
     ports::{Failure, Mover},
     road::SharedEntrance,
@@ -15,7 +16,7 @@ use super::{
 use crate::{memory, text::describe};
 use novacron_common::{
     ids::{HostId, MigrationId, VmId},
-    record::{InboundState, MoveLimits, OutboundState, SideState, Ticket},
+    record::{InboundState, MigrationProgress, MoveLimits, OutboundState, SideState, Ticket},
     spec::{MachineKind, VmSpec},
     wire::{Denial, DenialCode, LaneOpen},
 };
@@ -34,6 +35,13 @@ use turns::Turns;
 const ACTIVE_MAX: usize = 32;
 /// Orders that may wait for one task.
 const INBOX: usize = 8;
+/// How long a planned restart waits for what cannot be left to a successor. With what follows, less than the unit's
+/// `TimeoutStopSec`.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long copies may take to be left.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(8);
+/// How long a lane waits for an arrival that a predecessor of this agent left.
+const DOOR_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a peer may take to say what a lane is for.
 const LANE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -44,6 +52,7 @@ pub struct Migrations {
     sides: Arc<Mutex<BTreeMap<MigrationId, Side>>>,
     /// Commands about one migration are carried out one after the other: a cancel that comes while it begins finds it begun.
     turns: Arc<Turns<MigrationId>>,
+    legacy: Arc<Legacy>,
 }
 
 struct Side {
@@ -57,6 +66,13 @@ impl Side {
     /// Whether a task is at work on it.
     fn is_active(&self) -> bool {
         !matches!(self.hands, Hands::None) && !is_over(&self.state.borrow())
+    }
+
+    /// What it needs of a planned restart.
+    fn care(&self) -> Care {
+        let has_ended = self.state.has_changed().is_err();
+        let live = self.ticket.as_ref().is_some_and(|ticket| ticket.live);
+        if has_ended || !self.is_active() { Care::None } else { care(&self.state.borrow(), live) }
     }
 }
 
@@ -89,44 +105,100 @@ impl Migrations {
     /// # Errors
     /// If the journal cannot be read.
     pub fn restore(parts: MigrationsParts) -> Result<Self, Failure> {
-        let migrations = Self { parts: Arc::new(parts), sides: Arc::default(), turns: Arc::default() };
+        Self::inherit(parts, Vec::new())
+    }
+
+    /// As [`Migrations::restore`]; a copy of which a predecessor has `left` something goes on.
+    ///
+    /// # Errors
+    /// As [`Migrations::restore`].
+    pub fn inherit(parts: MigrationsParts, left: Vec<Inheritance>) -> Result<Self, Failure> {
+        let migrations = Self {
+            parts: Arc::new(parts),
+            sides: Arc::default(),
+            turns: Arc::default(),
+            legacy: Arc::default(),
+        };
+        let mut left: BTreeMap<_, _> = left.into_iter().map(|one| (one.migration(), one)).collect();
         for (id, record) in migrations.parts.journal.list()? {
-            migrations.take_up(id, record);
+            let left = left.remove(&id).filter(|left| left.saved.is_of(&record));
+            migrations.take_up(id, record, left);
         }
         Ok(migrations)
     }
 
-    fn take_up(&self, id: MigrationId, record: Record) {
+    /// Leaves the copies that are under way to the agent that is started in place of this one. Nothing of them is to be
+    /// done here any more.
+    pub async fn leave(&self) -> Vec<Inheritance> {
+        if timeout(DRAIN_DEADLINE, self.none_needs(Care::Wait)).await.is_err() {
+            tracing::warn!(
+                "not every migration could be waited for: what a successor cannot go on with ends"
+            );
+        }
+        self.legacy.call();
+        if timeout(LEAVE_DEADLINE, self.none_needs(Care::Leave)).await.is_err() {
+            tracing::warn!("not every copy could be left to a successor in time");
+        }
+        self.legacy.take()
+    }
+
+    async fn none_needs(&self, care: Care) {
+        loop {
+            let found = self.lock().values().find(|side| side.care() == care).map(|side| side.state.clone());
+            let Some(mut state) = found else { return };
+            let before = state.borrow().clone();
+            let _or_its_task_has_ended = state.wait_for(|state| *state != before).await;
+        }
+    }
+
+    fn take_up(&self, id: MigrationId, record: Record, left: Option<Inheritance>) {
         let state = record.state();
         match (record, self.parts.mover.clone()) {
             (Record::Outbound { ticket, spec, mark }, Some(mover)) => {
-                let phase = match mark {
-                    OutboundMark::Begun => {
-                        SourcePhase::Observe(Ending::unseen("the source's agent restarted".into()))
+                let (phase, state) = match (mark, left) {
+                    (OutboundMark::Begun, Some(left)) => {
+                        let copying = OutboundState::Copying(MigrationProgress::default());
+                        (SourcePhase::GoOn(Box::new(left)), SideState::Outbound(copying))
                     }
-                    OutboundMark::Split(_) => {
-                        SourcePhase::Observe(Ending::unseen_split("the source's agent restarted".into()))
-                    }
-                    OutboundMark::Gone(report) => SourcePhase::Gone(report),
-                    OutboundMark::Releasing(epoch) => SourcePhase::Release(epoch),
+                    (mark, _) => (Self::source_phase(mark), state),
                 };
                 self.spawn_outbound(mover, Trip::known(ticket, spec, state), phase);
             }
             (Record::Inbound { ticket, spec, mark }, Some(mover)) => {
-                let restarted = || "the target's agent restarted".to_owned();
-                let phase = match mark {
-                    InboundMark::Begun if ticket.live => TargetPhase::Settle(None, restarted()),
-                    InboundMark::Begun => TargetPhase::Discard(restarted()),
-                    InboundMark::Arrived { run } => TargetPhase::Arrived(Landed { run, stage: None }),
-                    InboundMark::Resuming { epoch, run } => {
-                        TargetPhase::Resume(Landed { run, stage: None }, epoch)
+                let (phase, state) = match (mark, left) {
+                    (InboundMark::Begun, Some(left)) => {
+                        (TargetPhase::GoOn(Box::new(left)), SideState::Inbound(InboundState::Receiving))
                     }
-                    InboundMark::Split { epoch } => TargetPhase::Split(None, epoch),
-                    InboundMark::Discarding { reason } => TargetPhase::Discard(reason),
+                    (mark, _) => (Self::target_phase(&ticket, mark), state),
                 };
                 self.spawn_inbound(mover, Trip::known(ticket, spec, state), phase);
             }
             _ => self.remember(id, state),
+        }
+    }
+
+    fn source_phase(mark: OutboundMark) -> SourcePhase {
+        match mark {
+            OutboundMark::Begun => {
+                SourcePhase::Observe(Ending::unseen("the source's agent restarted".into()))
+            }
+            OutboundMark::Split(_) => {
+                SourcePhase::Observe(Ending::unseen_split("the source's agent restarted".into()))
+            }
+            OutboundMark::Gone(report) => SourcePhase::Gone(report),
+            OutboundMark::Releasing(epoch) => SourcePhase::Release(epoch),
+        }
+    }
+
+    fn target_phase(ticket: &Ticket, mark: InboundMark) -> TargetPhase {
+        let restarted = || "the target's agent restarted".to_owned();
+        match mark {
+            InboundMark::Begun if ticket.live => TargetPhase::Settle(None, restarted()),
+            InboundMark::Begun => TargetPhase::Discard(restarted()),
+            InboundMark::Arrived { run } => TargetPhase::Arrived(Landed { run, stage: None }),
+            InboundMark::Resuming { epoch, run } => TargetPhase::Resume(Landed { run, stage: None }, epoch),
+            InboundMark::Split { epoch } => TargetPhase::Split(None, epoch),
+            InboundMark::Discarding { reason } => TargetPhase::Discard(reason),
         }
     }
 
@@ -158,16 +230,23 @@ impl Migrations {
             return;
         };
         let door = match self.lock().get(&open.ticket.migration).map(|side| &side.hands) {
-            Some(Hands::Inbound { door, .. }) => door.borrow().clone(),
+            Some(Hands::Inbound { door, .. }) => Some(door.clone()),
             _ => None,
         };
-        match door {
+        match self.opened(door).await {
             Some(door) => door.let_in(&open, peer, (self.parts.now)(), stream).await,
             None => {
                 let text = format!("no lane of {} is expected here", open.ticket.migration);
                 refuse(stream, Denial { code: DenialCode::Unknown, text }).await;
             }
         }
+    }
+
+    /// The door, once it is there: a source that was cut off by this agent's restart may ask before it is.
+    async fn opened(&self, door: Option<watch::Receiver<Option<SharedEntrance>>>) -> Option<SharedEntrance> {
+        let mut door = door?;
+        let found = timeout(DOOR_DEADLINE, door.wait_for(Option::is_some)).await;
+        found.ok()?.ok()?.clone()
     }
 
     /// Whether a migration that has not ended brings the machine here or takes it away.
@@ -236,9 +315,10 @@ impl Migrations {
         let (releases, inbox) = mpsc::channel(INBOX);
         let post = Post::new(ticket.migration, state, self.parts.changes.clone());
         self.enter(&ticket, &post, Hands::Outbound { cancel, splits, releases });
-        let parts = self.parts.clone();
+        let (parts, legacy) = (self.parts.clone(), self.legacy.clone());
         let departure = Departure {
             parts,
+            legacy,
             mover,
             ticket,
             spec,
@@ -260,8 +340,8 @@ impl Migrations {
         let (door, found) = watch::channel(None);
         let post = Post::new(ticket.migration, state, self.parts.changes.clone());
         self.enter(&ticket, &post, Hands::Inbound { orders, door: found });
-        let parts = self.parts.clone();
-        let arrival = Arrival { parts, mover, ticket, spec, post, orders: inbox, door };
+        let (parts, legacy) = (self.parts.clone(), self.legacy.clone());
+        let arrival = Arrival { parts, legacy, mover, ticket, spec, post, orders: inbox, door };
         spawn(and_give_back(arrival.run(phase)));
     }
 

@@ -23,6 +23,7 @@ mod climb;
 pub mod filter;
 pub mod journal;
 pub mod lane;
+pub mod legacy;
 pub mod link;
 mod migrations;
 pub mod outcome;

@@ -3,7 +3,12 @@
 
 use super::{
     checkpoint::{Sink, Stock},
-    lane::{cold, source::AtItsEnd, target::LaneEvent},
+    lane::{
+        cold,
+        saved::Descriptors,
+        source::{AtItsEnd, SavedSource},
+        target::{LaneEvent, SavedDoor},
+    },
     link::keeper::LinkCondition,
     ports::{Failure, Route},
 };
@@ -41,6 +46,24 @@ pub trait Roads: Send + Sync {
     async fn lead_cold(&self, ticket: &Ticket, to: Destination) -> Result<Box<dyn ColdRoad>, Failure>;
     /// Gets ready for what comes with `ticket`.
     fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure>;
+    /// Goes on where a predecessor of this agent led a running machine. Needed where [`LiveRoad::leave`] leaves something.
+    fn lead_on(
+        &self,
+        ticket: &Ticket,
+        _bandwidth_mbit: Option<NonZeroU32>,
+        _left: (&SavedSource, &mut Descriptors),
+    ) -> Result<Box<dyn LiveRoad>, Failure> {
+        Err(format!("nothing is left of {} that could be gone on with", ticket.migration).into())
+    }
+    /// As [`Roads::receive`], where a predecessor of this agent received. Needed where [`Entrance::leave`] leaves something.
+    fn receive_on(
+        &self,
+        ticket: &Ticket,
+        _berth: Berth,
+        _left: (&SavedDoor, &mut Descriptors),
+    ) -> Result<Quay, Failure> {
+        Err(format!("nothing is left of {} that could be gone on with", ticket.migration).into())
+    }
 }
 
 /// How the link of a road fares.
@@ -71,6 +94,10 @@ pub trait LiveRoad: Road {
     async fn over(&self) -> String;
     /// What broke first, if anything did: a better reason than the hypervisor's.
     fn trouble(&self) -> Option<String>;
+    /// Leaves it to a successor, as it stands; `None` if it cannot be gone on with.
+    async fn leave(self: Box<Self>, _descriptors: &mut Descriptors) -> Option<SavedSource> {
+        None
+    }
 }
 
 /// The way of a stopped machine. Closed when it is dropped.
@@ -115,6 +142,10 @@ pub trait Entrance: Send + Sync {
     async fn let_in(self: Arc<Self>, open: &LaneOpen, peer: HostId, now: UnixMillis, stream: Stream);
     /// Cuts every lane, and lets no more in.
     fn shut(&self);
+    /// Leaves all lanes to a successor, as they stand; `None` if they cannot be gone on with.
+    async fn leave(&self, _descriptors: &mut Descriptors) -> Option<SavedDoor> {
+        None
+    }
 }
 
 /// For whom entrances are kept.

@@ -31,6 +31,8 @@ pub use witness::QemuProcesses;
 use super::{
     checkpoint::Draft,
     journal::{OutboundMark, Record},
+    lane::saved::Descriptors,
+    legacy::{Inheritance, Legacy, SavedDeparture, SavedMigration},
     outcome::{Sight, Verdict, judge},
     parts::{MigrationsParts, Post},
     ports::{Failure, Mover, Residents},
@@ -73,7 +75,9 @@ pub(super) struct Committed {
 /// Where a departure is.
 pub(super) enum SourcePhase {
     Connect,
-    Copy(Way),
+    /// A predecessor of this agent left the copy.
+    GoOn(Box<Inheritance>),
+    Copy(Way, Begun),
     Observe(Ending),
     Gone(MigrationReport),
     Release(Epoch),
@@ -89,9 +93,19 @@ pub(super) enum Way {
     Cold(Box<dyn ColdRoad>, Option<PathBuf>),
 }
 
+/// What of a copy was done before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// Nothing: the hypervisor is to be asked.
+    Now,
+    /// It has been under way for so long.
+    Before(Duration),
+}
+
 /// One migration away from this host.
 pub(super) struct Departure {
     pub parts: Arc<MigrationsParts>,
+    pub legacy: Arc<Legacy>,
     pub mover: Arc<dyn Mover>,
     pub ticket: Ticket,
     pub spec: VmSpec,
@@ -118,7 +132,8 @@ impl Departure {
         loop {
             phase = match phase {
                 SourcePhase::Connect => self.connect().await,
-                SourcePhase::Copy(way) => self.copy(way).await,
+                SourcePhase::GoOn(left) => self.go_on(*left).await,
+                SourcePhase::Copy(way, begun) => self.copy(way, begun).await,
                 SourcePhase::Observe(ending) => self.observe(ending).await,
                 SourcePhase::Gone(report) => self.gone(report).await,
                 SourcePhase::Release(epoch) => self.release(epoch).await,
@@ -151,7 +166,7 @@ impl Departure {
             reason = called_off(&mut cancel) => return SourcePhase::Observe(Ending::cancelled(reason)),
         };
         match made {
-            Ok(way) => SourcePhase::Copy(way),
+            Ok(way) => SourcePhase::Copy(way, Begun::Now),
             Err(error) => SourcePhase::Observe(Ending::failed(describe(&*error))),
         }
     }
@@ -170,12 +185,56 @@ impl Departure {
         Ok(Way::Live(road, files.disk.map(|_| DISK_TARGET)))
     }
 
-    async fn copy(&mut self, way: Way) -> SourcePhase {
-        let began = Instant::now();
-        let (mut ending, epilogue) = match &way {
-            Way::Live(road, disk) => self.copy_live(&**road, *disk).await,
-            Way::Cold(road, disk) => (self.copy_cold(&**road, disk.as_deref()).await, None),
+    /// Goes on with a copy that a predecessor of this agent left.
+    async fn go_on(&mut self, left: Inheritance) -> SourcePhase {
+        let Inheritance { saved: SavedMigration::Outbound(saved), mut descriptors } = left else {
+            return SourcePhase::Observe(Ending::unseen("the source's agent restarted".into()));
         };
+        self.limits = saved.limits;
+        let files = self.parts.files.prepare(self.vm(), &self.spec).await;
+        let road = files.and_then(|files| {
+            let left = (&saved.lanes, &mut descriptors);
+            let road = self.parts.roads.lead_on(&self.ticket, self.limits.bandwidth_mbit, left)?;
+            Ok(Way::Live(road, files.disk.map(|_| DISK_TARGET)))
+        });
+        match road {
+            Ok(way) => {
+                tracing::info!(migration = %self.ticket.migration, "the copy goes on where the agent before left it");
+                SourcePhase::Copy(way, Begun::Before(Duration::from_millis(saved.elapsed_ms)))
+            }
+            Err(error) => {
+                let reason =
+                    format!("the agent was started again and could not go on: {}", describe(&*error));
+                SourcePhase::Observe(Ending::unseen(reason))
+            }
+        }
+    }
+
+    /// Leaves the copy to the agent that is started in place of this one.
+    async fn leave(&self, way: Way, elapsed: Duration) -> SourcePhase {
+        let mut descriptors = Descriptors::default();
+        let lanes = match way {
+            Way::Live(road, _) => road.leave(&mut descriptors).await,
+            Way::Cold(..) => None,
+        };
+        let (ticket, limits) = (self.ticket.clone(), self.limits);
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let saved = lanes.map(|lanes| SavedDeparture { ticket, limits, elapsed_ms, lanes });
+        self.legacy
+            .leave(saved.map(|saved| Inheritance { saved: SavedMigration::Outbound(saved), descriptors }));
+        SourcePhase::Ended
+    }
+
+    async fn copy(&mut self, way: Way, begun: Begun) -> SourcePhase {
+        let began = match begun {
+            Begun::Now => Instant::now(),
+            Begun::Before(elapsed) => Instant::now().checked_sub(elapsed).unwrap_or_else(Instant::now),
+        };
+        let copied = match &way {
+            Way::Live(road, disk) => self.copy_live(&**road, *disk, began, begun).await,
+            Way::Cold(road, disk) => Some((self.copy_cold(&**road, disk.as_deref()).await, None)),
+        };
+        let Some((mut ending, epilogue)) = copied else { return self.leave(way, began.elapsed()).await };
         ending.begun = true;
         ending.report.copy_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.close(way, epilogue);

@@ -15,7 +15,8 @@ mod split;
 use super::{
     checkpoint::Arriving,
     journal::{InboundMark, Record},
-    lane::{cold, target::LaneEvent},
+    lane::{cold, saved::Descriptors, target::LaneEvent},
+    legacy::{Inheritance, Legacy, SavedArrival, SavedMigration},
     parts::{MigrationsParts, Post},
     ports::{Failure, Mover, Standing},
     road::{Berth, Quay, SharedEntrance},
@@ -61,6 +62,10 @@ pub(super) struct Stage {
     files: MachineFiles,
     /// What is kept of what it brings, for its gang.
     arriving: Option<Arriving>,
+    /// The ticket is spent: its end means nothing any more.
+    begun: bool,
+    /// The hand-over that was committed in advance (post-copy).
+    opened: Option<Epoch>,
 }
 
 impl Drop for Stage {
@@ -80,6 +85,8 @@ pub(super) struct Landed {
 /// Where an arrival is.
 pub(super) enum TargetPhase {
     Prepare,
+    /// A predecessor of this agent left the copy.
+    GoOn(Box<Inheritance>),
     Receive(Box<Stage>),
     /// A copy may be here: look. The text says why, if it is not.
     Settle(Option<Box<Stage>>, String),
@@ -96,6 +103,7 @@ pub(super) enum TargetPhase {
 /// One migration to this host.
 pub(super) struct Arrival {
     pub parts: Arc<MigrationsParts>,
+    pub legacy: Arc<Legacy>,
     pub mover: Arc<dyn Mover>,
     pub ticket: Ticket,
     pub spec: VmSpec,
@@ -112,6 +120,7 @@ impl Arrival {
         loop {
             phase = match phase {
                 TargetPhase::Prepare => self.prepare().await,
+                TargetPhase::GoOn(left) => self.go_on(*left).await,
                 TargetPhase::Receive(stage) => self.receive(stage).await,
                 TargetPhase::Settle(stage, reason) => self.settle(stage, reason).await,
                 TargetPhase::Arrived(landed) => self.arrived(landed).await,
@@ -172,30 +181,79 @@ impl Arrival {
         }
     }
 
+    /// Goes on with a copy that a predecessor of this agent left.
+    async fn go_on(&mut self, left: Inheritance) -> TargetPhase {
+        match self.restore_stage(left).await {
+            Ok(stage) => {
+                tracing::info!(migration = %self.ticket.migration, "the copy goes on where the agent before left it");
+                self.door.send_replace(Some(stage.quay.entrance.clone()));
+                self.show(InboundState::Receiving);
+                TargetPhase::Receive(Box::new(stage))
+            }
+            Err(error) => {
+                let reason =
+                    format!("the agent was started again and could not go on: {}", describe(&*error));
+                TargetPhase::Settle(None, reason)
+            }
+        }
+    }
+
+    async fn restore_stage(&self, left: Inheritance) -> Result<Stage, Failure> {
+        let Inheritance { saved: SavedMigration::Inbound(saved), mut descriptors } = left else {
+            return Err("a departure was left in place of an arrival".into());
+        };
+        let files = self.parts.files.prepare(self.vm(), &self.spec).await?;
+        let document = self.mover.document(&self.parts.definition(self.vm(), &self.spec, files.clone()))?;
+        // All of it was told: the copy begins only then.
+        let stock =
+            self.parts.checkpoints.stock(self.vm(), self.ticket.gang).inspect(|stock| stock.was_offered());
+        let berth = Berth::Live { document, stock, sink: None, post_copy: self.spec.post_copy };
+        let quay = self.parts.roads.receive_on(&self.ticket, berth, (&saved.door, &mut descriptors))?;
+        Ok(Stage { quay, files, arriving: None, begun: true, opened: saved.opened })
+    }
+
+    /// Leaves the copy to the agent that is started in place of this one.
+    async fn leave(&self, mut stage: Box<Stage>) -> TargetPhase {
+        let mut descriptors = Descriptors::default();
+        let door = stage.quay.entrance.leave(&mut descriptors).await;
+        let saved = door.map(|door| SavedArrival { ticket: self.ticket.clone(), opened: stage.opened, door });
+        if saved.is_some() {
+            // Dropped, they would be removed.
+            std::mem::forget(stage.quay.kept.take());
+        }
+        self.legacy
+            .leave(saved.map(|saved| Inheritance { saved: SavedMigration::Inbound(saved), descriptors }));
+        TargetPhase::Ended
+    }
+
     async fn receive(&mut self, mut stage: Box<Stage>) -> TargetPhase {
-        let (mut begun, mut opened) = (false, None);
+        let legacy = self.legacy.clone();
         loop {
             tokio::select! {
                 biased;
+                // First: what was heard is not to be lost.
                 Some(event) = stage.quay.events.recv() => match event {
                     LaneEvent::Begun => {
-                        begun = true;
+                        stage.begun = true;
                         self.show(InboundState::Receiving);
                     }
-                    LaneEvent::Splits(may) => if let Some(epoch) = self.let_split(may, opened).await {
+                    LaneEvent::Splits(may) => if let Some(epoch) = self.let_split(may, stage.opened).await {
                         return TargetPhase::Split(Some(stage), epoch);
                     },
                     LaneEvent::Finished => return TargetPhase::Settle(Some(stage), "the copy is not complete".into()),
                     LaneEvent::Over { reason } => return TargetPhase::Settle(Some(stage), reason),
                     LaneEvent::Landed(landed) => return self.landed(stage, landed).await,
                 },
+                () = legacy.called(), if stage.begun && self.ticket.live => return self.leave(stage).await,
                 order = self.orders.recv() => match order {
-                    Some(Order::Open { epoch, reply }) => opened = self.open(epoch, reply).or(opened),
+                    Some(Order::Open { epoch, reply }) => {
+                        stage.opened = self.open(epoch, reply).or(stage.opened);
+                    }
                     other => if let Some(reason) = only_discard(other) {
                         return TargetPhase::Discard(reason);
                     },
                 },
-                () = sleep(EXPIRY_EVERY), if !begun => if (self.parts.now)() > self.ticket.expires_at {
+                () = sleep(EXPIRY_EVERY), if !stage.begun => if (self.parts.now)() > self.ticket.expires_at {
                     return TargetPhase::Discard("the ticket expired before the copy began".into());
                 },
             }
@@ -410,5 +468,5 @@ async fn make_stage(
     } else {
         Berth::Cold(cold::Landing::new(&files, spec))
     };
-    Ok(Stage { quay: parts.roads.receive(ticket, berth)?, files, arriving })
+    Ok(Stage { quay: parts.roads.receive(ticket, berth)?, files, arriving, begun: false, opened: None })
 }

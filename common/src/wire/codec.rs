@@ -69,6 +69,30 @@ pub fn encode_behind<T: Serialize>(first: u8, value: &T) -> Result<Vec<u8>, Code
     }
 }
 
+/// Encodes whatever its length: for what stays on this host.
+///
+/// # Errors
+/// [`CodecError`] if the value cannot be encoded.
+pub fn encode_unbounded<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let unlimited = bincode::DefaultOptions::new().with_no_limit().with_varint_encoding();
+    let malformed =
+        |cause| CodecError::Malformed { doing: "encode", what: std::any::type_name::<T>(), cause };
+    unlimited.serialize(value).map_err(malformed)
+}
+
+/// As [`decode`], of at most `max` bytes.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_within<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, CodecError> {
+    if bytes.len() > max {
+        return Err(CodecError::TooLong { length: bytes.len(), max });
+    }
+    let malformed =
+        |cause| CodecError::Malformed { doing: "decode", what: std::any::type_name::<T>(), cause };
+    options(max).deserialize(bytes).map_err(malformed)
+}
+
 /// Decodes all of `bytes`; anything left over is an error.
 ///
 /// # Errors

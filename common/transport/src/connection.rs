@@ -226,9 +226,15 @@ fn tell_how_it_was(quic: &quinn::Connection, reason: &str) {
     );
 }
 
+/// QUIC's code for links of a process that is started again in a moment: they were not ended, they are to be dialled again.
+pub(crate) const RESTARTING: u32 = 3;
+
 fn is_on_purpose(reason: &quinn::ConnectionError) -> bool {
     use quinn::ConnectionError::{ApplicationClosed, LocallyClosed};
-    matches!(reason, ApplicationClosed(_) | LocallyClosed)
+    match reason {
+        ApplicationClosed(close) => close.error_code != quinn::VarInt::from_u32(RESTARTING),
+        reason => matches!(reason, LocallyClosed),
+    }
 }
 
 /// Whether a stream broke because its connection did, and nobody wanted that: it may be had again.

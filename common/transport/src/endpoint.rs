@@ -2,7 +2,7 @@
 
 use crate::{
     IdentityCell, Link, LinkError, Role, RoleKind,
-    connection::Connection,
+    connection::{Connection, RESTARTING},
     link::{Gate, LinkFacts},
     restart,
     settings::{self, Patience, Sharing},
@@ -21,6 +21,8 @@ use std::{
 
 /// How long a handshake may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a process that is started again waits until its peers know.
+const RESTART_NOTICE: Duration = Duration::from_millis(500);
 /// Handshakes that may be under way at once; further ones wait in the socket's buffer.
 const HANDSHAKES_MAX: usize = 64;
 
@@ -197,8 +199,25 @@ impl Endpoint {
 
     /// Closes every link and the socket.
     pub async fn close(&self) {
+        self.close_with(0, "shutting down");
+        self.wait_idle().await;
+    }
+
+    /// As [`Endpoint::close`], for a process that is started again in a moment: to its peers the links are cut, at once. They
+    /// wait for its successor meanwhile, so this does not wait long for them.
+    pub async fn close_for_restart(&self) {
+        self.close_with(RESTARTING, "the process is started again");
+        let _those_that_heard_it_know = tokio::time::timeout(RESTART_NOTICE, self.wait_idle()).await;
+    }
+
+    fn close_with(&self, code: u32, reason: &str) {
         if let Socket::Quic { quic, .. } = &self.socket {
-            quic.close(quinn::VarInt::from_u32(0), b"shutting down");
+            quic.close(quinn::VarInt::from_u32(code), reason.as_bytes());
+        }
+    }
+
+    async fn wait_idle(&self) {
+        if let Socket::Quic { quic, .. } = &self.socket {
             quic.wait_idle().await;
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
+use super::manager::{Manager, run_of};
 use crate::lab::{Node, Process};
 
 /// How long a program may take to stop when asked to.
@@ -16,13 +17,15 @@ pub struct Program {
     path: PathBuf,
     args: Vec<String>,
     process: Option<Process>,
+    /// Holds what it hands over, from one start to the next.
+    manager: Option<Manager>,
 }
 
 impl Program {
     /// A program that does not run yet.
     #[must_use]
     pub fn new(path: PathBuf, args: &[&str]) -> Self {
-        Self { path, args: args.iter().map(|&arg| arg.to_owned()).collect(), process: None }
+        Self { path, args: args.iter().map(|&arg| arg.to_owned()).collect(), process: None, manager: None }
     }
 
     /// Starts it on `node`.
@@ -31,9 +34,17 @@ impl Program {
     /// When it already runs or cannot be started.
     pub fn start(&mut self, node: &Node) -> Result<()> {
         ensure!(!self.is_running(), "{} already runs", self.path.display());
-        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
-        let env = [("RUST_BACKTRACE", "1"), ("NO_COLOR", "1")];
-        self.process = Some(node.spawn(&self.path, &args, &env)?);
+        if self.process.is_some() {
+            self.manager = None; // it was not asked to stop: with its node, its service manager has gone
+        }
+        if self.manager.is_none() {
+            let run = run_of(node).context("the node has no /run of its own")?;
+            self.manager = Some(Manager::listen(&run)?);
+        }
+        let manager = self.manager.as_ref().context("it was just made")?;
+        let mut command = manager.command(&self.path, &self.args)?;
+        command.envs([("RUST_BACKTRACE", "1"), ("NO_COLOR", "1")]);
+        self.process = Some(node.spawn_command(command)?);
         Ok(())
     }
 
@@ -41,6 +52,12 @@ impl Program {
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.ended().is_none())
+    }
+
+    /// How many descriptors it has handed over, and not taken back.
+    #[must_use]
+    pub fn handed_over(&self) -> usize {
+        self.manager.as_ref().map_or(0, Manager::count)
     }
 
     /// The process, running or ended.
@@ -65,7 +82,7 @@ impl Program {
     /// When it does not run.
     pub fn kill9(&mut self) -> Result<()> {
         self.process()?.kill9()?;
-        self.process = None;
+        (self.process, self.manager) = (None, None);
         Ok(())
     }
 

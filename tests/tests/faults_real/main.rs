@@ -7,4 +7,5 @@ mod cut;
 mod killed;
 mod link;
 mod matrix;
+mod restarted;
 mod survived;

@@ -98,6 +98,11 @@ impl Stock {
         prints
     }
 
+    /// A predecessor of this agent told all of it.
+    pub fn was_offered(&self) {
+        self.offered.store(self.count(), Ordering::Release);
+    }
+
     /// For the decoder.
     pub fn reader(self: &Arc<Self>) -> StockReader {
         let readers = self.shelves.iter().map(|shelf| PagesReader::new(shelf.pages.clone())).collect();

@@ -8,6 +8,7 @@ use super::{
     frame::Frame,
     xdr::BadXdr,
 };
+use serde::{Deserialize, Serialize};
 
 /// `REMOTE_PROGRAM`.
 const REMOTE: u32 = 0x2000_8086;
@@ -80,7 +81,7 @@ pub struct Expectation {
 }
 
 /// A call that went through, where it means something to the migration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Passed {
     /// Nothing to note.
     Other,
@@ -162,12 +163,18 @@ pub enum Refused {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+/// How far a lane is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Nothing was opened.
     Greeting,
+    /// The hypervisor is.
     Open,
+    /// The target's QEMU may listen.
     Prepared,
+    /// The source has ended it.
     Finished,
+    /// The hypervisor was closed.
     Closed,
 }
 
@@ -193,7 +200,17 @@ pub struct Gate {
 impl Gate {
     /// A gate before the first message.
     pub fn new(expectation: Expectation) -> Self {
-        Self { expectation, state: State::Greeting }
+        Self::in_state(expectation, State::Greeting)
+    }
+
+    /// A gate through which so much has passed.
+    pub fn in_state(expectation: Expectation, state: State) -> Self {
+        Self { expectation, state }
+    }
+
+    /// How far it is.
+    pub fn state(&self) -> State {
+        self.state
     }
 
     /// Judges one message of the source.

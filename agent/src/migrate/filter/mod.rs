@@ -20,4 +20,4 @@ mod recorded;
 mod xdr;
 
 pub use frame::{BadFrame, FRAME_MAX, Frame, parse_frame};
-pub use gate::{Expectation, Gate, Passed, Refused};
+pub use gate::{Expectation, Gate, Passed, Refused, State as GateState};

@@ -1,11 +1,16 @@
-//! The control lane: on the target message by message through the filter towards libvirtd, back as it comes; on the source
-//! as it comes, both ways. Either side hears when the target's libvirtd says that the copy is complete.
+//! The control lane: what the source's libvirtd calls goes message by message, on the target through the filter; replies go
+//! back as they come. Either side hears when the target's libvirtd says that the copy is complete, and either must agree before
+//! a guest may run at the target without all of its memory (post-copy).
 
+use super::{connection::rest, relay::Flow};
 use crate::migrate::{
-    filter::{BadFrame, Expectation, Frame, Gate, Passed, Refused, gate, parse_frame},
+    filter::{BadFrame, Expectation, Frame, Gate, GateState, Passed, Refused, gate, parse_frame},
     link::lane::{LaneReader, LaneWriter},
 };
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::{
+    future::ready,
     io,
     sync::{
         Mutex, PoisonError,
@@ -14,10 +19,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::unix::{OwnedReadHalf, OwnedWriteHalf},
     sync::watch,
 };
 
@@ -59,162 +61,328 @@ pub trait Warden {
     fn went_over(&self) -> impl Future<Output = bool> + Send;
 }
 
-/// Relays until both directions have ended, or a message is refused.
-///
-/// # Errors
-/// [`ControlError`].
-pub async fn guard<O: Observer + Sync>(
-    (from_source, mut to_source): (LaneReader, LaneWriter),
-    libvirt: UnixStream,
-    expectation: Expectation,
-    observer: &O,
-) -> Result<(), ControlError> {
-    let (from_libvirt, to_libvirt) = libvirt.into_split();
-    let watch = Watch { observer, finish: Mutex::new(None) };
-    let inwards = watch.inwards(from_source, to_libvirt, Gate::new(expectation));
-    let outwards = watch.outwards(from_libvirt, &mut to_source);
-    tokio::try_join!(inwards, outwards).map(drop)
+/// Both ends of a control lane's connection.
+pub struct Ends<'a> {
+    /// From the lane.
+    pub reader: &'a mut LaneReader,
+    /// To the lane.
+    pub writer: &'a mut LaneWriter,
+    /// From this host's libvirtd.
+    pub from: &'a mut OwnedReadHalf,
+    /// To it.
+    pub to: &'a mut OwnedWriteHalf,
 }
 
-struct Watch<'a, O> {
-    observer: &'a O,
-    /// The serial of the Finish that is under way.
-    finish: Mutex<Option<u32>>,
+/// The target's end of a control lane.
+pub struct Guarding {
+    gate: Gate,
+    finish: Finish,
+    calls: Calls,
+    /// Of the first message of `calls`, once it was judged: it passes once nobody objects.
+    verdict: Option<Passed>,
+    replies: Tap,
 }
 
-impl<O: Observer + Sync> Watch<'_, O> {
-    async fn inwards(
-        &self,
-        mut from: LaneReader,
-        mut to: OwnedWriteHalf,
-        mut gate: Gate,
+/// A [`Guarding`] as it stands, for a successor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedGuarding {
+    gate: GateState,
+    finish: Option<u32>,
+    calls: SavedCalls,
+    verdict: Option<Passed>,
+    replies: SavedTap,
+}
+
+impl Guarding {
+    /// Of a lane that has said nothing yet.
+    pub fn new(expectation: Expectation) -> Self {
+        Self {
+            gate: Gate::new(expectation),
+            finish: Finish::default(),
+            calls: Calls::default(),
+            verdict: None,
+            replies: Tap::default(),
+        }
+    }
+
+    /// Goes on where a predecessor was.
+    pub fn restore(saved: &SavedGuarding, expectation: Expectation) -> Self {
+        Self {
+            gate: Gate::in_state(expectation, saved.gate),
+            finish: Finish(Mutex::new(saved.finish)),
+            calls: Calls::restore(&saved.calls),
+            verdict: saved.verdict,
+            replies: Tap::restore(&saved.replies),
+        }
+    }
+
+    /// As it stands, for a successor.
+    pub fn save(&self) -> SavedGuarding {
+        SavedGuarding {
+            gate: self.gate.state(),
+            finish: self.finish.serial(),
+            calls: self.calls.save(),
+            verdict: self.verdict,
+            replies: self.replies.save(),
+        }
+    }
+
+    /// Relays until both directions have ended, or a message is refused. May be given up at any await, and gone on with.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn run(
+        &mut self,
+        ends: Ends<'_>,
+        observer: &(impl Observer + Sync),
     ) -> Result<(), ControlError> {
-        let mut pending = Vec::new();
-        loop {
-            pending.reserve(CHUNK);
-            if from.read_buf(&mut pending).await? == 0 {
-                return Ok(to.shutdown().await?);
-            }
-            let mut done = 0;
-            while let Some(frame) = parse_frame(&pending[done..])? {
-                let passed = gate.judge(&frame)?;
-                if matches!(passed, Passed::Finish { runs: true, .. }) && !self.observer.may_split().await {
-                    return Err(ControlError::NotHandedOver);
+        let Self { gate, finish, calls, verdict, replies } = self;
+        let Ends { reader, writer, from, to } = ends;
+        let inwards = async {
+            while calls.next(reader, to).await? {
+                let Some(frame) = calls.first()? else { continue };
+                let passed = match *verdict {
+                    Some(passed) => passed,
+                    None => *verdict.insert(gate.judge(&frame)?),
+                };
+                match passed {
+                    Passed::Prepare => observer.prepared(),
+                    Passed::Finish { runs: true, .. } if !observer.may_split().await => {
+                        return Err(ControlError::NotHandedOver);
+                    }
+                    Passed::Finish { cancelled: false, serial, .. } => finish.called(serial),
+                    Passed::Finish { cancelled: true, .. } | Passed::Other => {}
                 }
-                self.note(passed);
-                to.write_all(frame.bytes).await?;
-                done += frame.bytes.len();
+                let bytes = frame.bytes.to_vec();
+                calls.pass(bytes);
+                *verdict = None;
             }
-            pending.drain(..done);
-        }
-    }
-
-    fn note(&self, passed: Passed) {
-        match passed {
-            Passed::Prepare => self.observer.prepared(),
-            Passed::Finish { cancelled: false, serial, .. } => {
-                *self.finish.lock().unwrap_or_else(PoisonError::into_inner) = Some(serial);
-            }
-            Passed::Finish { cancelled: true, .. } | Passed::Other => {}
-        }
-    }
-
-    async fn outwards(&self, mut from: OwnedReadHalf, to: &mut LaneWriter) -> Result<(), ControlError> {
-        let mut pending = Vec::new();
-        loop {
-            pending.reserve(CHUNK);
-            let before = pending.len();
-            if from.read_buf(&mut pending).await? == 0 {
-                return Ok(to.shutdown().await?);
-            }
-            to.write_all(&pending[before..]).await?;
-            let serial = *self.finish.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut finished = false;
-            drain(&mut pending, &mut |frame| {
-                finished |= serial.is_some_and(|serial| gate::is_finished(frame, serial));
-            })?;
-            if finished {
-                self.observer.finished().await;
-            }
-        }
+            Ok(())
+        };
+        let outwards = async {
+            let counter = AtomicU64::new(0);
+            let ended = |frame: &Frame<'_>| finish.is_answered_well(frame);
+            Ok(replies.run((from, writer), &counter, ended, || observer.finished()).await?)
+        };
+        tokio::try_join!(inwards, outwards).map(drop)
     }
 }
 
-/// Relays on the source until both directions have ended, and sets `finished` once the target's libvirtd has said that
-/// the copy is complete and the source's has been told. Counts what passes.
-///
-/// # Errors
-/// The system's, when either side breaks; or libvirtd here does not speak its protocol.
-pub async fn overhear(
-    (from_target, to_target): (LaneReader, LaneWriter),
-    libvirt: UnixStream,
-    counter: &AtomicU64,
-    finished: &watch::Sender<bool>,
-    warden: &(impl Warden + Sync),
-) -> io::Result<()> {
-    let (from_libvirt, to_libvirt) = libvirt.into_split();
-    let finish = Mutex::new(None);
-    let serial = || finish.lock().unwrap_or_else(PoisonError::into_inner);
-    let calls = calls(from_libvirt, to_target, counter, warden, |called| *serial() = Some(called));
-    let replies = tap(from_target, to_libvirt, counter, |frame| {
-        if serial().is_some_and(|serial| gate::is_finished(frame, serial)) {
+/// The source's end of a control lane.
+#[derive(Default)]
+pub struct Overhearing {
+    finish: Finish,
+    calls: Calls,
+    replies: Tap,
+}
+
+/// An [`Overhearing`] as it stands, for a successor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedOverhearing {
+    finish: Option<u32>,
+    calls: SavedCalls,
+    replies: SavedTap,
+}
+
+impl Overhearing {
+    /// Goes on where a predecessor was.
+    pub fn restore(saved: &SavedOverhearing) -> Self {
+        Self {
+            finish: Finish(Mutex::new(saved.finish)),
+            calls: Calls::restore(&saved.calls),
+            replies: Tap::restore(&saved.replies),
+        }
+    }
+
+    /// As it stands, for a successor.
+    pub fn save(&self) -> SavedOverhearing {
+        SavedOverhearing {
+            finish: self.finish.serial(),
+            calls: self.calls.save(),
+            replies: self.replies.save(),
+        }
+    }
+
+    /// Relays until both directions have ended, and sets `finished` once the target's libvirtd has said that the copy is
+    /// complete and the source's has been told. Counts what passes. May be given up at any await, and gone on with.
+    ///
+    /// # Errors
+    /// The system's, when either side breaks; or libvirtd here does not speak its protocol.
+    pub async fn run(
+        &mut self,
+        ends: Ends<'_>,
+        counter: &AtomicU64,
+        finished: &watch::Sender<bool>,
+        warden: &(impl Warden + Sync),
+    ) -> io::Result<()> {
+        let Self { finish, calls, replies } = self;
+        let Ends { reader, writer, from, to } = ends;
+        let out = async {
+            while calls.next(from, writer).await.map_err(io::Error::other)? {
+                let Some(frame) = calls.first().map_err(io::Error::other)? else { continue };
+                let called = gate::finish_called(&frame);
+                if let Some(called) = called {
+                    finish.called(called.serial);
+                }
+                let bytes = match called.is_some_and(|called| called.runs) && !warden.went_over().await {
+                    true => gate::held(&frame),
+                    false => frame.bytes.to_vec(),
+                };
+                counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                calls.pass(bytes);
+            }
+            Ok(())
+        };
+        let answered = |frame: &Frame<'_>| finish.is_answered_well(frame);
+        let tell = || {
             finished.send_replace(true);
-        }
-    });
-    tokio::try_join!(calls, replies).map(drop)
-}
-
-/// Passes on what libvirtd here calls, message by message; tells the serial of the Finish.
-async fn calls(
-    mut from: OwnedReadHalf,
-    mut to: LaneWriter,
-    counter: &AtomicU64,
-    warden: &(impl Warden + Sync),
-    finishes: impl Fn(u32),
-) -> io::Result<()> {
-    let mut pending = Vec::new();
-    loop {
-        pending.reserve(CHUNK);
-        let count = from.read_buf(&mut pending).await?;
-        if count == 0 {
-            return to.shutdown().await;
-        }
-        counter.fetch_add(count as u64, Ordering::Relaxed);
-        let mut done = 0;
-        while let Some(frame) = parse_frame(&pending[done..]).map_err(io::Error::other)? {
-            let called = gate::finish_called(&frame);
-            if let Some(called) = called {
-                finishes(called.serial);
-            }
-            match called.is_some_and(|called| called.runs) && !warden.went_over().await {
-                true => to.write_all(&gate::held(&frame)).await?,
-                false => to.write_all(frame.bytes).await?,
-            }
-            done += frame.bytes.len();
-        }
-        pending.drain(..done);
+            ready(())
+        };
+        let back = replies.run((reader, to), counter, answered, tell);
+        tokio::try_join!(out, back).map(drop)
     }
 }
 
-/// Copies until the end, and shows each message once it has passed; none after one that cannot be read.
-async fn tap(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    counter: &AtomicU64,
-    mut heard: impl FnMut(&Frame<'_>),
-) -> io::Result<()> {
-    let (mut chunk, mut pending, mut legible) = (vec![0; CHUNK], Vec::new(), true);
-    loop {
-        let count = from.read(&mut chunk).await?;
-        if count == 0 {
-            return to.shutdown().await;
+/// The direction in which libvirt calls, message by message. Each is kept until it may pass.
+#[derive(Debug, Default)]
+struct Calls {
+    /// Those that have not passed, the last one not whole perhaps.
+    pending: Vec<u8>,
+    passed: Flow,
+}
+
+/// [`Calls`] as they stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedCalls {
+    pending: Bytes,
+    passed: Bytes,
+}
+
+impl Calls {
+    fn restore(saved: &SavedCalls) -> Self {
+        Self { pending: saved.pending.to_vec(), passed: Flow::of(saved.passed.to_vec()) }
+    }
+
+    fn save(&self) -> SavedCalls {
+        let (pending, passed) = (Bytes::copy_from_slice(&self.pending), rest(&self.passed));
+        SavedCalls { pending, passed }
+    }
+
+    /// Writes what has passed, and reads if no whole message is there; says whether there may be one. At the end it says so to
+    /// the other side.
+    async fn next<R, W>(&mut self, from: &mut R, to: &mut W) -> Result<bool, ControlError>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        self.passed.write(to).await?;
+        if self.first()?.is_some() {
+            return Ok(true);
         }
-        counter.fetch_add(count as u64, Ordering::Relaxed);
-        to.write_all(&chunk[..count]).await?;
-        if legible {
-            pending.extend(&chunk[..count]);
-            legible = drain(&mut pending, &mut heard).is_ok();
+        self.pending.reserve(CHUNK);
+        if from.read_buf(&mut self.pending).await? > 0 {
+            return Ok(true);
         }
+        to.shutdown().await?;
+        Ok(false)
+    }
+
+    /// The first message, once it is whole.
+    fn first(&self) -> Result<Option<Frame<'_>>, BadFrame> {
+        parse_frame(&self.pending)
+    }
+
+    /// The first message passes, as `bytes` of the same length.
+    fn pass(&mut self, bytes: Vec<u8>) {
+        self.pending.drain(..bytes.len());
+        self.passed = Flow::of(bytes);
+    }
+}
+
+/// The serial of the Finish that is under way.
+#[derive(Debug, Default)]
+struct Finish(Mutex<Option<u32>>);
+
+impl Finish {
+    fn called(&self, serial: u32) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(serial);
+    }
+
+    fn serial(&self) -> Option<u32> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_answered_well(&self, frame: &Frame<'_>) -> bool {
+        self.serial().is_some_and(|serial| gate::is_finished(frame, serial))
+    }
+}
+
+/// One direction that is copied as it comes, and listened to.
+#[derive(Debug, Default)]
+struct Tap {
+    flow: Flow,
+    /// What was read and not listened to yet, from the beginning of a message on.
+    heard: Vec<u8>,
+    /// One message could not be read; none is after it.
+    illegible: bool,
+}
+
+/// A [`Tap`] as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedTap {
+    flow: Bytes,
+    heard: Bytes,
+    illegible: bool,
+}
+
+impl Tap {
+    fn restore(saved: &SavedTap) -> Self {
+        let SavedTap { flow, heard, illegible } = saved;
+        Self { flow: Flow::of(flow.to_vec()), heard: heard.to_vec(), illegible: *illegible }
+    }
+
+    fn save(&self) -> SavedTap {
+        let (flow, heard) = (Bytes::copy_from_slice(self.flow.rest()), Bytes::copy_from_slice(&self.heard));
+        SavedTap { flow, heard, illegible: self.illegible }
+    }
+
+    /// Copies until the end. Each message is shown to `is_it` once it has passed; `tell` is called if it is.
+    async fn run<R, W, T>(
+        &mut self,
+        (from, to): (&mut R, &mut W),
+        counter: &AtomicU64,
+        is_it: impl Fn(&Frame<'_>) -> bool,
+        tell: impl Fn() -> T,
+    ) -> io::Result<()>
+    where
+        T: Future<Output = ()>,
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            self.flow.write(to).await?;
+            if self.listen(&is_it) {
+                tell().await;
+            }
+            let count = self.flow.read(from).await?;
+            if count == 0 {
+                return to.shutdown().await;
+            }
+            counter.fetch_add(count as u64, Ordering::Relaxed);
+            if !self.illegible {
+                self.heard.extend(self.flow.rest());
+            }
+        }
+    }
+
+    fn listen(&mut self, is_it: impl Fn(&Frame<'_>) -> bool) -> bool {
+        let mut found = false;
+        let outcome = drain(&mut self.heard, &mut |frame| found |= is_it(frame));
+        if outcome.is_err() {
+            self.illegible = true;
+            self.heard.clear();
+        }
+        found
     }
 }
 

@@ -10,17 +10,20 @@
 //! * [`control`] is the control lane there;
 //! * [`offer`] tells the source what the target holds of the machine already;
 //! * [`cold`] sends a stopped machine's disk as a file;
+//! * [`connection`] is a socket with its lane, and [`saved`] all of them as an agent leaves them to its successor;
 //! * [`relay`] copies bytes, and [`codec`] makes fewer of a memory lane's, [`packing`] several batches at once, within its
 //!   [`budget`].
 
 mod budget;
 pub mod codec;
 pub mod cold;
+pub mod connection;
 pub mod control;
 pub mod offer;
 pub mod packing;
 pub mod relay;
 pub mod road;
+pub mod saved;
 pub mod sockets;
 pub mod source;
 pub mod target;
@@ -43,12 +46,27 @@ use std::{
 pub struct Counters {
     memory: AtomicU64,
     encoded: Mutex<BTreeMap<u8, Stats>>,
+    /// What a predecessor sent of memory.
+    before: MemoryTraffic,
     disk: AtomicU64,
     control: AtomicU64,
     held: AtomicU64,
 }
 
 impl Counters {
+    /// That go on behind what a predecessor counted.
+    pub fn behind(before: TransferCounts) -> Self {
+        let TransferCounts { memory_bytes, memory, disk_bytes, control_bytes } = before;
+        Self {
+            memory: AtomicU64::new(memory_bytes - memory.offer_bytes.min(memory_bytes)),
+            encoded: Mutex::default(),
+            before: memory,
+            disk: AtomicU64::new(disk_bytes),
+            control: AtomicU64::new(control_bytes),
+            held: AtomicU64::new(memory.offer_bytes),
+        }
+    }
+
     /// The counter of one kind.
     pub fn of(&self, kind: LaneKind) -> &AtomicU64 {
         match kind {
@@ -68,18 +86,19 @@ impl Counters {
         let encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = Stats::default();
         encoded.values().for_each(|stats| all.add(stats));
+        let before = &self.before;
         MemoryTraffic {
-            written_bytes: all.plain,
-            wire_bytes: all.wire,
-            raw: sent(all.raw),
-            zero: sent(all.zero),
-            reference: sent(all.reference),
-            delta: sent(all.delta),
-            held: sent(all.held),
+            written_bytes: before.written_bytes + all.plain,
+            wire_bytes: before.wire_bytes + all.wire,
+            raw: sent(before.raw, all.raw),
+            zero: sent(before.zero, all.zero),
+            reference: sent(before.reference, all.reference),
+            delta: sent(before.delta, all.delta),
+            held: sent(before.held, all.held),
             offer_bytes: self.held.load(Ordering::Relaxed),
-            other_bytes: all.other_bytes,
-            compressed_from_bytes: all.compressed_from,
-            compressed_to_bytes: all.compressed_to,
+            other_bytes: before.other_bytes + all.other_bytes,
+            compressed_from_bytes: before.compressed_from_bytes + all.compressed_from,
+            compressed_to_bytes: before.compressed_to_bytes + all.compressed_to,
         }
     }
 
@@ -95,7 +114,6 @@ impl Counters {
     }
 }
 
-fn sent(kind: Kind) -> SentPages {
-    let Kind { pages, bytes } = kind;
-    SentPages { pages, bytes }
+fn sent(before: SentPages, kind: Kind) -> SentPages {
+    SentPages { pages: before.pages + kind.pages, bytes: before.bytes + kind.bytes }
 }

@@ -1,5 +1,7 @@
-//! Copies bytes both ways between two streams, with a bounded buffer for each direction.
+//! Copies bytes both ways between two streams, with a bounded buffer for each direction. Every copy can be given up at any
+//! await and gone on with later, by another process too: what was read and not yet written is in its [`Flow`].
 
+use bytes::BufMut;
 use std::{
     io,
     sync::atomic::{AtomicU64, Ordering},
@@ -17,26 +19,91 @@ pub struct Way<R, W> {
     pub to: W,
 }
 
+/// Bytes that were read on one side and are yet to be written on the other.
+#[derive(Debug, Default)]
+pub struct Flow {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Flow {
+    /// With what a predecessor had not written.
+    pub fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes, written: 0 }
+    }
+
+    /// What is yet to be written.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// Where more is put, once all was written or taken.
+    pub fn fill(&mut self) -> &mut Vec<u8> {
+        debug_assert!(self.rest().is_empty(), "what was not written would be lost");
+        self.bytes.clear();
+        self.written = 0;
+        &mut self.bytes
+    }
+
+    /// So many of [`Flow::rest`] are dealt with.
+    pub fn take(&mut self, count: usize) {
+        self.written = self.written.saturating_add(count).min(self.bytes.len());
+    }
+
+    /// Reads once, when nothing is left; 0 at the end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn read(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+        let bytes = self.fill();
+        bytes.reserve(BUFFER);
+        from.read_buf(&mut bytes.limit(BUFFER)).await
+    }
+
+    /// Writes all that is left.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn write(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        while !self.rest().is_empty() {
+            let count = to.write(self.rest()).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.take(count);
+        }
+        Ok(())
+    }
+}
+
 /// Copies until the end of `from`, and then says so to `to` (half-close). What a slow reader has not taken is not
 /// read from the other side either.
 ///
 /// # Errors
 /// The system's, when either side breaks.
-pub async fn copy<R, W>(way: &mut Way<R, W>, counter: &AtomicU64) -> io::Result<()>
+pub async fn copy<R, W>(way: &mut Way<R, W>, flow: &mut Flow, counter: &AtomicU64) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut buffer = vec![0; BUFFER];
     loop {
-        let count = way.from.read(&mut buffer).await?;
+        flow.write(&mut way.to).await?;
+        let count = flow.read(&mut way.from).await?;
         if count == 0 {
             return way.to.shutdown().await;
         }
         // Before the write: who has read the bytes finds them counted.
         counter.fetch_add(count as u64, Ordering::Relaxed);
-        way.to.write_all(&buffer[..count]).await?;
     }
+}
+
+/// Both directions of a connection, as they stand.
+#[derive(Debug, Default)]
+pub struct Flows {
+    /// Towards the lane on the source, from the lane on the target.
+    pub out: Flow,
+    /// The other way.
+    pub back: Flow,
 }
 
 /// Both directions, until both have ended or one breaks. Whoever drops the ends afterwards breaks the other
@@ -47,6 +114,7 @@ where
 pub async fn both<R1, W1, R2, W2>(
     out: &mut Way<R1, W1>,
     back: &mut Way<R2, W2>,
+    flows: &mut Flows,
     counter: &AtomicU64,
 ) -> io::Result<()>
 where
@@ -55,5 +123,6 @@ where
     R2: AsyncRead + Unpin,
     W2: AsyncWrite + Unpin,
 {
-    tokio::try_join!(copy(out, counter), copy(back, counter)).map(drop)
+    let (there, back) = (copy(out, &mut flows.out, counter), copy(back, &mut flows.back, counter));
+    tokio::try_join!(there, back).map(drop)
 }

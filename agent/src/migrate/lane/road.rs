@@ -2,9 +2,10 @@
 
 use super::{
     Counters, cold,
-    sockets::SocketRoom,
-    source::{AtItsEnd, SourceLanes},
-    target::{Door, Onward},
+    saved::Descriptors,
+    sockets::{SocketError, SocketRoom, Sockets},
+    source::{AtItsEnd, SavedSource, SourceLanes},
+    target::{Door, LaneEvent, Onward, SavedDoor},
 };
 use crate::{
     hypervisor::libvirt::xml::DISK_TARGET,
@@ -21,11 +22,13 @@ use crate::{
 };
 use async_trait::async_trait;
 use novacron_common::{
+    ids::MigrationId,
     record::{Ticket, TransferCounts},
     wire::LaneKind,
 };
 use novacron_transport::Endpoint;
 use std::{
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -75,11 +78,50 @@ impl Roads for QuicRoads {
     }
 
     fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure> {
+        let (door, sockets, events) = self.door(ticket, berth, SocketRoom::make)?;
+        let kept = sockets.map(|sockets| Box::new(sockets) as _);
+        Ok(Quay { kept, entrance: Arc::new(door), events })
+    }
+
+    fn lead_on(
+        &self,
+        ticket: &Ticket,
+        bandwidth_mbit: Option<NonZeroU32>,
+        (saved, descriptors): (&SavedSource, &mut Descriptors),
+    ) -> Result<Box<dyn LiveRoad>, Failure> {
+        let pacer = self.pacer.within(bandwidth_mbit.map(Budget::of_mbit));
+        let (endpoint, sockets) = (self.endpoint.clone(), self.sockets.adopt(ticket.migration));
+        let keeper = Keeper::restore(saved.keeper(), endpoint, ticket.clone(), self.link_grace, pacer);
+        Ok(Box::new(SourceLanes::restore(sockets, keeper, saved, descriptors)?))
+    }
+
+    fn receive_on(
+        &self,
+        ticket: &Ticket,
+        berth: Berth,
+        (saved, descriptors): (&SavedDoor, &mut Descriptors),
+    ) -> Result<Quay, Failure> {
+        let adopt = |room: &SocketRoom, migration| Ok(room.adopt(migration));
+        let (door, sockets, events) = self.door(ticket, berth, adopt)?;
+        let entrance = Arc::new(door);
+        let kept = sockets.map(|sockets| Box::new(sockets) as _);
+        entrance.restore(saved, descriptors)?;
+        Ok(Quay { kept, entrance, events })
+    }
+}
+
+impl QuicRoads {
+    fn door(
+        &self,
+        ticket: &Ticket,
+        berth: Berth,
+        sockets: impl Fn(&SocketRoom, MigrationId) -> Result<Sockets, SocketError>,
+    ) -> Result<(Door, Option<Sockets>, mpsc::Receiver<LaneEvent>), Failure> {
         let (events_in, events) = mpsc::channel(EVENTS);
         let (onward, held, sockets) = match berth {
             Berth::Cold(landing) => (Onward::Cold(landing), (None, None), None),
             Berth::Live { document, stock, sink, post_copy } => {
-                let sockets = self.sockets.make(ticket.migration)?;
+                let sockets = sockets(&self.sockets, ticket.migration)?;
                 let route = sockets.route(Some(DISK_TARGET));
                 let expectation = Expectation {
                     domain: Element::parse(&document)?,
@@ -98,8 +140,7 @@ impl Roads for QuicRoads {
             }
         };
         let door = Door::new(ticket.clone(), onward, self.link_grace, events_in).holding(held);
-        let kept = sockets.map(|sockets| Box::new(sockets) as _);
-        Ok(Quay { kept, entrance: Arc::new(door), events })
+        Ok((door, sockets, events))
     }
 }
 
@@ -146,6 +187,10 @@ impl LiveRoad for SourceLanes {
 
     fn trouble(&self) -> Option<String> {
         Self::trouble(self)
+    }
+
+    async fn leave(self: Box<Self>, descriptors: &mut Descriptors) -> Option<SavedSource> {
+        Self::leave(*self, descriptors).await
     }
 }
 

@@ -45,25 +45,23 @@ pub struct SocketRoom {
 
 impl SocketRoom {
     /// Below `run_dir`. `qemu_user` is whom QEMU runs as; without it libvirt's default if there is such a user,
-    /// else root. Sockets of an earlier life of the agent are removed.
+    /// else root. Sockets of an earlier life of the agent are removed, but for those of migrations that go on.
     ///
     /// # Errors
     /// If there is no such user, or the folder cannot be made.
-    pub fn open(run_dir: &Path, qemu_user: Option<&str>) -> Result<Self, SocketError> {
+    pub fn open(run_dir: &Path, qemu_user: Option<&str>, go_on: &[MigrationId]) -> Result<Self, SocketError> {
         let qemu = uid_of(qemu_user).map_err(at("find QEMU's user for", run_dir))?;
-        Self::for_uid(run_dir, qemu)
+        Self::for_uid(run_dir, qemu, go_on)
     }
 
     /// As [`SocketRoom::open`], for a QEMU that runs as `qemu`.
     ///
     /// # Errors
     /// If the folder cannot be made.
-    pub fn for_uid(run_dir: &Path, qemu: Uid) -> Result<Self, SocketError> {
+    pub fn for_uid(run_dir: &Path, qemu: Uid, go_on: &[MigrationId]) -> Result<Self, SocketError> {
         let folder = run_dir.join("m");
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("clear", &folder)(error)),
-            _ => {}
-        }
+        let spared: Vec<_> = go_on.iter().map(|migration| name_of(*migration)).collect();
+        clear(&folder, &spared).map_err(at("clear", &folder))?;
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder);
         made.map_err(at("make", &folder))?;
         Ok(Self { folder, qemu })
@@ -74,8 +72,7 @@ impl SocketRoom {
     /// # Errors
     /// [`SocketError`].
     pub fn make(&self, migration: MigrationId) -> Result<Sockets, SocketError> {
-        let hex = migration.uuid().simple().to_string();
-        let folder = self.folder.join(&hex[hex.len() - 12..]);
+        let folder = self.folder.join(name_of(migration));
         let _ = std::fs::remove_dir_all(&folder); // of a try that was cut short
         std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(at("make", &folder))?;
         let sockets = Sockets { folder, qemu: self.qemu };
@@ -83,6 +80,32 @@ impl SocketRoom {
             .map_err(|errno| at("hand over", &sockets.folder)(errno.into()))?;
         Ok(sockets)
     }
+
+    /// The folder of one migration, as a predecessor left it.
+    pub fn adopt(&self, migration: MigrationId) -> Sockets {
+        Sockets { folder: self.folder.join(name_of(migration)), qemu: self.qemu }
+    }
+}
+
+/// Twelve hex digits of its id.
+fn name_of(migration: MigrationId) -> String {
+    let hex = migration.uuid().simple().to_string();
+    hex[hex.len() - 12..].to_owned()
+}
+
+/// Removes what is in `folder`, but for `spared`.
+fn clear(folder: &Path, spared: &[String]) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !spared.iter().any(|name| entry.file_name() == name.as_str()) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn uid_of(user: Option<&str>) -> io::Result<Uid> {
@@ -134,6 +157,11 @@ impl Sockets {
         std::fs::set_permissions(&path, only_owner).map_err(at("restrict", &path))?;
         nix::unistd::chown(&path, Some(self.qemu), None).map_err(|e| at("hand over", &path)(e.into()))?;
         Ok(listener)
+    }
+
+    /// Leaves everything as it is, for a successor.
+    pub fn leave(self) {
+        std::mem::forget(self);
     }
 
     /// Who may connect here.

@@ -1,9 +1,13 @@
 //! The target's end: checks each lane's ticket, and connects it onwards to libvirtd or QEMU. A lane whose link was cut
 //! is kept, with its connection onwards, until the source takes it up again or the grace is over.
 
+mod traffic;
+
 use super::{
-    codec, cold, control, offer,
-    relay::{self, Way},
+    cold,
+    connection::{Connection, Halves, socket_of},
+    control, offer,
+    saved::{Descriptors, LeftConnection, NotResumed, SavedConnection},
     source::name,
 };
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
         filter::Expectation,
         link::{
             carrier::{CarryError, carry},
-            lane::{Lane, LaneReader, LaneWriter},
+            lane::Lane,
             pace::Pacer,
             window,
         },
@@ -28,6 +32,7 @@ use novacron_common::{
     wire::{Denial, DenialCode, LaneId, LaneKind, LaneOpen, LaneVerdict},
 };
 use novacron_transport::Stream;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     io,
@@ -40,10 +45,14 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+pub use traffic::SavedTraffic;
+use traffic::Traffic;
 
 /// The source may notice a cut so much later than the target, and has its whole grace from then on.
 const NOTICED_LATER: Duration = Duration::from_secs(3);
+/// How long what is being decoded may take when a successor takes over.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long QEMU may take until it listens.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(5);
 const LISTEN_POLL: Duration = Duration::from_millis(10);
@@ -102,8 +111,6 @@ enum Entry {
     Over,
 }
 
-type Halves = (LaneReader, LaneWriter);
-
 fn invalid<T>(text: impl Into<String>) -> Result<T, Denial> {
     Err(Denial { code: DenialCode::Invalid, text: text.into() })
 }
@@ -122,6 +129,17 @@ pub struct Door {
     stock: Option<Arc<Stock>>,
     /// For the main channel, until it is there.
     sink: Mutex<Option<Sink>>,
+    /// A successor takes over.
+    leave: CancellationToken,
+    left: Mutex<Vec<LeftConnection<SavedTraffic>>>,
+    tasks: TaskTracker,
+}
+
+/// The lanes of an arrival as they stand, for a successor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedDoor {
+    prepared: bool,
+    connections: Vec<SavedConnection<SavedTraffic>>,
 }
 
 impl Door {
@@ -129,16 +147,60 @@ impl Door {
     /// in `events`.
     pub fn new(ticket: Ticket, onward: Onward, grace: Duration, events: mpsc::Sender<LaneEvent>) -> Self {
         let (patience, stop) = (grace + NOTICED_LATER, CancellationToken::new());
-        Self {
-            ticket,
-            onward,
-            patience,
-            events,
-            stop,
-            seen: Mutex::default(),
-            stock: None,
-            sink: Mutex::default(),
+        let (seen, left) = (Mutex::default(), Mutex::default());
+        let (leave, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (stock, sink) = (None, Mutex::default());
+        Self { ticket, onward, patience, events, stop, seen, stock, sink, leave, left, tasks }
+    }
+
+    /// Goes on with what a predecessor left: a door that was told so of its machine.
+    ///
+    /// # Errors
+    /// [`NotResumed`].
+    pub fn restore(
+        self: &Arc<Self>,
+        saved: &SavedDoor,
+        descriptors: &mut Descriptors,
+    ) -> Result<(), NotResumed> {
+        self.seen().prepared = saved.prepared;
+        for connection in &saved.connections {
+            let id = connection.lane.id;
+            let window = window::of(id).ok_or(NotResumed::Unreadable("a lane"))?;
+            let restored = Lane::restore(&connection.lane, window);
+            let (lane, reader, writer) = restored.map_err(|_| NotResumed::Unreadable("a lane"))?;
+            self.seen().lanes.insert(id, lane.clone());
+            if !connection.lane.complete {
+                let (door, turn) = (self.clone(), connection.lane.turn);
+                let error = io::Error::other("this agent was started again");
+                tokio::spawn(async move { door.await_the_source(&lane, turn, &error).await });
+            }
+            let Some((number, traffic)) = &connection.socket else { continue };
+            let socket = socket_of(descriptors.take(*number).ok_or(NotResumed::Socket)?)?;
+            let traffic = Traffic::restore(traffic, id, self)?;
+            let connection = Connection::new((reader, writer), socket);
+            self.tasks.spawn(self.clone().go_on(connection, traffic, id));
         }
+        Ok(())
+    }
+
+    /// Leaves everything to a successor, as it stands: sockets stay open, nothing is sent any more. `None` if that cannot be
+    /// gone on with; then it is over.
+    pub async fn leave(&self, descriptors: &mut Descriptors) -> Option<SavedDoor> {
+        self.leave.cancel();
+        self.tasks.close();
+        tokio::time::timeout(LEAVE_DEADLINE, self.tasks.wait()).await.ok()?;
+        let mut left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        let seen = self.seen();
+        for lane in seen.lanes.values() {
+            if lane.broken().is_some() {
+                return None;
+            }
+            // The others have nothing under way here but what the source has yet to hear.
+            left.extend(lane.save().map(|lane| LeftConnection { lane, socket: None }));
+        }
+        let whole = left.iter().all(|one| one.socket.is_some() || one.lane.is_all_said());
+        let connections = left.into_iter().map(|one| one.put(descriptors)).collect();
+        whole.then_some(SavedDoor { prepared: seen.prepared, connections })
     }
 
     /// As it is, with what is held here of the machine, and who keeps what crosses.
@@ -201,6 +263,10 @@ impl Door {
         now: UnixMillis,
         mut stream: Stream,
     ) {
+        if self.leave.is_cancelled() {
+            // The source is not answered: it asks the successor.
+            return std::future::pending().await;
+        }
         let (lane, received) = match self.admit(open, peer, now) {
             Err(denial) => return refuse(stream, denial).await,
             Ok(Entry::Over) => {
@@ -210,7 +276,7 @@ impl Door {
                 return;
             }
             Ok(Entry::New(lane, halves)) => {
-                tokio::spawn(self.clone().serve(open.lane.kind, halves));
+                self.tasks.spawn(self.clone().serve(open.lane.kind, halves));
                 (lane, 0)
             }
             Ok(Entry::Again(lane, received)) => (lane, received),
@@ -256,16 +322,35 @@ impl Door {
         }
     }
 
+    /// As [`Door::serve`], of a connection that a predecessor left.
+    async fn go_on(self: Arc<Self>, connection: Connection, traffic: Traffic, id: LaneId) {
+        tokio::select! {
+            () = self.relay(connection, traffic, id) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
     async fn lead_on(&self, kind: LaneKind, halves: Halves) {
         match (&self.onward, kind) {
-            (Onward::Live { libvirt, expectation, .. }, LaneKind::Control) => {
-                self.tell(LaneEvent::Begun).await;
-                let reason = self.control(halves, libvirt, expectation).await;
-                self.tell(LaneEvent::Over { reason }).await;
-            }
-            (Onward::Live { memory, .. }, LaneKind::Memory) => self.onwards(halves, memory).await,
-            (Onward::Live { disk, .. }, LaneKind::Disk) => self.onwards(halves, disk).await,
             (Onward::Live { .. }, LaneKind::Held) => self.offer(halves).await,
+            (Onward::Live { libvirt, memory, disk, expectation }, _) => {
+                let (path, wait) = match kind {
+                    LaneKind::Memory => (memory, LISTEN_DEADLINE),
+                    LaneKind::Disk => (disk, LISTEN_DEADLINE),
+                    LaneKind::Control | LaneKind::Held => (libvirt, Duration::ZERO),
+                };
+                if kind == LaneKind::Control {
+                    self.tell(LaneEvent::Begun).await;
+                }
+                let id = halves.0.id();
+                match connect(path, wait).await {
+                    Ok(socket) => {
+                        let traffic = Traffic::new(self, id, expectation);
+                        self.relay(Connection::new(halves, socket), traffic, id).await;
+                    }
+                    Err(error) => self.ended(id, Err(error.into())).await,
+                }
+            }
             (Onward::Cold(landing), _) => {
                 self.tell(LaneEvent::Begun).await;
                 let landed = cold::receive(halves, landing).await.map_err(|error| describe(&error));
@@ -274,15 +359,32 @@ impl Door {
         }
     }
 
-    /// Relays the control lane to its end, and says why it ended.
-    async fn control(&self, halves: Halves, libvirt: &Path, expectation: &Expectation) -> String {
-        let connected = UnixStream::connect(libvirt).await;
-        let outcome = match connected {
-            Ok(connection) => control::guard(halves, connection, expectation.clone(), self).await,
-            Err(error) => Err(control::ControlError::Io(error)),
+    /// Relays to the end, or until a successor is to take it over.
+    async fn relay(&self, mut connection: Connection, mut traffic: Traffic, id: LaneId) {
+        let outcome = tokio::select! {
+            outcome = traffic.run(&mut connection, self) => outcome,
+            () = self.leave.cancelled() => {
+                match self.leave_one(connection, traffic) {
+                    Ok(()) => return,
+                    Err(error) => Err(error.into()),
+                }
+            }
         };
+        self.ended(id, outcome).await;
+    }
+
+    fn leave_one(&self, mut connection: Connection, traffic: Traffic) -> io::Result<()> {
+        let saved = traffic.save(&mut connection)?;
+        if let Some((lane, socket)) = connection.save()? {
+            let one = LeftConnection { lane, socket: Some((socket, saved)) };
+            self.left.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+        }
+        Ok(())
+    }
+
+    async fn ended(&self, LaneId { kind, number }: LaneId, outcome: Result<(), control::ControlError>) {
         let (migration, source) = (self.ticket.migration, self.ticket.source);
-        match outcome {
+        let reason = match outcome {
             Err(control::ControlError::Refused(refused)) => {
                 let reason = describe(&refused);
                 tracing::warn!(%migration, %source, reason, "control lane refused");
@@ -290,10 +392,13 @@ impl Door {
             }
             Err(error) => {
                 let reason = describe(&error);
-                tracing::info!(%migration, reason, "control lane broke");
+                tracing::info!(%migration, ?kind, number, reason, "a lane broke");
                 format!("the source ended the copy: {reason}")
             }
             Ok(()) => "the source ended the copy".to_owned(),
+        };
+        if kind == LaneKind::Control {
+            self.tell(LaneEvent::Over { reason }).await;
         }
     }
 
@@ -301,30 +406,6 @@ impl Door {
         if let Err(error) = offer::tell(halves, self.stock.clone()).await {
             tracing::info!(migration = %self.ticket.migration, reason = describe(&error), "what is held was not told");
         }
-    }
-
-    async fn onwards(&self, halves: Halves, path: &Path) {
-        let LaneId { kind, number } = halves.0.id();
-        if let Err(error) = self.relay_lane(halves, path).await {
-            let (migration, reason) = (self.ticket.migration, describe(&error));
-            tracing::info!(%migration, ?kind, number, reason, "a lane broke");
-        }
-    }
-
-    async fn relay_lane(&self, (reader, writer): Halves, path: &Path) -> io::Result<()> {
-        let LaneId { kind, number } = reader.id();
-        let (from, to) = connect(path).await?.into_split();
-        let (mut out, mut back) = (Way { from: reader, to }, Way { from, to: writer });
-        let counters = super::Counters::default();
-        if kind != LaneKind::Memory {
-            return relay::both(&mut out, &mut back, counters.of(kind)).await;
-        }
-        let decoder = match number {
-            0 => codec::main_decoder(&self.ticket, self.stock.as_ref(), self.take_sink()),
-            _ => codec::decoder(&self.ticket, number),
-        };
-        let decoding = codec::decode(&mut out, decoder);
-        tokio::try_join!(decoding, relay::copy(&mut back, counters.of(kind))).map(drop)
     }
 
     async fn tell(&self, event: LaneEvent) {
@@ -340,7 +421,14 @@ impl Entrance for Door {
     }
 
     fn shut(&self) {
-        self.stop.cancel();
+        // What was left is not to be seen to end: nothing is said on it any more.
+        if !self.leave.is_cancelled() {
+            self.stop.cancel();
+        }
+    }
+
+    async fn leave(&self, descriptors: &mut Descriptors) -> Option<SavedDoor> {
+        Door::leave(self, descriptors).await
     }
 }
 
@@ -392,8 +480,8 @@ fn is_same(ours: &Ticket, theirs: &Ticket) -> bool {
 }
 
 /// QEMU listens a moment after libvirt has said that it will.
-async fn connect(path: &Path) -> io::Result<UnixStream> {
-    let deadline = Instant::now() + LISTEN_DEADLINE;
+async fn connect(path: &Path, wait: Duration) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + wait;
     loop {
         match UnixStream::connect(path).await {
             Err(_) if Instant::now() < deadline => tokio::time::sleep(LISTEN_POLL).await,

@@ -26,6 +26,11 @@ impl Dialler {
         Self { endpoint, target, role: Role::Agent { host }, sharing }
     }
 
+    /// Where it calls.
+    pub fn target(&self) -> SocketAddr {
+        self.target
+    }
+
     /// One call.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use super::{
     Lie,
+    saved::{BadLane, SavedIncoming, size_and_cost},
     window::{ACK_EVERY, FRAME_COST},
 };
 use bytes::{Buf, Bytes};
@@ -42,6 +43,31 @@ impl Incoming {
             owed: 0,
             starved: false,
         }
+    }
+
+    /// As it stands, for a successor.
+    pub fn save(&self) -> SavedIncoming {
+        let Self { passed, end_passed, ended, .. } = *self;
+        SavedIncoming { passed, end_passed, ended, chunks: self.chunks.iter().cloned().collect() }
+    }
+
+    /// As a predecessor left it.
+    ///
+    /// # Errors
+    /// [`BadLane`].
+    pub fn restore(window: usize, saved: &SavedIncoming) -> Result<Self, BadLane> {
+        let SavedIncoming { passed, end_passed, ended, ref chunks } = *saved;
+        let taken = passed.checked_sub(end_passed.into()).ok_or(BadLane)?;
+        let (bytes, held) = size_and_cost(chunks);
+        let received = taken.checked_add(bytes).ok_or(BadLane)?;
+        if held > window
+            || (end_passed && !(ended && chunks.is_empty()))
+            || chunks.iter().any(Bytes::is_empty)
+        {
+            return Err(BadLane);
+        }
+        let chunks = chunks.iter().cloned().collect();
+        Ok(Self { chunks, held, received, passed, end_passed, ended, told: None, ..Self::new(window) })
     }
 
     /// The offset up to which everything is here, the end included.

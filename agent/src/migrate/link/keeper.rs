@@ -16,6 +16,7 @@ use super::{
     dialler::Dialler,
     lane::{Lane, LaneReader, LaneWriter},
     pace::Pacer,
+    saved::{BadLane, SavedLane},
     window,
 };
 use crate::text::describe;
@@ -24,11 +25,13 @@ use novacron_common::{
     wire::{Denial, LaneId, LaneKind, LaneOpen, LaneVerdict, StreamKind},
 };
 use novacron_transport::{Endpoint, Link, LinkError, Stream};
+use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU32, Ordering},
+        Arc, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -67,6 +70,14 @@ pub enum LaneError {
     TooMany(LaneKind),
 }
 
+/// A keeper as it stands, for a successor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedKeeper {
+    target: SocketAddr,
+    numbers: [u8; 4],
+    cuts: u32,
+}
+
 /// What becomes of the link.
 #[derive(Clone)]
 enum LinkState {
@@ -96,6 +107,10 @@ struct Shared {
     state: watch::Sender<LinkState>,
     cuts: AtomicU32,
     numbers: [AtomicU8; 4],
+    /// Those that are not over.
+    lanes: std::sync::Mutex<BTreeMap<LaneId, Arc<Lane>>>,
+    /// A successor has all of it.
+    left: AtomicBool,
     renewing: Mutex<()>,
     stop: CancellationToken,
 }
@@ -116,19 +131,73 @@ impl Keeper {
         let dialler = Dialler::new(endpoint, target, ticket.target, pacer.sharing());
         let answered = timeout(grace, dialler.call_until_answered()).await;
         let link = answered.map_err(|_| LaneError::Silent(grace))??;
-        let shared = Arc::new(Shared {
+        let keeper = Self::new(dialler, (ticket, grace, pacer), LinkState::Up(link));
+        tokio::spawn(keeper.0.clone().keep_link());
+        Ok(keeper)
+    }
+
+    fn new(dialler: Dialler, (ticket, grace, pacer): (Ticket, Duration, Pacer), state: LinkState) -> Self {
+        Self(Arc::new(Shared {
             dialler,
             ticket,
             grace,
             pacer,
-            state: watch::Sender::new(LinkState::Up(link)),
+            state: watch::Sender::new(state),
             cuts: AtomicU32::new(0),
             numbers: Default::default(),
+            lanes: std::sync::Mutex::default(),
+            left: AtomicBool::new(false),
             renewing: Mutex::new(()),
             stop: CancellationToken::new(),
+        }))
+    }
+
+    /// Goes on where a predecessor was: its lanes are taken up once the target answers, within `grace`.
+    pub fn restore(
+        saved: &SavedKeeper,
+        endpoint: Endpoint,
+        ticket: Ticket,
+        grace: Duration,
+        pacer: Pacer,
+    ) -> Self {
+        let dialler = Dialler::new(endpoint, saved.target, ticket.target, pacer.sharing());
+        let keeper = Self::new(dialler, (ticket, grace, pacer), LinkState::Lost);
+        keeper.0.cuts.store(saved.cuts, Ordering::Relaxed);
+        for (number, saved) in keeper.0.numbers.iter().zip(saved.numbers) {
+            number.store(saved, Ordering::Relaxed);
+        }
+        let shared = keeper.0.clone();
+        tokio::spawn(async move {
+            if shared.find("this agent was started again").await {
+                shared.keep_link().await;
+            }
         });
-        tokio::spawn(shared.clone().keep_link());
-        Ok(Self(shared))
+        keeper
+    }
+
+    /// A lane that a predecessor left; it goes on once there is a link.
+    ///
+    /// # Errors
+    /// [`BadLane`].
+    pub fn resume(&self, saved: &SavedLane) -> Result<(LaneReader, LaneWriter), BadLane> {
+        let window = window::of(saved.id).ok_or(BadLane)?;
+        let (lane, reader, writer) = Lane::restore(saved, window)?;
+        if !saved.complete {
+            tokio::spawn(self.0.clone().take_up(lane));
+        }
+        Ok((reader, writer))
+    }
+
+    /// Leaves the link and its lanes to a successor: nothing is sent on them any more, and nobody is told that it ends. The
+    /// lanes that nobody has saved yet are returned.
+    pub fn leave(&self) -> (SavedKeeper, Vec<SavedLane>) {
+        let shared = &self.0;
+        shared.left.store(true, Ordering::Relaxed); // dropped, it would close the link
+        let lanes = shared.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = lanes.values().filter_map(|lane| lane.save()).collect();
+        let numbers = shared.numbers.each_ref().map(|number| number.load(Ordering::Relaxed));
+        let (target, cuts) = (shared.dialler.target(), shared.cuts.load(Ordering::Relaxed));
+        (SavedKeeper { target, numbers, cuts }, left)
     }
 
     /// A new lane; returns once the target has opened it. It outlives cuts from then on.
@@ -142,6 +211,7 @@ impl Keeper {
         let id = LaneId { kind, number };
         let (lane, reader, writer) = Lane::new(id, window::of(id).ok_or(LaneError::TooMany(kind))?);
         if let Some((turn, stream)) = self.0.attach(&lane).await? {
+            self.0.enter(&lane);
             tokio::spawn(self.0.clone().keep_lane(lane, turn, stream));
         }
         Ok((reader, writer))
@@ -182,7 +252,9 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.close();
+        if !self.0.left.load(Ordering::Relaxed) {
+            self.close();
+        }
     }
 }
 
@@ -223,28 +295,35 @@ impl Shared {
             if link.is_closed_on_purpose() {
                 return self.end(format!("the link to the target was closed: {reason}"));
             }
-            if !self.set(LinkState::Lost) {
+            if !self.set(LinkState::Lost) || !self.find(&reason).await {
                 return;
             }
-            tracing::warn!(migration = %self.ticket.migration, reason, grace = ?self.grace, "the link to the target is lost");
-            let found = tokio::select! {
-                found = timeout(self.grace, self.dialler.call_until_answered()) => found,
-                () = self.stop.cancelled() => return,
-            };
-            match found {
-                Ok(Ok(link)) => self.found(link),
-                Ok(Err(error)) => {
-                    return self
-                        .end(format!("the link to the target was lost for good: {}", describe(&error)));
-                }
-                Err(_) => {
-                    let grace = self.grace.as_secs_f32();
-                    return self.end(format!(
-                        "the link to the target was lost ({reason}) and did not come back within {grace} s"
-                    ));
-                }
+        }
+    }
+
+    /// Calls until there is a link again; says whether there is.
+    async fn find(&self, reason: &str) -> bool {
+        tracing::warn!(migration = %self.ticket.migration, reason, grace = ?self.grace, "the link to the target is lost");
+        let found = tokio::select! {
+            found = timeout(self.grace, self.dialler.call_until_answered()) => found,
+            () = self.stop.cancelled() => return false,
+        };
+        match found {
+            Ok(Ok(link)) => {
+                self.found(link);
+                return true;
+            }
+            Ok(Err(error)) => {
+                self.end(format!("the link to the target was lost for good: {}", describe(&error)));
+            }
+            Err(_) => {
+                let grace = self.grace.as_secs_f32();
+                self.end(format!(
+                    "the link to the target was lost ({reason}) and did not come back within {grace} s"
+                ));
             }
         }
+        false
     }
 
     fn found(&self, link: Link) {
@@ -322,11 +401,25 @@ impl Shared {
         }
     }
 
+    fn enter(&self, lane: &Arc<Lane>) {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.id(), lane.clone());
+    }
+
+    async fn take_up(self: Arc<Self>, lane: Arc<Lane>) {
+        self.enter(&lane);
+        match self.attach(&lane).await {
+            Ok(Some((turn, stream))) => self.keep_lane(lane, turn, stream).await,
+            Ok(None) => {}
+            Err(error) => lane.break_off(describe(&error)),
+        }
+    }
+
     async fn keep_lane(self: Arc<Self>, lane: Arc<Lane>, turn: u32, stream: Stream) {
         tokio::select! {
             () = self.carry_on(&lane, turn, stream) => {}
             () = self.stop.cancelled() => {}
         }
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(&lane.id());
         // Unless both directions ended well, nobody carries it any more.
         let reason = match &*self.state.borrow() {
             LinkState::Over(reason) => reason.clone(),

@@ -4,7 +4,13 @@
 //! A turn is one attempt to carry the lane over one stream. Whoever carries says which turn it is; a carrier that was
 //! overtaken finds out at its next frame and changes nothing any more.
 
-use super::{Lie, duplex::Duplex};
+use super::{
+    Lie,
+    duplex::Duplex,
+    incoming::Incoming,
+    outgoing::Outgoing,
+    saved::{BadLane, SavedLane},
+};
 use bytes::Bytes;
 use novacron_common::wire::{LANE_DATA_MAX, LaneFrame, LaneId};
 use std::{
@@ -57,6 +63,8 @@ struct Inner {
     turn: u32,
     broken: Option<String>,
     complete: bool,
+    /// A successor has it: nothing changes here any more, and nobody is told anything.
+    saved: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
     carrier: Option<Waker>,
@@ -80,18 +88,38 @@ impl Inner {
 impl Lane {
     /// A new lane and its halves.
     pub fn new(id: LaneId, window: usize) -> (Arc<Self>, LaneReader, LaneWriter) {
-        let inner = Inner {
-            duplex: Duplex::new(window),
-            turn: 0,
-            broken: None,
-            complete: false,
-            reader: None,
-            writer: None,
-            carrier: None,
-        };
-        let standing = watch::Sender::new(Standing { turn: 0, over: false });
+        Self::with(id, Duplex::new(window), 0, false)
+    }
+
+    /// A lane as a predecessor left it, and its halves.
+    ///
+    /// # Errors
+    /// [`BadLane`].
+    pub fn restore(saved: &SavedLane, window: usize) -> Result<(Arc<Self>, LaneReader, LaneWriter), BadLane> {
+        let out = Outgoing::restore(window, &saved.out)?;
+        let incoming = Incoming::restore(window, &saved.incoming)?;
+        Ok(Self::with(saved.id, Duplex { out, incoming }, saved.turn, saved.complete))
+    }
+
+    fn with(id: LaneId, duplex: Duplex, turn: u32, complete: bool) -> (Arc<Self>, LaneReader, LaneWriter) {
+        let (broken, saved) = (None, false);
+        let (reader, writer, carrier) = (None, None, None);
+        let inner = Inner { duplex, turn, broken, complete, saved, reader, writer, carrier };
+        let standing = watch::Sender::new(Standing { turn, over: complete });
         let lane = Arc::new(Self { id, inner: Mutex::new(inner), standing });
         (lane.clone(), LaneReader { lane: lane.clone(), front: Bytes::new() }, LaneWriter(lane))
+    }
+
+    /// Stops it here for good, and returns it as it stands, for a successor. Whoever carries, reads or writes it waits from
+    /// now on; what still comes from the peer is dropped, and was not acknowledged. `None` if it is broken, or was saved before.
+    pub fn save(&self) -> Option<SavedLane> {
+        let mut inner = self.lock();
+        if inner.broken.is_some() || inner.saved {
+            return None;
+        }
+        inner.saved = true;
+        let (out, incoming) = (inner.duplex.out.save(), inner.duplex.incoming.save());
+        Some(SavedLane { id: self.id, turn: inner.turn, complete: inner.complete, out, incoming })
     }
 
     /// Which one.
@@ -116,7 +144,7 @@ impl Lane {
     /// Ends it for good, both ways; the first reason stays.
     pub fn break_off(&self, reason: impl Into<String>) {
         let mut inner = self.lock();
-        if inner.broken.is_none() && !inner.complete {
+        if inner.broken.is_none() && !inner.complete && !inner.saved {
             inner.broken = Some(reason.into());
             self.standing.send_modify(|standing| standing.over = true);
         }
@@ -137,7 +165,7 @@ impl Lane {
     /// [`Lie`]; the lane is broken then.
     pub fn take_turn(&self, turn: u32, received: u64) -> Result<Option<u64>, Lie> {
         let mut inner = self.lock();
-        if turn <= inner.turn {
+        if turn <= inner.turn || inner.saved {
             return Ok(None);
         }
         inner.turn = turn;
@@ -172,7 +200,7 @@ impl Lane {
     fn change(&self, turn: u32, change: impl FnOnce(&mut Duplex) -> Result<(), Lie>) -> Result<(), Lie> {
         let outcome = {
             let mut inner = self.lock();
-            if inner.turn != turn {
+            if inner.turn != turn || inner.saved {
                 return Ok(());
             }
             let outcome = change(&mut inner.duplex);
@@ -217,7 +245,9 @@ impl Lane {
 
     fn step(&self, turn: u32) -> (Step, MutexGuard<'_, Inner>) {
         let mut inner = self.lock();
-        let step = if inner.broken.is_some() {
+        let step = if inner.saved {
+            Step::Wait
+        } else if inner.broken.is_some() {
             Step::Broken
         } else if inner.turn != turn {
             Step::Overtaken
@@ -263,6 +293,11 @@ impl LaneReader {
     pub fn id(&self) -> LaneId {
         self.lane.id
     }
+
+    /// As [`Lane::save`].
+    pub fn save(&self) -> Option<SavedLane> {
+        self.lane.save()
+    }
 }
 
 impl LaneWriter {
@@ -306,6 +341,9 @@ impl AsyncBufRead for LaneReader {
         let this = self.get_mut();
         let mut inner = this.lane.lock();
         inner.check()?;
+        if inner.saved {
+            return Poll::Pending;
+        }
         let incoming = &mut inner.duplex.incoming;
         if let Some(front) = incoming.front() {
             this.front = front.clone();
@@ -339,6 +377,9 @@ impl AsyncWrite for LaneWriter {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.lock();
         inner.check()?;
+        if inner.saved {
+            return Poll::Pending;
+        }
         if inner.duplex.out.is_ended() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -361,6 +402,9 @@ impl AsyncWrite for LaneWriter {
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.lock();
         inner.check()?;
+        if inner.saved {
+            return Poll::Pending;
+        }
         inner.duplex.out.finish();
         if let Some(carrier) = inner.carrier.take() {
             carrier.wake();

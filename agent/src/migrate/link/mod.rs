@@ -12,6 +12,7 @@
 //!   claim;
 //! * [`window`] says how much each lane may hold, so that no lane can starve another, and [`flow`] how much of that is of
 //!   use;
+//! * [`saved`] is a lane as an agent leaves it to its successor;
 //! * [`lane`] is the state with its two halves, which are read and written like a socket;
 //! * [`carrier`] moves frames between a lane and one stream, for one turn;
 //! * [`keeper`] holds the source's link, and has [`dialler`] call again when it is cut.
@@ -29,6 +30,7 @@ pub mod lane;
 pub mod load;
 pub mod outgoing;
 pub mod pace;
+pub mod saved;
 #[cfg(test)]
 mod tests;
 pub mod window;

@@ -1,6 +1,12 @@
 //! What one side of a lane sends: the replay buffer and how far it was sent. Pure.
 
-use super::{Lie, flow::Flow, load::Load, window::FRAME_COST};
+use super::{
+    Lie,
+    flow::Flow,
+    load::Load,
+    saved::{BadLane, SavedOutgoing, size_and_cost},
+    window::FRAME_COST,
+};
 use bytes::{Buf, Bytes};
 use std::{collections::VecDeque, time::Instant};
 
@@ -55,6 +61,28 @@ impl Outgoing {
             next: 0,
             skip: 0,
         }
+    }
+
+    /// As it stands, for a successor.
+    pub fn save(&self) -> SavedOutgoing {
+        let Self { acked, sent, end, ended, .. } = *self;
+        SavedOutgoing { acked, sent, end, ended, chunks: self.chunks.iter().cloned().collect() }
+    }
+
+    /// As a predecessor left it. What it had sent is sent from where the peer has it ([`Outgoing::resume`]).
+    ///
+    /// # Errors
+    /// [`BadLane`].
+    pub fn restore(window: usize, saved: &SavedOutgoing) -> Result<Self, BadLane> {
+        let SavedOutgoing { acked, sent, end, ended, ref chunks } = *saved;
+        let last = end.checked_sub(ended.into()).ok_or(BadLane)?;
+        let (bytes, held) = size_and_cost(chunks);
+        let is_all = last.checked_sub(acked.min(last)) == Some(bytes);
+        if !is_all || !(acked..=end).contains(&sent) || held > window || chunks.iter().any(Bytes::is_empty) {
+            return Err(BadLane);
+        }
+        let chunks = chunks.iter().cloned().collect();
+        Ok(Self { chunks, held, acked, sent, end, ended, ..Self::new(window) })
     }
 
     /// How many bytes may be pushed at once, now. 0: wait for an acknowledgement.

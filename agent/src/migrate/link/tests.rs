@@ -1,6 +1,6 @@
 //! Any interleaving of writes, reads, cuts and duplicates delivers every byte once and in order, and each end once.
 
-use super::{Lie, carrier, duplex::Duplex};
+use super::{Lie, carrier, duplex::Duplex, incoming::Incoming, outgoing::Outgoing};
 use bytes::Bytes;
 use novacron_common::wire::LaneFrame;
 use proptest::{collection::vec, prelude::*};
@@ -60,6 +60,7 @@ enum Op {
     Read(usize, usize),
     Finish(usize),
     Cut,
+    Replace(usize),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -72,6 +73,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (side.clone(), 1..3000usize).prop_map(|(side, count)| Op::Read(side, count)),
         1 => side.prop_map(Op::Finish),
         2 => Just(Op::Cut),
+        1 => (0..2usize).prop_map(Op::Replace),
     ]
 }
 
@@ -110,6 +112,13 @@ impl Model {
                 }
             }
             Op::Cut => return self.cut(),
+            Op::Replace(side) => {
+                let replaced = &mut self.sides[side].duplex;
+                let out = Outgoing::restore(WINDOW, &replaced.out.save()).expect("as saved");
+                let incoming = Incoming::restore(WINDOW, &replaced.incoming.save()).expect("as saved");
+                *replaced = Duplex { out, incoming };
+                return self.cut();
+            }
         }
         Ok(())
     }

@@ -1,23 +1,24 @@
 //! The copy itself: the hypervisor is asked to send, watched, and stopped if need be. How it ended is only a hint;
 //! the sequence looks for itself.
 
-use super::{Departure, called_off};
+use super::{Begun, Departure, called_off};
 use crate::{
     hypervisor::HvError,
     migrate::{
         climb::{Ladder, Look, Step},
         link::keeper::LinkCondition,
-        ports::{Copied, ProcessEnd, Push, Standing},
+        ports::{Copied, Mover, ProcessEnd, Push, Standing},
         progress::Meter,
         road::{ColdRoad, LiveRoad},
     },
     text::describe,
 };
 use novacron_common::{
+    ids::VmId,
     record::{MigrationProgress, MigrationReport, MoveLimits, OutboundState},
     units::Epoch,
 };
-use novacron_runtime::time::{Interval, interval, sleep_until, timeout};
+use novacron_runtime::time::{Interval, interval, sleep, sleep_until, timeout};
 use std::{
     convert::Infallible,
     path::Path,
@@ -33,6 +34,9 @@ const ABORT_DEADLINE: Duration = Duration::from_secs(10);
 const CUT_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a guest is given to shut down before a cold move.
 const STOP_GRACE: Duration = Duration::from_secs(60);
+/// How often a copy that was taken over is looked at, and how often it must be seen to be over.
+const OVER_EVERY: Duration = Duration::from_millis(200);
+const OVER_TIMES: u32 = 3;
 
 /// The hypervisor's call, until it returns.
 pub(super) type Epilogue = Pin<Box<dyn Future<Output = Result<(), HvError>> + Send>>;
@@ -56,20 +60,23 @@ pub(in crate::migrate) struct Ending {
 }
 
 impl Departure {
-    /// The copy, and what of the hypervisor's call is not over yet if it was seen before that the machine has left.
+    /// The copy, and what of the hypervisor's call is not over yet if it was seen before that the machine has left. `None` if a
+    /// successor goes on with it.
     pub(super) async fn copy_live(
         &mut self,
         road: &dyn LiveRoad,
         disk: Option<&'static str>,
-    ) -> (Ending, Option<Epilogue>) {
-        let (mover, vm) = (self.mover.clone(), self.vm());
+        began: Instant,
+        begun: Begun,
+    ) -> Option<(Ending, Option<Epilogue>)> {
+        let (mover, legacy, vm) = (self.mover.clone(), self.legacy.clone(), self.vm());
         let post_copy = self.spec.post_copy;
-        let (mut copy, mut cancel) = (Copy::new(self.limits, post_copy), self.cancel.clone());
+        let (mut copy, mut cancel) = (Copy::new(self.limits, post_copy, began), self.cancel.clone());
         tokio::select! {
             biased;
-            reason = called_off(&mut cancel) => return (Ending::cancelled(reason), None),
+            reason = called_off(&mut cancel) => return Some((Ending::cancelled(reason), None)),
             () = road.offer_heard() => {}
-            reason = road.over() => return (Ending::failed(reason), None),
+            reason = road.over() => return Some((Ending::failed(reason), None)),
         }
         let push = Push {
             pause_ms: copy.ladder.climb().pause_ms,
@@ -77,7 +84,10 @@ impl Departure {
             post_copy: post_copy && self.limits.may_split(),
         };
         let route = road.route(disk);
-        let mut send: Epilogue = Box::pin(async move { mover.send(vm, route, push).await });
+        let mut send: Epilogue = match begun {
+            Begun::Now => Box::pin(async move { mover.send(vm, route, push).await }),
+            Begun::Before(_) => Box::pin(async move { over(&*mover, vm).await }),
+        };
         let left = left(self.parts.processes.end_of(vm), road);
         tokio::pin!(left);
         let mut tick = interval(PROGRESS_EVERY);
@@ -89,11 +99,12 @@ impl Departure {
                 outcome = &mut send => break outcome.map_err(|error| describe(&error)),
                 () = &mut left, if goes_on => {
                     let ending = copy.ending(Ok(()), road);
-                    return (Ending { left: true, ..ending }, Some(send));
+                    return Some((Ending { left: true, ..ending }, Some(send)));
                 }
                 reason = called_off(&mut cancel), if goes_on && stays => {
                     self.abort(&mut copy, Why::Cancelled(reason)).await;
                 }
+                () = legacy.called(), if goes_on && copy.stage == Stage::Passes => return None,
                 Some(said) = self.splits.recv(), if goes_on => self.go_over(said, &mut copy).await,
                 asked = road.at_its_end() => self.at_its_end(asked, &mut copy).await,
                 reason = road.over(), if goes_on => self.abort(&mut copy, Why::Failed(reason)).await,
@@ -114,7 +125,7 @@ impl Departure {
         };
         let explain =
             |said: String| road.trouble().map_or(said.clone(), |trouble| format!("{trouble} ({said})"));
-        (copy.ending(outcome.map_err(explain), road), None)
+        Some((copy.ending(outcome.map_err(explain), road), None))
     }
 
     async fn abort(&self, copy: &mut Copy, why: Why) {
@@ -260,6 +271,25 @@ async fn left(process: Option<ProcessEnd>, road: &dyn LiveRoad) {
     process.await;
 }
 
+/// Waits until a copy that nobody waits for any more is over: the hypervisor goes on with it when its client has gone. How it
+/// ended is for the sequence to see.
+async fn over(mover: &dyn Mover, vm: VmId) -> Result<(), HvError> {
+    let mut seen_over = 0;
+    while seen_over < OVER_TIMES {
+        sleep(OVER_EVERY).await;
+        seen_over = match mover.copied(vm).await {
+            Ok(None) => seen_over + 1,
+            Ok(Some(_)) | Err(_) => 0,
+        };
+    }
+    Err(HvError::failed(format!("migrate {vm}"), Unseen))
+}
+
+/// The one who was told is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("how it ended was told to the agent before this one")]
+struct Unseen;
+
 /// After an interval, or at once when the link was lost or is back.
 async fn time_to_look(tick: &mut Interval, road: &dyn LiveRoad, seen: LinkCondition) {
     tokio::select! {
@@ -319,9 +349,9 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    fn new(limits: MoveLimits, post_copy: bool) -> Self {
+    fn new(limits: MoveLimits, post_copy: bool, began: Instant) -> Self {
         Self {
-            began: Instant::now(),
+            began,
             meter: Meter::default(),
             ladder: Ladder::new(limits, post_copy),
             stage: Stage::Passes,

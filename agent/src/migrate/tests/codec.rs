@@ -3,12 +3,12 @@
 use super::world::ticket;
 use crate::migrate::lane::{
     Counters,
-    codec::{Weighs, decode, decoder, encode, framer},
+    codec::{Decoding, Encoding, Weighs, decoder, framer},
     packing::Packers,
     relay::Way,
 };
 use novacron_common::record::{MemoryTraffic, TransferCounts};
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex},
     task::JoinHandle,
@@ -41,15 +41,17 @@ fn lane() -> Ends {
     let (to, incoming) = duplex(PIPE);
     let (framer, decoder) = (framer(&ticket, 0), decoder(&ticket, 0));
     let counted = tokio::spawn(async move {
-        let counters = Counters::default();
-        let stats = encode(&mut Way { from, to: wire }, (framer, Packers::default()), 0, &counters).await?;
+        let counters = Arc::<Counters>::default();
+        let mut encoding = Encoding::new((framer, Packers::default()), 0, counters.clone());
+        let stats = encoding.run(&mut Way { from, to: wire }).await?;
         let counts = counters.read();
         let told = (counts.memory_bytes, counts.memory.wire_bytes);
         assert_eq!((stats.wire, stats.wire), told, "what is counted is what is sent");
         Ok(counts)
     });
-    let decoded =
-        tokio::spawn(async move { decode(&mut Way { from: BufReader::new(arriving), to }, decoder).await });
+    let decoded = tokio::spawn(async move {
+        Decoding::new(decoder).run(&mut Way { from: BufReader::new(arriving), to }).await
+    });
     Ends { qemu, counted, decoded, incoming }
 }
 
@@ -119,8 +121,8 @@ async fn a_peer_that_sends_what_was_not_encoded_gives_qemu_nothing() {
         let (to, mut incoming) = duplex(PIPE);
         wire.write_all(sent).await.unwrap();
         drop(wire);
-        let decoded =
-            decode(&mut Way { from: BufReader::new(arriving), to }, decoder(&ticket(true), 0)).await;
+        let mut decoding = Decoding::new(decoder(&ticket(true), 0));
+        let decoded = decoding.run(&mut Way { from: BufReader::new(arriving), to }).await;
         assert_eq!(decoded.unwrap_err().kind(), io::ErrorKind::InvalidData, "{sent:?}");
         let mut heard = Vec::new();
         incoming.read_to_end(&mut heard).await.unwrap();
@@ -139,10 +141,9 @@ async fn another_ticket_or_lane_decodes_nothing() {
         let (to, _incoming) = duplex(PIPE);
         qemu.write_all(b"of one migration's main lane").await.unwrap();
         drop(qemu);
-        encode(&mut Way { from, to: wire }, (framer(&ours, 0), Packers::default()), 0, &Counters::default())
-            .await
-            .unwrap();
-        let decoded = decode(&mut Way { from: BufReader::new(arriving), to }, decoder).await;
+        let mut encoding = Encoding::new((framer(&ours, 0), Packers::default()), 0, Arc::default());
+        encoding.run(&mut Way { from, to: wire }).await.unwrap();
+        let decoded = Decoding::new(decoder).run(&mut Way { from: BufReader::new(arriving), to }).await;
         assert_eq!(decoded.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

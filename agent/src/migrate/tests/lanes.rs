@@ -6,7 +6,7 @@ use crate::{
     migrate::{
         lane::{
             cold,
-            relay::{self, Way},
+            relay::{self, Flows, Way},
             target::{Door, LaneEvent, Onward},
         },
         link::{
@@ -103,7 +103,8 @@ fn attach(
     let (reader, writer) = lane_over(stream, MAIN);
     let task = tokio::spawn(async move {
         let (from, to) = theirs.into_split();
-        relay::both(&mut Way { from, to: writer }, &mut Way { from: reader, to }, &counter).await
+        let (mut out, mut back) = (Way { from, to: writer }, Way { from: reader, to });
+        relay::both(&mut out, &mut back, &mut Flows::default(), &counter).await
     });
     (ours, task)
 }

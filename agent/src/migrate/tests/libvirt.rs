@@ -126,6 +126,20 @@ impl PlayedHypervisor {
         uri.replace(&*self.own.to_string_lossy(), &self.other.to_string_lossy())
     }
 
+    async fn copy(&self, route: &Route, push: Push) -> io::Result<()> {
+        self.pauses.lock().unwrap().push(push.pause_ms);
+        self.copying.store(true, SeqCst);
+        let outcome = if self.faults.guest_powers_off.load(SeqCst) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.set(Standing::Stopped);
+            Err(io::Error::other("the guest ended"))
+        } else {
+            self.migrate(route, push.post_copy).await
+        };
+        self.copying.store(false, SeqCst);
+        outcome
+    }
+
     async fn migrate(&self, route: &Route, post_copy: bool) -> io::Result<()> {
         let flags = FLAGS | if post_copy { POST_COPY } else { PAUSED };
         let control = route.control_uri.split_once("socket=").unwrap().1;
@@ -220,21 +234,14 @@ impl PlayedHypervisor {
 }
 
 #[async_trait]
-impl Mover for PlayedHypervisor {
+impl Mover for Arc<PlayedHypervisor> {
     async fn standing(&self, _: VmId) -> Result<Standing, HvError> {
         Ok(self.get())
     }
     async fn send(&self, vm: VmId, route: Route, push: Push) -> Result<(), HvError> {
-        self.pauses.lock().unwrap().push(push.pause_ms);
-        self.copying.store(true, SeqCst);
-        let outcome = if self.faults.guest_powers_off.load(SeqCst) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            self.set(Standing::Stopped);
-            Err(io::Error::other("the guest ended"))
-        } else {
-            self.migrate(&route, push.post_copy).await
-        };
-        self.copying.store(false, SeqCst);
+        // As libvirtd does, whether its client is still there or not.
+        let played = self.clone();
+        let outcome = tokio::spawn(async move { played.copy(&route, push).await }).await.unwrap();
         outcome.map_err(|error| HvError::failed(format!("migrate {vm}"), error))
     }
     async fn abort(&self, _: VmId) -> Result<(), HvError> {

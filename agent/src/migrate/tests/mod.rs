@@ -9,6 +9,7 @@ mod limits;
 mod moves;
 mod offers;
 mod process;
+mod restarts;
 mod returns;
 mod split;
 mod wire;

@@ -49,7 +49,7 @@ async fn start(world: &World, ticket: &Ticket, (a, b): (&Agent, &Agent)) {
 }
 
 /// What a coordinator does once both sides say that it is over.
-async fn hand_over(ticket: &Ticket, (a, b): (&Agent, &Agent)) {
+pub async fn hand_over(ticket: &Ticket, (a, b): (&Agent, &Agent)) {
     let (id, epoch) = (ticket.migration, ticket.epoch.next());
     b.migrations.resume_inbound(id, VM, epoch, spec()).await.unwrap();
     a.migrations.release_outbound(id, VM, epoch).await.unwrap();

@@ -14,6 +14,7 @@ pub struct Wire {
     /// Whom to dial in place of the target.
     pub address: SocketAddr,
     dark: Arc<AtomicBool>,
+    back: Arc<UdpSocket>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -40,7 +41,7 @@ impl Wire {
             }
         });
         let again = tokio::spawn({
-            let dark = dark.clone();
+            let (dark, back) = (dark.clone(), back.clone());
             async move {
                 let mut datagram = vec![0; 65_536];
                 loop {
@@ -52,7 +53,12 @@ impl Wire {
                 }
             }
         });
-        Self { address, dark, tasks: [there, again] }
+        Self { address, dark, back, tasks: [there, again] }
+    }
+
+    /// From now on it leads to another target.
+    pub async fn lead_to(&self, target: SocketAddr) {
+        self.back.connect(target).await.unwrap();
     }
 
     /// From now on every datagram is lost, both ways.

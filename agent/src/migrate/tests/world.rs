@@ -2,11 +2,13 @@
 
 use super::libvirt::{FakeLibvirt, Faults, PlayedHypervisor};
 use crate::{
+    handover,
     hypervisor::MachineFiles,
     migrate::{
         Migrations, MigrationsParts, Pacer, QemuProcesses, QuicRoads, SocketRoom,
         checkpoint::{Checkpoints, Limits},
         journal::Record,
+        legacy::Inheritance,
         ports::{Failure, Journal, Landing, Residents, Standing},
     },
 };
@@ -50,11 +52,15 @@ impl Net {
     }
 
     pub fn endpoint(&self, host: HostId) -> Endpoint {
+        self.endpoint_at(host, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub fn endpoint_at(&self, host: HostId, address: SocketAddr) -> Endpoint {
         let (key, csr) = certificate_request().unwrap();
         let (role, validity) = (Role::Agent { host }, Duration::from_secs(600));
         let certificate = self.0.issue(&csr, &role, validity, crate::clock::now()).unwrap();
         let identity = Identity::new(CLUSTER, self.0.certificate_der(), &certificate, &key).unwrap();
-        Endpoint::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::new(IdentityCell::new(identity))).unwrap()
+        Endpoint::bind(address, Arc::new(IdentityCell::new(identity))).unwrap()
     }
 }
 
@@ -188,21 +194,48 @@ impl Host {
         Checkpoints::open(self.folder.join("checkpoints"), limits, crate::clock::now).unwrap()
     }
 
+    /// Ends its agent as a planned restart does, and starts the next one in its place.
+    pub async fn restart(&mut self, net: &Net, agent: Agent) -> Agent {
+        self.restart_with(net, agent, |image| image).await
+    }
+
+    /// As [`Host::restart`], with another image than was left.
+    pub async fn restart_with(
+        &mut self,
+        net: &Net,
+        agent: Agent,
+        other: impl FnOnce(Vec<u8>) -> Vec<u8>,
+    ) -> Agent {
+        let left = agent.migrations.leave().await;
+        assert_eq!(left.len(), 1, "the copy is left");
+        let (image, sockets) = handover::image_of(left).unwrap();
+        let left = handover::inheritances(&other(image), sockets).unwrap_or_default();
+        self.endpoint.close_for_restart().await;
+        drop(agent);
+        self.endpoint = net.endpoint(self.id);
+        self.agent_after(left)
+    }
+
     /// Starts its agent's migrations, and serves lanes.
     pub fn agent(&self) -> Agent {
+        self.agent_after(Vec::new())
+    }
+
+    fn agent_after(&self, left: Vec<Inheritance>) -> Agent {
+        let go_on: Vec<_> = left.iter().map(Inheritance::migration).collect();
         let (changes, seen) = mpsc::channel(64);
         let uid = nix::unistd::Uid::current();
-        let migrations = Migrations::restore(MigrationsParts {
+        let parts = MigrationsParts {
             host: self.id,
             roads: Arc::new(QuicRoads {
                 endpoint: self.endpoint.clone(),
-                sockets: SocketRoom::for_uid(&self.folder, uid).unwrap(),
+                sockets: SocketRoom::for_uid(&self.folder, uid, &go_on).unwrap(),
                 libvirt_socket: self.folder.join("libvirt"),
                 link_grace: GRACE,
                 pacer: Pacer::default(),
             }),
             processes: Arc::new(QemuProcesses { libvirt_socket: self.folder.join("libvirt") }),
-            mover: Some(self.hypervisor.clone()),
+            mover: Some(Arc::new(self.hypervisor.clone())),
             files: Arc::new(self.files()),
             residents: Arc::new(self.owner.clone()),
             journal: Arc::new(self.journal.clone()),
@@ -210,8 +243,8 @@ impl Host {
             checkpoints: self.checkpoints(),
             now: crate::clock::now,
             changes,
-        });
-        let migrations = migrations.unwrap();
+        };
+        let migrations = Migrations::inherit(parts, left).unwrap();
         let serving = tokio::spawn(serve(self.endpoint.clone(), migrations.clone()));
         Agent { migrations, _changes: seen, serving }
     }
@@ -264,6 +297,7 @@ pub struct World {
     pub a: Host,
     pub b: Host,
     pub faults: Arc<Faults>,
+    pub net: Net,
     _folder: tempfile::TempDir,
 }
 
@@ -281,7 +315,7 @@ impl World {
             let (socket, hypervisor) = (host.folder.join("libvirt"), host.hypervisor.clone());
             FakeLibvirt { socket, hypervisor, faults: faults.clone() }.serve();
         }
-        Self { a, b, faults, _folder: folder }
+        Self { a, b, faults, net, _folder: folder }
     }
 
     /// A machine must not run, or be about to run, in two places.
