@@ -24,8 +24,8 @@ use crate::{
     ledger::{AgentLedger, LedgerError, Shelf},
     metrics,
     migrate::{
-        Budget, Migrations, MigrationsParts, Pacer, Preview, PreviewParts, Prober, QemuProcesses, QuicRoads,
-        SocketError, SocketRoom,
+        Budget, Directory, Migrations, MigrationsParts, Pacer, Preview, PreviewParts, Prober, QemuProcesses,
+        QuicRoads, SocketError, SocketRoom,
         checkpoint::Checkpoints,
         ports::{Mover, Surveyor},
     },
@@ -146,6 +146,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (changes, changed) = mpsc::channel(CHANGES);
     let checkpoints = open_checkpoints(&config)?;
     let libvirt_socket = config.hypervisor.as_ref().map(|h| h.socket.clone()).unwrap_or_default();
+    let known = peers.clone();
+    let directory: Directory = Arc::new(move |host| known.host(host).map(|known| known.quic));
     let migrations = Migrations::inherit(
         MigrationsParts {
             host,
@@ -155,6 +157,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
                 libvirt_socket: libvirt_socket.clone(),
                 link_grace: config.link_grace,
                 pacer: Pacer::of_host(config.bandwidth_mbit.map(Budget::of_mbit), config.sharing),
+                directory: directory.clone(),
             }),
             processes: Arc::new(QemuProcesses { libvirt_socket }),
             mover: libvirt.clone().map(|l| l as Arc<dyn Mover>),
@@ -182,12 +185,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         Gossip::start(endpoint.clone(), settings).await.map_err(|e| RunError::Gossip(e.to_string()))?;
 
     let facts = HostFacts { data_dir: config.data_dir.clone(), memory_reserve: config.memory_reserve };
-    let directory = peers.clone();
     let preview = Preview::new(PreviewParts {
-        prober: Prober::new(
-            endpoint.clone(),
-            Arc::new(move |host| directory.host(host).map(|known| known.quic)),
-        ),
+        prober: Prober::new(endpoint.clone(), directory),
         surveyor: libvirt.map(|l| l as Arc<dyn Surveyor>),
         room: room.clone(),
         facts: facts.clone(),

@@ -45,6 +45,8 @@ pub struct MachineFiles {
     pub root: Option<RootImage>,
     /// Where its console is logged.
     pub console_log: PathBuf,
+    /// Where its QEMU has a monitor beside libvirt's, if the machine allows post-copy. The folder is QEMU's.
+    pub monitor: Option<PathBuf>,
 }
 
 /// What a hypervisor is asked to know of.

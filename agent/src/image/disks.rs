@@ -5,6 +5,7 @@
 //!               seed.img     NoCloud
 //!               kernel, initramfs
 //!               console.log
+//!               monitor/qmp    of a machine that allows post-copy
 //! ```
 //!
 //! Kernel and initramfs are copies: libvirt hands them to QEMU's user while the machine runs, and one machine's
@@ -121,6 +122,7 @@ impl Disks {
             seed: spec.cloud_init.is_some().then(|| folder.join("seed.img")),
             kernel,
             console_log: self.console_log(vm),
+            monitor: spec.post_copy.then(|| folder.join("monitor").join("qmp")),
             folder,
         }
     }
@@ -155,6 +157,9 @@ impl Disks {
             }
         }
         self.make_console_log(&files.console_log)?;
+        if let Some(folder) = files.monitor.as_deref().and_then(Path::parent) {
+            self.make_monitor_folder(folder)?;
+        }
         Ok(files)
     }
 
@@ -183,11 +188,20 @@ impl Disks {
     fn make_console_log(&self, path: &Path) -> Result<(), DiskError> {
         let open = fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path);
         open.map_err(at("make", path))?;
-        if let Some((user, group)) = self.owner {
-            std::os::unix::fs::chown(path, Some(user.as_raw()), Some(group.as_raw()))
-                .map_err(at("hand over", path))?;
-        }
-        Ok(())
+        self.hand_over(path)
+    }
+
+    /// For QEMU to make its socket in, and for nobody else but root.
+    fn make_monitor_folder(&self, path: &Path) -> Result<(), DiskError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(at("make", path))?;
+        self.hand_over(path)
+    }
+
+    fn hand_over(&self, path: &Path) -> Result<(), DiskError> {
+        let Some((user, group)) = self.owner else { return Ok(()) };
+        std::os::unix::fs::chown(path, Some(user.as_raw()), Some(group.as_raw()))
+            .map_err(at("hand over", path))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     journal::Record,
-    ports::{Copied, Failure, Journal, Landing, Mover, Push, Residents, Route, Standing, Surveyor},
+    ports::{Copied, Ear, Failure, Journal, Landing, Mover, Push, Residents, Route, Standing, Surveyor},
 };
 use crate::{
     hypervisor::{
@@ -10,6 +10,7 @@ use crate::{
         libvirt::{
             Libvirt,
             migration::{DiskCopy, MigrateCall, Presence, Split},
+            monitor::{Monitor, MonitorError},
             throttle::Throttle,
             xml,
         },
@@ -25,14 +26,17 @@ use novacron_common::{
     units::Epoch,
     wire::Denial,
 };
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 #[async_trait]
 impl Mover for Libvirt {
     async fn standing(&self, vm: VmId) -> Result<Standing, HvError> {
         Ok(match self.presence(vm).await? {
             Presence::Absent => Standing::Absent,
-            Presence::Here { split: Some(split), .. } => Standing::Split { broken: split == Split::Broken },
+            // libvirt forgets it itself, unless the call that was to see to that had ended before (post-copy that broke).
+            Presence::Here { split: Some(Split::Over), .. } => Standing::Absent,
+            Presence::Here { split: Some(Split::Flows), .. } => Standing::Split { broken: false },
+            Presence::Here { split: Some(Split::Broken), .. } => Standing::Split { broken: true },
             Presence::Here { state, persistent, split: None } => match state {
                 VmState::Running | VmState::Stopping => Standing::Running,
                 VmState::Paused => Standing::Paused { persistent },
@@ -116,11 +120,40 @@ impl Mover for Libvirt {
         Hypervisor::undefine(self, vm).await
     }
 
+    async fn ear(&self, vm: VmId, files: &MachineFiles) -> Result<Box<dyn Ear>, HvError> {
+        let opened = Monitor::open(own_monitor(files)?).await;
+        let monitor = opened.map_err(|error| HvError::failed(format!("reach the monitor of {vm}"), error))?;
+        Ok(Box::new(monitor))
+    }
+
+    async fn send_again(&self, vm: VmId, files: &MachineFiles, migrate_uri: &str) -> Result<(), HvError> {
+        let at = own_monitor(files)?;
+        let told = async { Monitor::open(at).await?.send_again(migrate_uri).await };
+        told.await.map_err(|error: MonitorError| HvError::failed(format!("have {vm} send on"), error))
+    }
+
     fn document(&self, definition: &Definition) -> Result<String, HvError> {
         let host = self.choices(true);
         let document = xml::domain_xml(definition, host);
         Ok(document.map_err(|error| HvError::failed(format!("describe {}", definition.vm), error))?.text)
     }
+}
+
+#[async_trait]
+impl Ear for Monitor {
+    fn hears(&self) -> bool {
+        self.is_usable()
+    }
+
+    async fn listen_again(&mut self, migrate_uri: &str) -> Result<(), HvError> {
+        let told = Monitor::listen_again(self, migrate_uri).await;
+        told.map_err(|error| HvError::failed("have it wait for its other half", error))
+    }
+}
+
+fn own_monitor(files: &MachineFiles) -> Result<&Path, HvError> {
+    let what = "to bring two halves of a guest together whose machine does not allow post-copy";
+    files.monitor.as_deref().ok_or(HvError::Unsupported { what })
 }
 
 #[async_trait]

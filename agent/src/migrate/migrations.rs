@@ -341,7 +341,7 @@ impl Migrations {
         let post = Post::new(ticket.migration, state, self.parts.changes.clone());
         self.enter(&ticket, &post, Hands::Inbound { orders, door: found });
         let (parts, legacy) = (self.parts.clone(), self.legacy.clone());
-        let arrival = Arrival { parts, legacy, mover, ticket, spec, post, orders: inbox, door };
+        let arrival = Arrival { parts, legacy, mover, ticket, spec, post, orders: inbox, door, ear: None };
         spawn(and_give_back(arrival.run(phase)));
     }
 

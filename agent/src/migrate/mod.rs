@@ -45,4 +45,5 @@ pub use link::pace::{Budget, Pacer};
 pub use migrations::Migrations;
 pub use parts::MigrationsParts;
 pub use preview::{Preview, PreviewParts, probe::Prober};
+pub use road::Directory;
 pub use source::QemuProcesses;

@@ -19,7 +19,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// What a hypervisor holds of a machine: the fact on which a migration's outcome is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing.
+    /// Nothing, or no more than the definition of a machine whose guest was sent elsewhere, all of it.
     Absent,
     /// Its processors run.
     Running,
@@ -111,8 +111,23 @@ pub trait Mover: Send + Sync {
     async fn define(&self, definition: &Definition) -> Result<(), HvError>;
     /// Cuts its power and forgets it. Unknown is no error.
     async fn undefine(&self, vm: VmId) -> Result<(), HvError>;
+    /// On the target: an ear for a guest that is to go over (post-copy). To be had before it runs there: a hypervisor that
+    /// waits for a page of its guest takes nobody's call.
+    async fn ear(&self, vm: VmId, files: &MachineFiles) -> Result<Box<dyn Ear>, HvError>;
+    /// On the source: has the half of a guest that is left here send on, to whoever listens at `migrate_uri`.
+    async fn send_again(&self, vm: VmId, files: &MachineFiles, migrate_uri: &str) -> Result<(), HvError>;
     /// The domain document that this host would define.
     fn document(&self, definition: &Definition) -> Result<String, HvError>;
+}
+
+/// Of the hypervisor of a guest whose memory is on two hosts; heeded whatever the guest waits for.
+#[async_trait]
+pub trait Ear: Send + Sync {
+    /// Whether it still hears; if not, another is to be had.
+    fn hears(&self) -> bool;
+    /// Has the half that is cut off here wait at `migrate_uri` for the other. May be said again; [`Mover::standing`] says
+    /// whether memory follows.
+    async fn listen_again(&mut self, migrate_uri: &str) -> Result<(), HvError>;
 }
 
 /// Ready when a process has ended.

@@ -32,6 +32,9 @@ pub struct Destination {
     pub bandwidth_mbit: Option<NonZeroU32>,
 }
 
+/// Where the agents of other hosts serve QUIC; `None` for one that is no member of the cluster.
+pub type Directory = Arc<dyn Fn(HostId) -> Option<SocketAddr> + Send + Sync>;
+
 /// Leads machines away from this host, and lets them in.
 #[async_trait]
 pub trait Roads: Send + Sync {
@@ -44,6 +47,10 @@ pub trait Roads: Send + Sync {
     ) -> Result<Box<dyn LiveRoad>, Failure>;
     /// Connects to the target, for a stopped machine.
     async fn lead_cold(&self, ticket: &Ticket, to: Destination) -> Result<Box<dyn ColdRoad>, Failure>;
+    /// Connects to the target once more, for the rest of a guest that went over (post-copy) and was cut off: memory alone.
+    async fn lead_again(&self, ticket: &Ticket) -> Result<Box<dyn LiveRoad>, Failure>;
+    /// Gets ready for that rest; also says where the hypervisor of this host is to listen for it.
+    fn receive_again(&self, ticket: &Ticket) -> Result<(Quay, String), Failure>;
     /// Gets ready for what comes with `ticket`.
     fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure>;
     /// Goes on where a predecessor of this agent led a running machine. Needed where [`LiveRoad::leave`] leaves something.

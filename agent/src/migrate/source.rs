@@ -21,6 +21,7 @@
 //! ends, too: Lost.
 
 mod copy;
+mod reunion;
 mod split;
 mod witness;
 

@@ -18,7 +18,7 @@ use super::{
     lane::{cold, saved::Descriptors, target::LaneEvent},
     legacy::{Inheritance, Legacy, SavedArrival, SavedMigration},
     parts::{MigrationsParts, Post},
-    ports::{Failure, Mover, Standing},
+    ports::{Ear, Failure, Mover, Standing},
     road::{Berth, Quay, SharedEntrance},
     source::until_done,
 };
@@ -111,6 +111,8 @@ pub(super) struct Arrival {
     pub orders: mpsc::Receiver<Order>,
     /// Where the registry finds the door for lanes.
     pub door: watch::Sender<Option<SharedEntrance>>,
+    /// Of the hypervisor, once the guest may go over (post-copy).
+    pub ear: Option<Box<dyn Ear>>,
 }
 
 impl Arrival {
@@ -188,6 +190,9 @@ impl Arrival {
                 tracing::info!(migration = %self.ticket.migration, "the copy goes on where the agent before left it");
                 self.door.send_replace(Some(stage.quay.entrance.clone()));
                 self.show(InboundState::Receiving);
+                if stage.opened.is_some() {
+                    self.lend_an_ear(&stage.files).await; // the one before went with its agent
+                }
                 TargetPhase::Receive(Box::new(stage))
             }
             Err(error) => {
@@ -240,6 +245,8 @@ impl Arrival {
                     LaneEvent::Splits(may) => if let Some(epoch) = self.let_split(may, stage.opened).await {
                         return TargetPhase::Split(Some(stage), epoch);
                     },
+                    // libvirt ends what it can, and says so on the control lane.
+                    LaneEvent::Broke => {}
                     LaneEvent::Finished => return TargetPhase::Settle(Some(stage), "the copy is not complete".into()),
                     LaneEvent::Over { reason } => return TargetPhase::Settle(Some(stage), reason),
                     LaneEvent::Landed(landed) => return self.landed(stage, landed).await,
@@ -248,6 +255,7 @@ impl Arrival {
                 order = self.orders.recv() => match order {
                     Some(Order::Open { epoch, reply }) => {
                         stage.opened = self.open(epoch, reply).or(stage.opened);
+                        self.lend_an_ear(&stage.files).await;
                     }
                     other => if let Some(reason) = only_discard(other) {
                         return TargetPhase::Discard(reason);

@@ -31,6 +31,7 @@ impl Files for NoFiles {
             seed: None,
             kernel: None,
             console_log: "/x/log".into(),
+            monitor: None,
         })
     }
 

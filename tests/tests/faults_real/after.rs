@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use novacron_common::api::{MigrationState, MigrationView};
 use novacron_tests::cluster::{Cluster, ClusterOptions, GuestOptions, Machine, TemplateOptions};
 
@@ -10,9 +10,18 @@ pub const SOON: Duration = Duration::from_secs(60);
 
 /// A cluster of two hosts, and a machine that runs on `h1`.
 pub fn cluster_with_machine(options: &ClusterOptions) -> Result<(Cluster, Machine)> {
+    cluster_with(options, &small_guest())
+}
+
+pub fn small_guest() -> GuestOptions {
+    GuestOptions::small("vm", "guest", "h1")
+}
+
+/// As [`cluster_with_machine`], with such a guest of the template `guest`.
+pub fn cluster_with(options: &ClusterOptions, guest: &GuestOptions) -> Result<(Cluster, Machine)> {
     let cluster = Cluster::start(options)?;
     cluster.make_template(&TemplateOptions { name: "guest".to_owned(), disk: None })?;
-    let machine = cluster.boot_guest(&GuestOptions::small("vm", "guest", "h1"))?;
+    let machine = cluster.boot_guest(guest)?;
     machine.recorder.wait_for_ticks(10, SOON)?;
     Ok((cluster, machine))
 }
@@ -38,7 +47,7 @@ pub fn fully_there_or_back(
     Ok(home)
 }
 
-fn nothing_left(cluster: &Cluster, machine: &Machine, host: &str) -> Result<()> {
+pub fn nothing_left(cluster: &Cluster, machine: &Machine, host: &str) -> Result<()> {
     cluster.wait_until(SOON, &format!("nothing is left on {host}"), |cluster| {
         let left = cluster.leftovers_on(host, machine)?;
         ensure!(left.is_empty(), "{left:?}");
@@ -61,4 +70,17 @@ fn runs_once(cluster: &Cluster, home: &str) -> Result<()> {
         ensure!(running.split_whitespace().count() == wanted, "{}: {running}", member.host.name());
     }
     Ok(())
+}
+
+/// A guest that was lost starts again from its disk, which holds what it wrote.
+pub fn start_again(cluster: &Cluster, machine: &Machine, patience: Duration) -> Result<()> {
+    let recorder = &machine.recorder;
+    let since = recorder.now();
+    cluster.novactl(&["vm", "start", &machine.name, "--wait"])?;
+    let disk = recorder.wait_for(since, patience, |line| line.starts_with("DISK "))?.text;
+    let field = |name: &str| disk.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    let found: u64 = field("found").context("no count of blocks")?.parse()?;
+    ensure!(found > 0 && field("torn") == Some("0"), "the disk did not survive: {disk}");
+    recorder.wait_for(since, patience, |line| line.starts_with("READY"))?;
+    recorder.wait_for_ticks(25, patience)
 }

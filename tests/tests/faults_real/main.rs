@@ -8,4 +8,5 @@ mod killed;
 mod link;
 mod matrix;
 mod restarted;
+mod split;
 mod survived;

@@ -44,6 +44,7 @@ impl Place for InMemory {
             seed: None,
             kernel: None,
             console_log,
+            monitor: None,
         };
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })
     }

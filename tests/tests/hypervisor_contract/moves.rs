@@ -135,6 +135,7 @@ fn definition() -> Result<Definition> {
         seed: None,
         kernel: Some((folder.join("kernel"), Some(folder.join("initramfs")))),
         console_log: folder.join("console.log"),
+        monitor: None,
         folder,
     };
     Ok(Definition { vm: VM, spec, files, bridge: None })

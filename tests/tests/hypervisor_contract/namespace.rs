@@ -68,6 +68,7 @@ impl Place for OnHost {
             seed: None,
             kernel: None,
             console_log,
+            monitor: None,
         };
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })
     }

@@ -35,6 +35,7 @@ fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
             kernel: None,
             backing: None,
             console_log: folder.join("console"),
+            monitor: None,
         },
         bridge: None,
     }

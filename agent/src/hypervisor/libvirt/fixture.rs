@@ -48,6 +48,7 @@ pub fn definition() -> Definition {
         seed: Some("/data/vms/x/seed.img".into()),
         kernel: Some(("/data/vms/x/kernel".into(), Some("/data/vms/x/initramfs".into()))),
         console_log: "/data/vms/x/console.log".into(),
+        monitor: None,
     };
     Definition { vm: VmId::from_u128(0x11), spec, files, bridge: Some("novabr0".to_owned()) }
 }

@@ -199,7 +199,7 @@ pub enum Presence {
         state: VmState,
         /// Whether it stays defined when it stops.
         persistent: bool,
-        /// In post-copy: whether it goes on, or broke.
+        /// In post-copy, and after any migration away: whether it goes on, broke, or is over.
         split: Option<Split>,
     },
 }
@@ -211,6 +211,8 @@ pub enum Split {
     Flows,
     /// It does not: the connection between the two QEMUs broke.
     Broken,
+    /// All of it is on the other host: what is here is stopped, and nobody's any more.
+    Over,
 }
 
 impl Split {
@@ -220,6 +222,7 @@ impl Split {
             | (sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_RUNNING_POSTCOPY) => Some(Self::Flows),
             (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED)
             | (sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_RUNNING_POSTCOPY_FAILED) => Some(Self::Broken),
+            (sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_MIGRATED) => Some(Self::Over),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@
 //! * [`cpu`] is the processor that guests see;
 //! * `xml` and `metadata` say what a domain of ours looks like;
 //! * [`guest`] speaks to the agent inside a machine;
+//! * [`monitor`] brings two halves of a guest together again, past libvirt;
 //! * `ffi` is the only file with `unsafe` code: the calls that the `virt` crate lacks or gets wrong;
 //! * `survey` measures guests for the forecast of a move, and compares hosts;
 //! * [`throttle`] says how hard QEMU may push a copy;
@@ -20,6 +21,7 @@ pub mod guest;
 mod life;
 mod metadata;
 pub mod migration;
+pub mod monitor;
 pub mod probe;
 mod survey;
 pub mod throttle;

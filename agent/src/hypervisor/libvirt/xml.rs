@@ -22,6 +22,9 @@ pub const DISK_TARGET: &str = "vda";
 /// The seed's name in the guest.
 pub const SEED_TARGET: &str = "vdb";
 
+/// libvirt's for what it passes on to QEMU as it is.
+const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+
 /// The CPU that the guest sees under TCG: x86-64-v2, which current distributions ask for, and a named model, so
 /// that it is the same on every host and survives a move. TCG offers all of it without a warning.
 const TCG_CPU: &str = "Nehalem";
@@ -68,12 +71,16 @@ fn render(definition: &Definition, host: HostChoices<'_>, hash: &str) -> io::Res
         Accel::Kvm => "kvm",
         Accel::Tcg => "qemu",
     };
-    xml.within("domain", &[("type", kind)], |xml| {
+    let monitor = definition.files.monitor.as_deref();
+    let namespace = monitor.map(|_| ("xmlns:qemu", QEMU_NAMESPACE));
+    let attributes: Vec<_> = [("type", kind)].into_iter().chain(namespace).collect();
+    xml.within("domain", &attributes, |xml| {
         identity(xml, definition, hash)?;
         resources(xml, definition)?;
         boot(xml, definition)?;
         platform(xml, host)?;
-        xml.within("devices", &[], |xml| devices(xml, definition, host))
+        xml.within("devices", &[], |xml| devices(xml, definition, host))?;
+        monitor.map_or(Ok(()), |path| command_line(xml, path))
     })?;
     String::from_utf8(xml.0.into_inner()).map_err(io::Error::other)
 }
@@ -156,6 +163,16 @@ fn devices(xml: &mut Xml, definition: &Definition, host: HostChoices<'_>) -> io:
     // A balloon would give back memory behind the back of placement, and nothing here needs USB.
     xml.empty("memballoon", &[("model", "none")])?;
     xml.empty("controller", &[("type", "usb"), ("model", "none")])
+}
+
+/// A second monitor ([`super::monitor`]), which libvirt has no element for.
+fn command_line(xml: &mut Xml, monitor: &Path) -> io::Result<()> {
+    // QEMU takes two commas in a value for one that does not end it.
+    let path = utf8(monitor)?.replace(',', ",,");
+    xml.within("qemu:commandline", &[], |xml| {
+        xml.empty("qemu:arg", &[("value", "-qmp")])?;
+        xml.empty("qemu:arg", &[("value", &format!("unix:{path},server=on,wait=off"))])
+    })
 }
 
 fn disk(xml: &mut Xml, definition: &Definition, host: HostChoices<'_>) -> io::Result<()> {
@@ -280,6 +297,16 @@ mod tests {
         let text = domain_xml(&definition, HostChoices { cpu: &named, ..kvm }).unwrap().text;
         assert_eq!(fixture::text_of(&text, "model"), "Nehalem-v1");
         assert!(text.contains("check=\"partial\"") && !text.contains("host-model"), "{text}");
+    }
+
+    #[test]
+    fn a_machine_that_allows_post_copy_has_a_monitor_of_its_own_and_no_other_has_anything_of_qemus() {
+        let mut definition = fixture::definition();
+        assert!(!domain_xml(&definition, TCG).unwrap().text.contains("qemu:"));
+        definition.files.monitor = Some("/data,1/monitor/qmp".into());
+        let text = domain_xml(&definition, TCG).unwrap().text;
+        assert!(text.contains(QEMU_NAMESPACE) && text.contains("value=\"-qmp\""), "{text}");
+        assert!(text.contains("value=\"unix:/data,,1/monitor/qmp,server=on,wait=off\""), "{text}");
     }
 
     #[test]

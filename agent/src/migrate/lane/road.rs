@@ -17,7 +17,7 @@ use crate::{
             pace::{Budget, Pacer},
         },
         ports::{Failure, Route},
-        road::{Berth, ColdRoad, Destination, LiveRoad, Quay, Road, Roads},
+        road::{Berth, ColdRoad, Destination, Directory, LiveRoad, Quay, Road, Roads},
     },
 };
 use async_trait::async_trait;
@@ -50,6 +50,8 @@ pub struct QuicRoads {
     pub link_grace: Duration,
     /// What all migrations away from this host send by, together.
     pub pacer: Pacer,
+    /// Where the agents of other hosts serve QUIC.
+    pub directory: Directory,
 }
 
 impl QuicRoads {
@@ -75,6 +77,22 @@ impl Roads for QuicRoads {
 
     async fn lead_cold(&self, ticket: &Ticket, to: Destination) -> Result<Box<dyn ColdRoad>, Failure> {
         Ok(Box::new(DiskLane { keeper: self.dial(ticket, to).await?, counters: Counters::default() }))
+    }
+
+    async fn lead_again(&self, ticket: &Ticket) -> Result<Box<dyn LiveRoad>, Failure> {
+        let target = (self.directory)(ticket.target).ok_or("the target's address is not known")?;
+        let keeper = self.dial(ticket, Destination { target, bandwidth_mbit: None }).await?;
+        let sockets = self.sockets.make(ticket.migration)?;
+        Ok(Box::new(SourceLanes::serve_rest(sockets, keeper)?))
+    }
+
+    fn receive_again(&self, ticket: &Ticket) -> Result<(Quay, String), Failure> {
+        let (events_in, events) = mpsc::channel(EVENTS);
+        let sockets = self.sockets.make(ticket.migration)?;
+        let migrate_uri = sockets.route(None).migrate_uri;
+        let onward = Onward::Rest { memory: sockets.path(LaneKind::Memory) };
+        let door = Door::new(ticket.clone(), onward, self.link_grace, events_in);
+        Ok((Quay { kept: Some(Box::new(sockets)), entrance: Arc::new(door), events }, migrate_uri))
     }
 
     fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure> {

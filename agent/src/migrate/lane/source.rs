@@ -123,11 +123,25 @@ impl SourceLanes {
         let lanes = Self::new(sockets, keeper, Counters::default());
         *lanes.service.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink;
         for kind in LISTENING {
-            let listener = lanes.sockets.listen(kind)?;
-            lanes.spawn_listener(listener, kind);
+            lanes.listen(kind)?;
         }
         tokio::spawn(listen_to_offer(lanes.service.clone()));
         Ok(lanes)
+    }
+
+    /// Listens for memory alone: the rest of a guest that went over (post-copy), and was cut off.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn serve_rest(sockets: Sockets, keeper: Keeper) -> Result<Self, SocketError> {
+        let lanes = Self::new(sockets, keeper, Counters::default());
+        lanes.listen(LaneKind::Memory)?;
+        Ok(lanes)
+    }
+
+    fn listen(&self, kind: LaneKind) -> Result<(), SocketError> {
+        self.spawn_listener(self.sockets.listen(kind)?, kind);
+        Ok(())
     }
 
     fn new(sockets: Sockets, keeper: Keeper, counters: Counters) -> Self {

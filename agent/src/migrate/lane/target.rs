@@ -1,6 +1,7 @@
 //! The target's end: checks each lane's ticket, and connects it onwards to libvirtd or QEMU. A lane whose link was cut
 //! is kept, with its connection onwards, until the source takes it up again or the grace is over.
 
+mod admission;
 mod traffic;
 
 use super::{
@@ -8,7 +9,6 @@ use super::{
     connection::{Connection, Halves, socket_of},
     control, offer,
     saved::{Descriptors, LeftConnection, NotResumed, SavedConnection},
-    source::name,
 };
 use crate::{
     migrate::{
@@ -24,17 +24,17 @@ use crate::{
     },
     text::describe,
 };
+use admission::{Entry, Seen};
 use async_trait::async_trait;
 use novacron_common::{
     ids::HostId,
     record::Ticket,
     units::UnixMillis,
-    wire::{Denial, DenialCode, LaneId, LaneKind, LaneOpen, LaneVerdict},
+    wire::{Denial, LaneId, LaneKind, LaneOpen, LaneVerdict},
 };
 use novacron_transport::Stream;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -67,7 +67,9 @@ pub enum LaneEvent {
     Splits(oneshot::Sender<bool>),
     /// libvirt here said that it finished well: look.
     Finished,
-    /// The control lane is over.
+    /// The way of its memory broke: what is not here yet does not follow by it any more.
+    Broke,
+    /// The control lane is over, or, of a half that was cut off, the way of its memory.
     Over {
         /// Why, for people.
         reason: String,
@@ -92,27 +94,11 @@ pub enum Onward {
     },
     /// A stopped one: its disk goes into this file.
     Cold(cold::Landing),
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    prepared: bool,
-    /// Every lane that there has been.
-    lanes: BTreeMap<LaneId, Arc<Lane>>,
-}
-
-/// What becomes of an opening.
-enum Entry {
-    /// A new lane, with this side's halves.
-    New(Arc<Lane>, Halves),
-    /// One whose link was cut; the target has everything up to this offset.
-    Again(Arc<Lane>, u64),
-    /// One that has ended well.
-    Over,
-}
-
-fn invalid<T>(text: impl Into<String>) -> Result<T, Denial> {
-    Err(Denial { code: DenialCode::Invalid, text: text.into() })
+    /// A half of a running one that was cut off from the other (post-copy): to QEMU, which waits for the rest of its memory.
+    Rest {
+        /// Where it listens.
+        memory: PathBuf,
+    },
 }
 
 /// Lets the lanes of one migration in.
@@ -216,45 +202,6 @@ impl Door {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this lane may be opened or taken up, and if so, notes it.
-    ///
-    /// # Errors
-    /// The denial that the source is sent.
-    fn admit(&self, open: &LaneOpen, peer: HostId, now: UnixMillis) -> Result<Entry, Denial> {
-        if !is_same(&self.ticket, &open.ticket) || peer != self.ticket.source {
-            return invalid("the ticket is not the one that was agreed upon");
-        }
-        if self.stop.is_cancelled() {
-            return invalid("the migration is over here");
-        }
-        let mut seen = self.seen();
-        if let Some(lane) = seen.lanes.get(&open.lane) {
-            return take_up(lane.clone(), open);
-        }
-        // What began in time may go on.
-        if seen.lanes.is_empty() && now > self.ticket.expires_at {
-            return invalid("the ticket has expired");
-        }
-        let LaneId { kind, number } = open.lane;
-        let expected = match (kind, &self.onward) {
-            (LaneKind::Control | LaneKind::Held, Onward::Live { .. }) => true,
-            (LaneKind::Memory | LaneKind::Disk, Onward::Live { .. }) => seen.prepared,
-            (LaneKind::Disk, Onward::Cold(_)) => number == 0,
-            (_, Onward::Cold(_)) => false,
-        };
-        let Some(window) = window::of(open.lane).filter(|_| expected) else {
-            return invalid(format!("no {} lane is expected now", name(kind)));
-        };
-        if open.turn == 0 || open.received != 0 {
-            return invalid(format!("there is no {} lane that could be taken up", name(kind)));
-        }
-        let (lane, reader, writer) = Lane::new(open.lane, window);
-        seen.lanes.insert(open.lane, lane.clone());
-        lane.take_turn(open.turn, 0)
-            .map_err(|lie| Denial { code: DenialCode::Invalid, text: lie.to_string() })?;
-        Ok(Entry::New(lane, (reader, writer)))
-    }
-
     /// Answers a lane's opening, and carries it until it is over, or taken up on another link.
     pub async fn let_in(
         self: &Arc<Self>,
@@ -342,20 +289,31 @@ impl Door {
                 if kind == LaneKind::Control {
                     self.tell(LaneEvent::Begun).await;
                 }
-                let id = halves.0.id();
-                match connect(path, wait).await {
-                    Ok(socket) => {
-                        let traffic = Traffic::new(self, id, expectation);
-                        self.relay(Connection::new(halves, socket), traffic, id).await;
-                    }
-                    Err(error) => self.ended(id, Err(error.into())).await,
-                }
+                let traffic = |id| Traffic::new(self, id, expectation);
+                self.connect_to((path, wait), halves, traffic).await;
+            }
+            (Onward::Rest { memory }, _) => {
+                let traffic = |id: LaneId| Traffic::memory(self, id.number);
+                self.connect_to((memory, LISTEN_DEADLINE), halves, traffic).await;
             }
             (Onward::Cold(landing), _) => {
                 self.tell(LaneEvent::Begun).await;
                 let landed = cold::receive(halves, landing).await.map_err(|error| describe(&error));
                 self.tell(LaneEvent::Landed(landed)).await;
             }
+        }
+    }
+
+    async fn connect_to(
+        &self,
+        (path, wait): (&Path, Duration),
+        halves: Halves,
+        traffic: impl FnOnce(LaneId) -> Traffic,
+    ) {
+        let id = halves.0.id();
+        match connect(path, wait).await {
+            Ok(socket) => self.relay(Connection::new(halves, socket), traffic(id), id).await,
+            Err(error) => self.ended(id, Err(error.into())).await,
         }
     }
 
@@ -384,6 +342,7 @@ impl Door {
 
     async fn ended(&self, LaneId { kind, number }: LaneId, outcome: Result<(), control::ControlError>) {
         let (migration, source) = (self.ticket.migration, self.ticket.source);
+        let broke = outcome.is_err();
         let reason = match outcome {
             Err(control::ControlError::Refused(refused)) => {
                 let reason = describe(&refused);
@@ -397,7 +356,12 @@ impl Door {
             }
             Ok(()) => "the source ended the copy".to_owned(),
         };
-        if kind == LaneKind::Control {
+        // The guest needs the main channel of its memory to the end; of the others QEMU itself says so.
+        let is_main = kind == LaneKind::Memory && number == 0;
+        if is_main && broke {
+            self.tell(LaneEvent::Broke).await;
+        }
+        if kind == LaneKind::Control || is_main && matches!(self.onward, Onward::Rest { .. }) {
             self.tell(LaneEvent::Over { reason }).await;
         }
     }
@@ -448,35 +412,12 @@ impl control::Observer for Door {
     }
 }
 
-/// Goes on with a lane that is known: newest wins, and only forwards.
-fn take_up(lane: Arc<Lane>, open: &LaneOpen) -> Result<Entry, Denial> {
-    let kind = name(open.lane.kind);
-    if lane.is_complete() {
-        return Ok(Entry::Over);
-    }
-    if let Some(reason) = lane.broken() {
-        return invalid(format!("the {kind} lane is broken: {reason}"));
-    }
-    match lane.take_turn(open.turn, open.received) {
-        Ok(Some(received)) => Ok(Entry::Again(lane, received)),
-        Ok(None) => invalid(format!("the ticket is spent: the {kind} lane is open already")),
-        Err(lie) => invalid(format!("the {kind} lane is refused: {lie}")),
-    }
-}
-
 /// Sends a lane away.
 pub async fn refuse(mut stream: Stream, denial: Denial) {
     tracing::warn!(%denial, "lane refused");
     if stream.send(&LaneVerdict::Refused(denial)).await.is_ok() {
         stream.finish();
     }
-}
-
-/// All of both tickets; the secret without telling by the time how much of it was right.
-fn is_same(ours: &Ticket, theirs: &Ticket) -> bool {
-    let secret = aws_lc_rs::constant_time::verify_slices_are_equal(&ours.secret, &theirs.secret).is_ok();
-    let rest = Ticket { secret: ours.secret, ..theirs.clone() } == *ours;
-    secret && rest
 }
 
 /// QEMU listens a moment after libvirt has said that it will.

@@ -227,10 +227,14 @@ impl Migrations {
     /// # Errors
     /// [`Denial`] if no half is here.
     pub async fn abandon_inbound(&self, id: MigrationId, reason: String) -> Result<(), Denial> {
-        match (self.orders(id), self.state(id)) {
-            (Some(orders), _) => order(&orders, |reply| Order::Abandon { reason, reply }).await,
-            (None, Some(SideState::Inbound(InboundState::Lost { .. }))) => Ok(()),
-            (None, _) => deny(DenialCode::Unknown, "no half of a guest is here by this migration"),
+        let answer = match self.orders(id) {
+            Some(orders) => order(&orders, |reply| Order::Abandon { reason, reply }).await,
+            None => deny(DenialCode::Unknown, "no half of a guest is here by this migration"),
+        };
+        // A repeated word may come while the first is carried out.
+        match self.state(id) {
+            Some(SideState::Inbound(InboundState::Lost { .. })) => Ok(()),
+            _ => answer,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Probes: how far away another host is, and how fast the way there (`PROTOCOL.md`, "Probes").
 
-use crate::text::describe;
+use crate::{migrate::road::Directory, text::describe};
 use novacron_common::{
     ids::HostId,
     record::LinkMeasure,
@@ -9,7 +9,7 @@ use novacron_common::{
     },
 };
 use novacron_transport::{Endpoint, Link, LinkError, RecvHalf, Role, Stream};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Semaphore,
@@ -24,13 +24,11 @@ const COUNTED: Duration = Duration::from_millis(PROBE_MS_MAX);
 /// Written and read at a time.
 const CHUNK: usize = 64 << 10;
 
-type Directory = dyn Fn(HostId) -> Option<SocketAddr> + Send + Sync;
-
 /// Sends probes, and receives those of others. Clones share their limits.
 #[derive(Clone)]
 pub struct Prober {
     endpoint: Endpoint,
-    directory: Arc<Directory>,
+    directory: Directory,
     sends: Arc<Semaphore>,
     receives: Arc<Semaphore>,
 }
@@ -48,7 +46,7 @@ enum ProbeError {
 
 impl Prober {
     /// To the members that `directory` knows.
-    pub fn new(endpoint: Endpoint, directory: Arc<Directory>) -> Self {
+    pub fn new(endpoint: Endpoint, directory: Directory) -> Self {
         let turns = || Arc::new(Semaphore::new(PROBES_MAX));
         Self { endpoint, directory, sends: turns(), receives: turns() }
     }

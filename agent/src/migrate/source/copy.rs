@@ -90,6 +90,8 @@ impl Departure {
         };
         let left = left(self.parts.processes.end_of(vm), road);
         tokio::pin!(left);
+        let ended = ended(self.parts.processes.end_of(vm));
+        tokio::pin!(ended);
         let mut tick = interval(PROGRESS_EVERY);
         let outcome = loop {
             let (goes_on, cut_at) = (copy.why.is_none(), copy.cut_at);
@@ -100,6 +102,10 @@ impl Departure {
                 () = &mut left, if goes_on => {
                     let ending = copy.ending(Ok(()), road);
                     return Some((Ending { left: true, ..ending }, Some(send)));
+                }
+                // The target's libvirtd waits for the rest of the memory, and this host's for its word, for ever.
+                () = &mut ended, if copy.stage == Stage::Split => {
+                    break Err("its process on the source ended".to_owned());
                 }
                 reason = called_off(&mut cancel), if goes_on && stays => {
                     self.abort(&mut copy, Why::Cancelled(reason)).await;
@@ -263,12 +269,19 @@ impl Ending {
     }
 }
 
+/// Waits for the end of the process; for ever if it cannot be seen.
+async fn ended(process: Option<ProcessEnd>) {
+    match process {
+        Some(process) => process.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits until the machine has certainly left: its target has said that it is complete, and the process that ran it here
 /// has ended, so nothing can let it run here again. Before the first, that end would be a guest's that crashed.
 async fn left(process: Option<ProcessEnd>, road: &dyn LiveRoad) {
-    let Some(process) = process else { return std::future::pending().await };
     road.finished().await;
-    process.await;
+    ended(process).await;
 }
 
 /// Waits until a copy that nobody waits for any more is over: the hypervisor goes on with it when its client has gone. How it

@@ -8,6 +8,7 @@
 use super::{
     Committed, Departure, Ending, OBSERVE_MAX, SourcePhase, called_off,
     copy::{Copy, Stage},
+    reunion::Reunion,
     until_done,
 };
 use crate::{
@@ -67,8 +68,8 @@ impl Departure {
         let _ = asked.send(written);
     }
 
-    /// A half of the guest is here and cannot go on by itself: it is kept.
-    pub(super) async fn stranded(&mut self, ending: Ending) -> SourcePhase {
+    /// A half of the guest is here and cannot go on by itself: it is kept, and the other looked for.
+    pub(super) async fn stranded(&mut self, mut ending: Ending) -> SourcePhase {
         let cause = if ending.reason.is_empty() { "the copy broke" } else { &ending.reason };
         let reason = format!(
             "the guest went over, and the rest of its memory could not follow ({cause}). Both halves are kept"
@@ -76,14 +77,21 @@ impl Departure {
         tracing::warn!(migration = %self.ticket.migration, reason, "stranded");
         self.draft = None;
         self.show(OutboundState::Stranded { reason: reason.clone() });
+        self.tidied_up().await; // the sockets of the way that broke are where those of the next will be
+        let pursuit = Reunion::of(self).pursue();
+        tokio::pin!(pursuit);
         loop {
             tokio::select! {
                 biased;
                 next = self.let_go(&reason) => return next,
+                never = &mut pursuit => match never {},
                 () = sleep(OBSERVE_MAX) => {}
             }
             match self.look(&ending).await {
-                Ok(Verdict::Gone) => return SourcePhase::Gone(ending.report),
+                Ok(Verdict::Gone) => {
+                    ending.report.cuts += 1; // survived, too
+                    return SourcePhase::Gone(ending.report);
+                }
                 Ok(Verdict::Back) => return SourcePhase::Back(ending),
                 Ok(Verdict::Lost) => return SourcePhase::Lost(ending.reason),
                 Ok(Verdict::Stranded | Verdict::Wait | Verdict::Abort | Verdict::Resume) => {}

@@ -6,10 +6,11 @@
 
 use super::{Arrival, Landed, Order, Stage, TargetPhase, next_event, share};
 use crate::{
+    hypervisor::MachineFiles,
     migrate::{
         journal::{InboundMark, Record},
         lane::target::LaneEvent,
-        ports::Standing,
+        ports::{Failure, Standing},
         source::until_done,
     },
     text::describe,
@@ -80,11 +81,14 @@ impl Arrival {
 
     pub(super) async fn split(&mut self, mut stage: Option<Box<Stage>>, epoch: Epoch) -> TargetPhase {
         self.show(InboundState::Split);
-        let (mut stranded, mut finished) = (false, false);
+        let (mut stranded, mut waits, mut finished) = (false, false, false);
+        // Seen before libvirt says so, which may have to wait for QEMU, as QEMU does for a page of its guest.
+        let mut apart = stage.is_none();
         loop {
             let half = match self.half().await {
                 // libvirt's word at the end is as good as its state, which it may be slow to change.
                 Half::Flows if finished => Half::Complete,
+                Half::Flows if apart => Half::Broken,
                 half => half,
             };
             match half {
@@ -101,15 +105,27 @@ impl Arrival {
                     let reason = "the guest went over, and the rest of its memory does not follow. Both halves are kept";
                     self.show(InboundState::Stranded { reason: reason.to_owned() });
                 }
+                Half::Broken if !waits => {
+                    stage = self.wait_for_the_rest(stage).await;
+                    waits = stage.is_some();
+                }
                 Half::Broken | Half::Flows => {}
             }
             tokio::select! {
                 biased;
-                Some(event) = next_event(&mut stage) => finished |= matches!(event, LaneEvent::Finished),
+                Some(event) = next_event(&mut stage) => {
+                    finished |= matches!(event, LaneEvent::Finished);
+                    if matches!(event, LaneEvent::Broke) {
+                        (apart, waits) = (true, false);
+                    }
+                }
                 order = self.orders.recv() => match order {
+                    // What became complete in this very moment needs no other half.
                     Some(Order::Abandon { reason, reply }) => {
                         let _ = reply.send(Ok(()));
-                        return TargetPhase::Lost(epoch, reason);
+                        if !matches!(self.half().await, Half::Complete) {
+                            return TargetPhase::Lost(epoch, reason);
+                        }
                     }
                     // It runs already, and says so as soon as it is complete.
                     Some(Order::Resume { reply, .. } | Order::Open { reply, .. }) => {
@@ -124,6 +140,47 @@ impl Arrival {
                 () = sleep(LOOK_EVERY) => {}
             }
         }
+    }
+
+    /// Has the hypervisor's ear, if it can be had. Without it a guest goes over all the same, and if its halves lose each other
+    /// the ear is tried for again.
+    pub(super) async fn lend_an_ear(&mut self, files: &MachineFiles) {
+        if self.ear.as_ref().is_some_and(|ear| ear.hears()) {
+            return;
+        }
+        self.ear = None; // a hypervisor has one at a time
+        match self.mover.ear(self.vm(), files).await {
+            Ok(ear) => self.ear = Some(ear),
+            Err(error) => {
+                tracing::warn!(migration = %self.ticket.migration, reason = describe(&error), "halves that lost each other could not meet again");
+            }
+        }
+    }
+
+    /// Ends the way that broke, and has the half that is here wait for the rest of its memory on another.
+    async fn wait_for_the_rest(&mut self, broken: Option<Box<Stage>>) -> Option<Box<Stage>> {
+        self.door.send_replace(None);
+        share(broken).await;
+        match self.make_way_for_the_rest().await {
+            Ok(stage) => {
+                self.door.send_replace(Some(stage.quay.entrance.clone()));
+                tracing::info!(migration = %self.ticket.migration, "the half that is here waits for the rest of its memory");
+                Some(Box::new(stage))
+            }
+            Err(error) => {
+                tracing::info!(migration = %self.ticket.migration, reason = describe(&*error), "the half that is here cannot wait for the rest of its memory yet");
+                None
+            }
+        }
+    }
+
+    async fn make_way_for_the_rest(&mut self) -> Result<Stage, Failure> {
+        let files = self.parts.files.prepare(self.vm(), &self.spec).await?;
+        self.lend_an_ear(&files).await;
+        let ear = self.ear.as_mut().ok_or("the hypervisor does not hear")?;
+        let (quay, migrate_uri) = self.parts.roads.receive_again(&self.ticket)?;
+        ear.listen_again(&migrate_uri).await?;
+        Ok(Stage { quay, files, arriving: None, begun: true, opened: None })
     }
 
     async fn half(&self) -> Half {

@@ -266,6 +266,7 @@ pub fn landing(disk: &Path) -> cold::Landing {
         seed: None,
         kernel: None,
         console_log: "/nowhere".into(),
+        monitor: None,
     };
     cold::Landing::new(&files, &spec())
 }

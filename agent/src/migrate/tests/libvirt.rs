@@ -3,10 +3,10 @@
 
 use super::world::DOCUMENT;
 use crate::{
-    hypervisor::{Definition, HvError},
+    hypervisor::{Definition, HvError, MachineFiles},
     migrate::{
         filter::{call, parse_frame},
-        ports::{Copied, Mover, Push, Route, Standing},
+        ports::{Copied, Ear, Mover, Push, Route, Standing},
     },
 };
 use async_trait::async_trait;
@@ -28,6 +28,8 @@ use tokio::{
 
 /// Bytes of memory that a played guest has.
 pub const MEMORY: u64 = 24 << 20;
+/// What is left of it when a copy that broke goes on.
+const REST: &[u8] = &[0x5a; 1 << 20];
 const PAUSED: u32 = 0x20;
 const POST_COPY: u32 = 0x8000;
 const FLAGS: u32 = 0x1 | 0x2 | 0x8 | 0x10 | 0x80;
@@ -57,6 +59,8 @@ pub struct Faults {
     pub deaf_to_abort: AtomicBool,
     /// The source's guest writes as fast as is sent: no pass leaves less than the one before.
     pub busy: AtomicBool,
+    /// Both QEMUs can be told to go on with a copy that broke.
+    pub reunites: AtomicBool,
     /// What QEMU sends of the guest's memory; [`MEMORY`] bytes that are no pages if left alone.
     pub memory: Mutex<Option<Arc<Vec<u8>>>>,
 }
@@ -70,7 +74,7 @@ impl Faults {
 
 /// One host's hypervisor.
 pub struct PlayedHypervisor {
-    standing: Mutex<Standing>,
+    standing: Arc<Mutex<Standing>>,
     copying: AtomicBool,
     abort: Notify,
     own: PathBuf,
@@ -89,7 +93,7 @@ pub struct PlayedHypervisor {
 impl PlayedHypervisor {
     pub fn new(own: &Path, other: &Path, faults: Arc<Faults>) -> Self {
         Self {
-            standing: Mutex::new(Standing::Absent),
+            standing: Arc::new(Mutex::new(Standing::Absent)),
             copying: AtomicBool::new(false),
             abort: Notify::new(),
             own: own.to_owned(),
@@ -114,6 +118,11 @@ impl PlayedHypervisor {
 
     pub fn set(&self, standing: Standing) {
         *self.standing.lock().unwrap() = standing;
+    }
+
+    fn can_reunite(&self) -> Result<(), HvError> {
+        let can = self.faults.reunites.load(SeqCst);
+        if can { Ok(()) } else { Err(HvError::Unsupported { what: "to bring halves together" }) }
     }
 
     /// Its QEMU's connection breaks.
@@ -294,8 +303,47 @@ impl Mover for Arc<PlayedHypervisor> {
         self.set(Standing::Absent);
         Ok(())
     }
+    async fn ear(&self, _: VmId, _: &MachineFiles) -> Result<Box<dyn Ear>, HvError> {
+        self.can_reunite()?;
+        Ok(Box::new(PlayedEar(self.standing.clone())))
+    }
+    async fn send_again(&self, _: VmId, _: &MachineFiles, uri: &str) -> Result<(), HvError> {
+        self.can_reunite()?;
+        let mut memory = UnixStream::connect(uri.strip_prefix("unix://").unwrap()).await.unwrap();
+        let standing = self.standing.clone();
+        *standing.lock().unwrap() = Standing::Split { broken: false };
+        tokio::spawn(async move {
+            let mut taken = [0; 8];
+            memory.write_all(REST).await?;
+            memory.shutdown().await?;
+            let sent = memory.read_exact(&mut taken).await;
+            let seen = if sent.is_ok() { Standing::Absent } else { Standing::Split { broken: true } };
+            *standing.lock().unwrap() = seen;
+            sent.map(drop)
+        });
+        Ok(())
+    }
     fn document(&self, _: &Definition) -> Result<String, HvError> {
         Ok(DOCUMENT.to_owned())
+    }
+}
+
+struct PlayedEar(Arc<Mutex<Standing>>);
+
+#[async_trait]
+impl Ear for PlayedEar {
+    fn hears(&self) -> bool {
+        true
+    }
+    async fn listen_again(&mut self, uri: &str) -> Result<(), HvError> {
+        let listener = UnixListener::bind(uri.strip_prefix("unix://").unwrap()).unwrap();
+        let (standing, rest) = (self.0.clone(), Arc::new(REST.to_vec()));
+        tokio::spawn(async move {
+            let taken = take_memory(listener, rest).await.is_ok();
+            let seen = if taken { Standing::Running } else { Standing::Split { broken: true } };
+            *standing.lock().unwrap() = seen;
+        });
+        Ok(())
     }
 }
 

@@ -146,6 +146,26 @@ async fn halves_that_lose_each_other_are_kept_through_restarts_and_never_run_twi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn halves_that_lost_each_other_meet_again_even_with_agents_that_were_started_anew() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let (a, b) = split(&world, &ticket).await;
+    world.a.hypervisor.abort_now();
+    a.until(ticket.migration, STRANDED).await;
+    b.until(ticket.migration, STRANDED_THERE).await;
+    drop((a, b));
+    let (a, b) = (world.a.agent(), world.b.agent());
+    world.faults.reunites.store(true, SeqCst);
+    let gone = a.until(ticket.migration, GONE).await;
+    let SideState::Outbound(OutboundState::Gone(report)) = gone else { panic!("{gone:?}") };
+    assert_eq!(report.cuts, 1);
+    b.until(ticket.migration, RUNNING).await;
+    a.migrations.release_outbound(ticket.migration, VM, Epoch(2)).await.unwrap();
+    a.until(ticket.migration, RELEASED).await;
+    assert_eq!((world.a.hypervisor.get(), world.b.hypervisor.get()), (Standing::Absent, Standing::Running));
+    assert_eq!((world.a.hypervisor.resumed.load(SeqCst), world.b.hypervisor.resumed.load(SeqCst)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_half_that_is_left_alone_is_given_up_and_its_machine_kept_stopped_at_the_target() {
     let (world, ticket) = (World::new(), ticket(true));
     let (a, b) = split(&world, &ticket).await;

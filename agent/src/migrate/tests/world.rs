@@ -5,7 +5,7 @@ use crate::{
     handover,
     hypervisor::MachineFiles,
     migrate::{
-        Migrations, MigrationsParts, Pacer, QemuProcesses, QuicRoads, SocketRoom,
+        Directory, Migrations, MigrationsParts, Pacer, QemuProcesses, QuicRoads, SocketRoom,
         checkpoint::{Checkpoints, Limits},
         journal::Record,
         legacy::Inheritance,
@@ -106,6 +106,7 @@ impl Landing for Folder {
             seed: None,
             kernel: None,
             console_log: folder.join("console.log"),
+            monitor: None,
             folder,
         })
     }
@@ -164,10 +165,17 @@ pub struct Host {
     pub journal: MemoryJournal,
     pub owner: Owner,
     pub hypervisor: Arc<PlayedHypervisor>,
+    directory: Directory,
 }
 
 impl Host {
-    fn new(id: HostId, folder: PathBuf, net: &Net, hypervisor: PlayedHypervisor) -> Self {
+    fn new(
+        id: HostId,
+        folder: PathBuf,
+        net: &Net,
+        hypervisor: PlayedHypervisor,
+        directory: Directory,
+    ) -> Self {
         std::fs::create_dir_all(&folder).unwrap();
         Self {
             id,
@@ -176,6 +184,7 @@ impl Host {
             owner: Owner::default(),
             hypervisor: Arc::new(hypervisor),
             folder,
+            directory,
         }
     }
 
@@ -233,6 +242,7 @@ impl Host {
                 libvirt_socket: self.folder.join("libvirt"),
                 link_grace: GRACE,
                 pacer: Pacer::default(),
+                directory: self.directory.clone(),
             }),
             processes: Arc::new(QemuProcesses { libvirt_socket: self.folder.join("libvirt") }),
             mover: Some(Arc::new(self.hypervisor.clone())),
@@ -307,8 +317,10 @@ impl World {
         let (net, faults) = (Net::new(), Arc::new(Faults::default()));
         let (at_a, at_b) = (folder.path().join("a"), folder.path().join("b"));
         let played = |own: &Path, other: &Path| PlayedHypervisor::new(own, other, faults.clone());
-        let a = Host::new(A, at_a.clone(), &net, played(&at_a, &at_b));
-        let b = Host::new(B, at_b.clone(), &net, played(&at_b, &at_a));
+        let b = Host::new(B, at_b.clone(), &net, played(&at_b, &at_a), Arc::new(|_| None));
+        let address = b.address();
+        let directory = Arc::new(move |host| (host == B).then_some(address));
+        let a = Host::new(A, at_a.clone(), &net, played(&at_a, &at_b), directory);
         a.hypervisor.set(Standing::Running);
         a.owner.here.lock().unwrap().insert(VM, Epoch(1));
         for host in [&a, &b] {

@@ -236,7 +236,7 @@ fn returns_to_source(record: &MigrationRecord) -> bool {
 pub(super) fn store(state: &mut State, mut record: MigrationRecord) {
     if record.is_final() && record.ended_at.is_none() {
         record.ended_at = Some(state.now());
-        if record.state == MigrationState::Completed {
+        if record.state == MigrationState::Completed && record.message != saga::MET_AGAIN {
             record.message = "the machine is on the target".to_owned();
         }
     }

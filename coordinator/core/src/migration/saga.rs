@@ -96,7 +96,7 @@ pub(crate) fn may_hand_over(record: &MigrationRecord) -> bool {
 /// The hand-over is committed.
 fn going_over(record: &MigrationRecord) -> Vec<SagaAction> {
     use SagaAction as A;
-    if target_runs(record) || matches!(record.inbound, InboundState::Lost { .. }) {
+    if target_runs(record) || lost_at_target(record) {
         return vec![A::ReleaseOutbound, A::ObserveSource];
     }
     match record.outbound {
@@ -134,6 +134,10 @@ fn reverting(record: &MigrationRecord) -> Vec<SagaAction> {
 
 fn source_gone(record: &MigrationRecord) -> bool {
     matches!(record.outbound, OutboundState::Gone(_))
+}
+
+fn lost_at_target(record: &MigrationRecord) -> bool {
+    matches!(record.inbound, InboundState::Lost { .. })
 }
 
 fn target_runs(record: &MigrationRecord) -> bool {
@@ -211,14 +215,22 @@ fn take_outbound(record: &mut MigrationRecord, state: OutboundState, asked_at_st
     if !(newer || progress(&state).is_some() && same_figures(&state, &record.outbound)) {
         return false;
     }
+    let was_stranded = matches!(record.outbound, OutboundState::Stranded { .. });
     match &state {
         OutboundState::Copying(progress)
         | OutboundState::Poised(progress)
         | OutboundState::Split(progress) => {
             record.progress = progress.clone();
         }
+        // Of halves one of which is lost, the other has nothing to add.
+        OutboundState::Stranded { .. } | OutboundState::Lost { .. } if lost_at_target(record) => (),
         OutboundState::Stranded { reason } | OutboundState::Lost { reason } => record.message = short(reason),
-        OutboundState::Gone(report) => record.report = Some(report.clone()),
+        OutboundState::Gone(report) => {
+            record.report = Some(report.clone());
+            if was_stranded {
+                met_again(record);
+            }
+        }
         OutboundState::Back { reason, climb, .. } => {
             record.progress.climb = *climb;
             // The target often hears of the end first, and knows only that the source ended it.
@@ -256,6 +268,9 @@ fn take_inbound(record: &mut MigrationRecord, state: InboundState, asked_at_step
     {
         record.message = short(reason);
     }
+    if state == InboundState::Running && matches!(record.inbound, InboundState::Stranded { .. }) {
+        met_again(record);
+    }
     // Why the source's half is lost is the cause; that the target's was given up follows from it.
     let of_source = matches!(record.outbound, OutboundState::Lost { .. });
     if let InboundState::Stranded { reason } | InboundState::Lost { reason } = &state
@@ -265,6 +280,18 @@ fn take_inbound(record: &mut MigrationRecord, state: InboundState, asked_at_step
     }
     record.inbound = state;
     true
+}
+
+/// Of a guest that was stranded for a while.
+pub(crate) const MET_AGAIN: &str =
+    "the machine is on the target; in post-copy the two halves of its guest lost each other, and met again";
+
+/// One of the sides says so first, and the other need not: that was a cut, and it was survived.
+fn met_again(record: &mut MigrationRecord) {
+    if record.message != MET_AGAIN {
+        MET_AGAIN.clone_into(&mut record.message);
+        record.progress.cuts += 1;
+    }
 }
 
 /// The figures of a source that sends.
@@ -340,7 +367,7 @@ fn finishing(record: &MigrationRecord, reverts: bool) -> Option<MigrationState> 
     use MigrationState as S;
     let released =
         record.outbound == OutboundState::Released || record.outbound_unknown_at == Some(record.step);
-    let lost = matches!(record.inbound, InboundState::Lost { .. });
+    let lost = lost_at_target(record);
     let following = match () {
         () if reverts => S::Reverting,
         () if target_runs(record) && released => S::Completed,
@@ -353,7 +380,7 @@ fn finishing(record: &MigrationRecord, reverts: bool) -> Option<MigrationState> 
 
 /// Whether both halves of a guest are kept, and neither can go on.
 fn is_stranded(record: &MigrationRecord) -> bool {
-    let ended = target_runs(record) || matches!(record.inbound, InboundState::Lost { .. });
+    let ended = target_runs(record) || lost_at_target(record);
     let source = matches!(record.outbound, OutboundState::Stranded { .. });
     let source_is_kept = source || matches!(record.outbound, OutboundState::Split(_));
     let target = matches!(record.inbound, InboundState::Stranded { .. });

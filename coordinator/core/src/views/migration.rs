@@ -66,8 +66,9 @@ fn status(state: &State, record: &MigrationRecord) -> MigrationStatus {
 }
 
 /// What an operator can do for a stranded guest.
-const WAYS_OUT: &str = "neither goes on by itself, and the two cannot be reunited yet: give the guest up by ending its QEMU on \
-                        one of the hosts, or by removing a host that is off by force (coordinator/MIGRATIONS.md, Post-copy)";
+const WAYS_OUT: &str = "they meet again by themselves as soon as both hosts are up and reach each other; to give the guest up \
+                        instead, end its QEMU on one of the hosts, or remove a host that is off by force \
+                        (coordinator/MIGRATIONS.md, Post-copy)";
 
 /// The host without which it cannot go on, if that host is down.
 fn awaited<'a>(state: &'a State, record: &MigrationRecord) -> Option<&'a HostRecord> {

@@ -11,7 +11,7 @@ use novacron_agent::{
         Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, MachineFiles,
         Usage,
     },
-    migrate::ports::{Copied, Failure, Landing, Mover, ProcessEnd, Processes, Push, Route, Standing},
+    migrate::ports::{Copied, Ear, Failure, Landing, Mover, ProcessEnd, Processes, Push, Route, Standing},
     vm::{Files, FilesError},
 };
 use novacron_common::{
@@ -215,6 +215,14 @@ impl Mover for Libvirt {
         self.undefined(vm).await
     }
 
+    async fn ear(&self, _: VmId, _: &MachineFiles) -> Result<Box<dyn Ear>, HvError> {
+        Err(HvError::Unsupported { what: "post-copy" })
+    }
+
+    async fn send_again(&self, _: VmId, _: &MachineFiles, _: &str) -> Result<(), HvError> {
+        Err(HvError::Unsupported { what: "post-copy" })
+    }
+
     fn document(&self, definition: &Definition) -> Result<String, HvError> {
         Ok(definition.vm.to_string())
     }
@@ -247,6 +255,7 @@ impl Libvirt {
             seed: None,
             kernel: None,
             console_log: folder.join("console.log"),
+            monitor: None,
             folder,
         }
     }

@@ -103,6 +103,14 @@ impl Roads for SimulatedRoads {
         Ok(Box::new(ColdWay { metal: Arc::clone(&self.metal), vm: ticket.vm, stream }))
     }
 
+    async fn lead_again(&self, _: &Ticket) -> Result<Box<dyn LiveRoad>, Failure> {
+        Err("post-copy is not simulated".into())
+    }
+
+    fn receive_again(&self, _: &Ticket) -> Result<(Quay, String), Failure> {
+        Err("post-copy is not simulated".into())
+    }
+
     /// What a gang keeps of it has nothing to do with who runs it, and is not modelled.
     fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure> {
         if matches!(berth, Berth::Live { post_copy: true, .. }) {

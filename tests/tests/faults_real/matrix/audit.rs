@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use novacron_common::api::MigrationView;
 use novacron_tests::cluster::Cluster;
 use novacron_tests::matrix::{Place, Seen};
@@ -104,17 +104,4 @@ fn compare_disk(stage: &Stage, sides: Sides, placed: Place) -> Result<(u64, u64)
     })?;
     console.leave()?;
     Ok((by_guest, by_host))
-}
-
-/// A guest that was lost starts again from its disk, which holds what it wrote.
-pub fn start_again(stage: &Stage) -> Result<()> {
-    let recorder = &stage.machine.recorder;
-    let since = recorder.now();
-    stage.cluster.novactl(&["vm", "start", &stage.machine.name, "--wait"])?;
-    let disk = recorder.wait_for(since, PATIENCE, |line| line.starts_with("DISK "))?.text;
-    let field = |name: &str| disk.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-    let found: u64 = field("found").context("no count of blocks")?.parse()?;
-    ensure!(found > 0 && field("torn") == Some("0"), "the disk did not survive: {disk}");
-    recorder.wait_for(since, PATIENCE, |line| line.starts_with("READY"))?;
-    recorder.wait_for_ticks(TICKS_AFTER, PATIENCE)
 }

@@ -7,8 +7,8 @@
 mod audit;
 mod edge;
 mod report;
-mod stage;
-mod strike;
+pub mod stage;
+pub mod strike;
 
 use anyhow::{Result, ensure};
 use novacron_tests::matrix::{self, Cell};

@@ -13,6 +13,7 @@ use novacron_tests::serial::Recorder;
 use super::audit;
 use super::edge::Lookout;
 use super::strike;
+use crate::after::start_again;
 use crate::control_relay::{ControlRelay, Cut, relay_before, with_relay};
 
 /// How long anything may go without progress.
@@ -74,7 +75,7 @@ impl Stage {
         let seen = audit::look(self, sides, &migration, mark)?;
         let outcome = judge(cell, &seen).map_err(|wrong| anyhow::anyhow!("{}", wrong.join("\n")))?;
         if outcome == Outcome::Lost {
-            audit::start_again(self)?;
+            start_again(&self.cluster, &self.machine, PATIENCE)?;
         }
         self.cluster.wait_for_hosts()?;
         Ok(Ended { outcome, silence_ms: seen.ticks.blackout_ms_max })
@@ -100,7 +101,7 @@ impl Stage {
         let to = cluster.members[sides.target].host.name().to_owned();
         let id = cluster.ask_to_migrate(machine, &to, &[])?.id.to_string();
         lookout.wait(cluster, &id)?;
-        let wound = strike::strike(cluster, cell, sides)?;
+        let wound = strike::strike(cluster, (cell.victim, cell.blow), sides)?;
         if slow {
             cluster.lab.unshape(cluster.members[sides.source].host.node())?;
         }

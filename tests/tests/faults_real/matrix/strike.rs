@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use novacron_tests::cluster::{Cluster, Program};
 use novacron_tests::lab::{Node, Process};
-use novacron_tests::matrix::{Blow, Cell, Victim};
+use novacron_tests::matrix::{Blow, Victim};
 
 use super::stage::{PATIENCE, Sides};
 
@@ -25,31 +25,32 @@ const BEYOND_GRACE: Duration = Duration::from_secs(25);
 
 /// A blow that was struck.
 pub struct Wound {
-    cell: Cell,
+    victim: Victim,
+    blow: Blow,
     sides: Sides,
     /// The QEMU that it was done to.
     qemu: Option<Pid>,
 }
 
 /// Strikes. A QEMU that is only just being started is waited for.
-pub fn strike(cluster: &mut Cluster, cell: Cell, sides: Sides) -> Result<Wound> {
-    let qemu = match cell.victim {
+pub fn strike(cluster: &mut Cluster, (victim, blow): (Victim, Blow), sides: Sides) -> Result<Wound> {
+    let qemu = match victim {
         Victim::SourceQemu => find_qemu(cluster, sides.source)?,
         Victim::TargetQemu => Some(await_qemu(cluster, sides.target)?),
         _ => None,
     };
-    match cell.blow {
-        Blow::Kill => send_kill(cluster, cell.victim, sides, qemu)?,
-        Blow::Stop => signal(cluster, cell.victim, sides, qemu, Signal::SIGSTOP)?,
-        Blow::Cut | Blow::CutForGood => cut(cluster, cell.victim, sides)?,
+    match blow {
+        Blow::Kill => send_kill(cluster, victim, sides, qemu)?,
+        Blow::Stop => signal(cluster, victim, sides, qemu, Signal::SIGSTOP)?,
+        Blow::Cut | Blow::CutForGood => cut(cluster, victim, sides)?,
     }
-    Ok(Wound { cell, sides, qemu })
+    Ok(Wound { victim, blow, sides, qemu })
 }
 
 impl Wound {
     /// Waits as long as the blow holds. `ended`: waits for the migration's end.
     pub fn hold(&self, cluster: &Cluster, ended: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
-        match (self.cell.blow, self.cell.victim) {
+        match (self.blow, self.victim) {
             (Blow::Kill, Victim::SourceQemu | Victim::TargetQemu) => {}
             (Blow::Kill, _) => sleep(DEAD),
             (Blow::Stop, _) => sleep(STOPPED),
@@ -63,13 +64,13 @@ impl Wound {
 
     /// Undoes it.
     pub fn heal(&self, cluster: &mut Cluster) -> Result<()> {
-        let Self { cell, sides, qemu } = self;
-        match cell.blow {
-            Blow::Kill => start(cluster, cell.victim, *sides),
-            Blow::Stop => signal(cluster, cell.victim, *sides, *qemu, Signal::SIGCONT),
-            Blow::Cut | Blow::CutForGood => mend(cluster, cell.victim, *sides),
+        let Self { victim, blow, sides, qemu } = *self;
+        match blow {
+            Blow::Kill => start(cluster, victim, sides),
+            Blow::Stop => signal(cluster, victim, sides, qemu, Signal::SIGCONT),
+            Blow::Cut | Blow::CutForGood => mend(cluster, victim, sides),
         }
-        .with_context(|| format!("healing {cell}"))
+        .with_context(|| format!("healing {}.{}", victim.name(), blow.name()))
     }
 }
 

@@ -37,17 +37,20 @@ pub enum SavedTraffic {
 impl Traffic {
     /// Of a connection that has just been made.
     pub fn new(door: &Door, id: LaneId, expectation: &Expectation) -> Self {
-        match (id.kind, id.number) {
-            (LaneKind::Control, _) => Self::Control(Box::new(Guarding::new(expectation.clone()))),
-            (LaneKind::Memory, 0) => {
-                let decoder = codec::main_decoder(&door.ticket, door.stock.as_ref(), door.take_sink());
-                Self::Memory(Decoding::new(decoder), Flow::default())
-            }
-            (LaneKind::Memory, number) => {
-                Self::Memory(Decoding::new(codec::decoder(&door.ticket, number)), Flow::default())
-            }
-            (LaneKind::Disk | LaneKind::Held, _) => Self::Plain(Flows::default()),
+        match id.kind {
+            LaneKind::Control => Self::Control(Box::new(Guarding::new(expectation.clone()))),
+            LaneKind::Memory => Self::memory(door, id.number),
+            LaneKind::Disk | LaneKind::Held => Self::Plain(Flows::default()),
         }
+    }
+
+    /// Of memory channel `number`, just made.
+    pub fn memory(door: &Door, number: u8) -> Self {
+        let decoder = match number {
+            0 => codec::main_decoder(&door.ticket, door.stock.as_ref(), door.take_sink()),
+            _ => codec::decoder(&door.ticket, number),
+        };
+        Self::Memory(Decoding::new(decoder), Flow::default())
     }
 
     /// As a predecessor left it.
@@ -62,8 +65,8 @@ impl Traffic {
                 Self::Memory(decoding, Flow::of(back.to_vec()))
             }
             (SavedTraffic::Plain(saved), _) => Self::Plain(saved.restore()),
-            (SavedTraffic::Control(_), Onward::Cold(_)) => {
-                return Err(NotResumed::Unreadable("a stopped machine's move"));
+            (SavedTraffic::Control(_), Onward::Cold(_) | Onward::Rest { .. }) => {
+                return Err(NotResumed::Unreadable("libvirt's calls"));
             }
         })
     }

@@ -110,13 +110,14 @@ fn halves_that_lose_each_other_are_stranded_until_they_meet_again() {
     let refusal = m.world.refused(CommandBody::MigrationCancel { id: MIGRATION });
     assert!(refusal.cause.contains("half of the guest"), "{refusal:?}");
     let view = views::migration(&m.world.state, m.record());
-    assert!(view.status.message.starts_with("the link; neither goes on by itself"), "{view:?}");
+    assert!(view.status.message.starts_with("the link; they meet again by themselves"), "{view:?}");
     assert_eq!(saga::next(m.record()), [SagaAction::ObserveSource, SagaAction::ObserveTarget]);
     m.source_says(GONE());
     assert_eq!(m.record().state, MigrationState::Finishing);
     m.target_says(InboundState::Running);
     m.source_says(OutboundState::Released);
     assert_eq!(m.record().state, MigrationState::Completed);
+    assert!(m.record().message.contains("met again"), "what it says is what became of it: {:?}", m.record());
 }
 
 #[test]
@@ -129,6 +130,18 @@ fn a_half_that_ends_takes_the_other_with_it_and_the_machine_is_on_the_target() {
     m.source_says(OutboundState::Released);
     assert_eq!((m.record().state, place(&m)), (MigrationState::Lost, (Some(m.target), Epoch(2), None)));
     assert_eq!(m.record().message, "the source's QEMU ended", "the cause, not what followed from it");
+}
+
+#[test]
+fn what_the_other_half_says_behind_a_loss_at_the_target_hides_nothing() {
+    let mut m = split();
+    m.target_says(InboundState::Lost { reason: "the target's QEMU ended".into() });
+    m.source_says(stranded());
+    m.source_says(OutboundState::Released);
+    assert_eq!(
+        (m.record().state, m.record().message.as_str()),
+        (MigrationState::Lost, "the target's QEMU ended")
+    );
 }
 
 #[test]

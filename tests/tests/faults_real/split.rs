@@ -1,0 +1,170 @@
+//! Post-copy, struck while a guest has its memory on two hosts: it never runs twice, the migration says what became of it,
+//! halves that lost each other meet again, and in the end nothing is left where it should not be.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use novacron_common::api::{MigrationState, MigrationView};
+use novacron_tests::cluster::{Cluster, ClusterOptions, GuestOptions, Machine};
+use novacron_tests::matrix::{Blow, Victim};
+use novacron_tests::require;
+
+use crate::after::{SOON, cluster_with, fully_there_or_back, nothing_left, small_guest, start_again};
+use crate::matrix::stage::Sides;
+use crate::matrix::strike::strike;
+
+/// What the link carries until the guest goes over, Mbit/s: less than it rewrites, so that no pass helps.
+const BEFORE: u32 = 80;
+/// And what it carries afterwards: memory takes ten seconds and more to follow, so that the blow falls into them.
+const MEANWHILE: u32 = 10;
+const REWRITE_MIB: u32 = 32;
+const LONG: Duration = Duration::from_secs(180);
+const SIDES: Sides = Sides { source: 0, target: 1 };
+
+/// What has to become of a guest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It runs on the target as if nothing had happened.
+    There,
+    /// So it does in the end; before that a half of it is kept on each host.
+    Reunited,
+    /// A half of it is kept on each host, until somebody gives it up.
+    GivenUp,
+    /// It is lost: its machine is on the target, stopped.
+    Lost,
+}
+
+fn struck(lab: &str, victim: Victim, blow: Blow, fate: Fate) -> Result<()> {
+    let more = vec!["--post-copy".to_owned()];
+    // A disk that is written to at the link's rate would never be copied. A QEMU that waits for a page of its guest in the
+    // middle of the disk's work hears no agent that was started anew.
+    let storage_mib = if victim == Victim::TargetAgent { 0 } else { 16 };
+    let disk = GuestOptions { storage_mib, area_mib: 4, disk_ms: 100, ..small_guest() };
+    let guest = GuestOptions { rewrite_mib: REWRITE_MIB, more, ..disk };
+    let (mut cluster, machine) = cluster_with(&ClusterOptions::two_hosts(lab), &guest)?;
+    let outcome = story(&mut cluster, &machine, (victim, blow), fate);
+    cluster.explain(&machine, outcome)
+}
+
+fn story(cluster: &mut Cluster, machine: &Machine, blow: (Victim, Blow), fate: Fate) -> Result<()> {
+    let id = goes_over(cluster, machine)?.id.to_string();
+    let wound = strike(cluster, blow, SIDES)?;
+    wound.hold(cluster, |cluster| stranded(cluster, &id))?;
+    if fate == Fate::GivenUp {
+        // The way out that the migration's message names.
+        strike(cluster, (Victim::SourceQemu, Blow::Kill), SIDES)?;
+        cluster.follow(&id, SOON, is_lost)?;
+    }
+    wound.heal(cluster)?;
+    cluster.lab.unshape(&cluster.members[0].host)?;
+    match fate {
+        Fate::There | Fate::Reunited => there(cluster, machine, &id, fate),
+        Fate::GivenUp | Fate::Lost => lost(cluster, machine, &id),
+    }
+}
+
+/// Has the machine moved until its guest runs at the target, and memory follows slowly.
+fn goes_over(cluster: &Cluster, machine: &Machine) -> Result<MigrationView> {
+    let source = &cluster.members[0].host;
+    cluster.lab.shape(source, BEFORE)?;
+    let migration = cluster.ask_to_migrate(machine, "h2", &["--strategy", "postcopy"])?;
+    let went_over = |view: &MigrationView| view.status.message.contains("the rest of its memory follows");
+    cluster.follow(&migration.id.to_string(), LONG, went_over)?;
+    cluster.lab.shape(source, MEANWHILE)?;
+    Ok(migration)
+}
+
+/// Waits until a half is kept on each host; that of the source does not run.
+fn stranded(cluster: &Cluster, id: &str) -> Result<()> {
+    cluster.follow(id, SOON, |view| view.status.state == MigrationState::Stranded)?;
+    let [source, target] = [SIDES.source, SIDES.target].map(|side| &cluster.members[side].host);
+    let halves = (source.qemu_pids()?.len(), target.qemu_pids()?.len());
+    ensure!(halves == (1, 1), "of (source, target) {halves:?} QEMUs are left");
+    let running = source.virsh(&["list", "--state-running", "--name"])?;
+    ensure!(running.trim().is_empty(), "it runs on the source: {running}");
+    Ok(())
+}
+
+/// The guest runs on the target, all of it, and nothing of it was damaged.
+fn there(cluster: &Cluster, machine: &Machine, id: &str, fate: Fate) -> Result<()> {
+    cluster.follow_to_end(id, LONG)?;
+    let home = fully_there_or_back(cluster, machine, &cluster.migration(id)?)?;
+    ensure!(home == "h2", "a guest that went over came back");
+    let ended = cluster.migration(id)?;
+    ensure!((fate == Fate::Reunited) == ended.status.message.contains("met again"), "{ended:?}");
+    ensure!(fate == Fate::There || ended.cuts_survived > 0, "{ended:?}");
+    cluster.check_memory(machine, SOON)
+}
+
+fn is_lost(view: &MigrationView) -> bool {
+    view.status.state == MigrationState::Lost
+}
+
+/// The guest is lost: nobody runs it, its machine is on the target, and starts there with its disk.
+fn lost(cluster: &Cluster, machine: &Machine, id: &str) -> Result<()> {
+    let ended = cluster.follow(id, SOON, is_lost)?;
+    ensure!(ended.status.message.contains("the guest is lost"), "{ended:?}");
+    cluster.wait_for_place(machine, "h2", "stopped")?;
+    nothing_left(cluster, machine, "h1")?;
+    for member in &cluster.members {
+        let qemus = member.host.qemu_pids()?;
+        ensure!(qemus.is_empty(), "{} runs {qemus:?}", member.host.name());
+    }
+    let verdict = machine.recorder.judge();
+    ensure!(verdict.repeated + verdict.bad_pages + verdict.disk_bad == 0, "{verdict:?}");
+    start_again(cluster, machine, SOON)
+}
+
+#[test]
+fn a_link_that_is_cut_for_five_seconds_is_waited_for() -> Result<()> {
+    require!(root, libvirt, qemu, apt, iptables);
+    struck("split-cut", Victim::Link, Blow::Cut, Fate::There)
+}
+
+#[test]
+fn a_link_that_is_cut_for_longer_strands_two_halves_which_meet_again() -> Result<()> {
+    require!(root, libvirt, qemu, apt, iptables);
+    struck("split-off", Victim::Link, Blow::CutForGood, Fate::Reunited)
+}
+
+#[test]
+fn two_halves_of_which_one_is_given_up_leave_nothing() -> Result<()> {
+    require!(root, libvirt, qemu, apt, iptables);
+    struck("split-end", Victim::Link, Blow::CutForGood, Fate::GivenUp)
+}
+
+#[test]
+fn a_killed_source_agent_brings_the_halves_together_when_it_is_back() -> Result<()> {
+    require!(root, libvirt, qemu, apt);
+    struck("split-sa", Victim::SourceAgent, Blow::Kill, Fate::Reunited)
+}
+
+#[test]
+fn a_killed_target_agent_lets_the_halves_meet_when_it_is_back() -> Result<()> {
+    require!(root, libvirt, qemu, apt);
+    struck("split-ta", Victim::TargetAgent, Blow::Kill, Fate::Reunited)
+}
+
+#[test]
+fn a_killed_source_libvirtd_strands_two_halves_which_meet_again() -> Result<()> {
+    require!(root, libvirt, qemu, apt);
+    struck("split-sl", Victim::SourceLibvirtd, Blow::Kill, Fate::Reunited)
+}
+
+#[test]
+fn a_killed_target_libvirtd_strands_two_halves_which_meet_again() -> Result<()> {
+    require!(root, libvirt, qemu, apt);
+    struck("split-tl", Victim::TargetLibvirtd, Blow::Kill, Fate::Reunited)
+}
+
+#[test]
+fn a_killed_source_qemu_takes_the_guest_with_it() -> Result<()> {
+    require!(root, libvirt, qemu, apt);
+    struck("split-sq", Victim::SourceQemu, Blow::Kill, Fate::Lost)
+}
+
+#[test]
+fn a_killed_target_qemu_takes_the_guest_with_it() -> Result<()> {
+    require!(root, libvirt, qemu, apt);
+    struck("split-tq", Victim::TargetQemu, Blow::Kill, Fate::Lost)
+}
