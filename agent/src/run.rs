@@ -191,6 +191,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         room: room.clone(),
         facts: facts.clone(),
         bridge: config.bridge.clone(),
+        qemu_user: config.hypervisor.as_ref().and_then(|hypervisor| hypervisor.qemu_user.clone()),
         bandwidth_mbit: config.bandwidth_mbit,
         migrations: migrations.clone(),
     });

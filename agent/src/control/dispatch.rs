@@ -65,7 +65,9 @@ impl Dispatch {
             }
             // Served on its own stream.
             AgentCommand::AttemptLog { .. } => deny(DenialCode::Invalid, "it has no single answer".into()),
-            AgentCommand::PrepareInbound { ticket, spec } => self.prepare_inbound(ticket, spec).await,
+            AgentCommand::PrepareInbound { ticket, spec, post_copy } => {
+                self.prepare_inbound(ticket, spec, post_copy).await
+            }
             AgentCommand::StartOutbound { ticket, spec, target, limits } => {
                 self.start_outbound(ticket, spec, target, limits).await
             }
@@ -103,16 +105,16 @@ impl Dispatch {
                     AgentReply::Measured(Box::new(guest), links)
                 })
             }
-            AgentCommand::CheckInbound { vm, spec, traits } => {
-                AgentReply::Checked(self.preview.check(vm, &spec, traits.as_ref()).await)
+            AgentCommand::CheckInbound { vm, spec, post_copy, traits } => {
+                AgentReply::Checked(self.preview.check((vm, &spec), post_copy, traits.as_ref()).await)
             }
         }
     }
 
     /// What certainly fails is refused before anything is made.
-    async fn prepare_inbound(&self, ticket: Ticket, spec: VmSpec) -> AgentReply {
+    async fn prepare_inbound(&self, ticket: Ticket, spec: VmSpec, post_copy: bool) -> AgentReply {
         let is_new = self.migrations.observe(ticket.migration).await.is_empty();
-        if is_new && let Some(denial) = self.preview.refusal(&spec).await {
+        if is_new && let Some(denial) = self.preview.refusal(&spec, post_copy).await {
             return AgentReply::Denied(denial);
         }
         done(self.migrations.prepare_inbound(ticket, spec).await)

@@ -152,6 +152,8 @@ pub enum PreflightKind {
     Image,
     /// The bridge that its card is attached to.
     Network,
+    /// What the target of post-copy must be able to do.
+    PostCopy,
     /// The machine, or one of its name, is there already.
     Conflict,
     /// The host could not be asked.

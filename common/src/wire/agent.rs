@@ -124,6 +124,8 @@ pub enum AgentCommand {
         ticket: Ticket,
         /// What arrives.
         spec: VmSpec,
+        /// Whether it may come by post-copy: its machine allows it, and so do the move's limits.
+        post_copy: bool,
     },
     /// Send it (source).
     StartOutbound {
@@ -212,6 +214,8 @@ pub enum AgentCommand {
         vm: VmId,
         /// What it is.
         spec: VmSpec,
+        /// Whether it may come by post-copy.
+        post_copy: bool,
         /// What it needs, if it runs.
         traits: Option<GuestTraits>,
     },

@@ -113,6 +113,7 @@ impl Place {
             files: MachineFiles {
                 root: Some(self.image.clone()),
                 console_log: folder.join("console"),
+                monitor: None,
                 folder,
                 disk: None,
                 backing: None,

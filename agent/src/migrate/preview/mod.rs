@@ -2,7 +2,8 @@
 //! or reserved, and a move that is under way is not disturbed.
 //!
 //! * `measure` (source): memory in use, how fast it is written to, what the disk holds, and [`probe`]s to each candidate;
-//! * `check` (target): the hypervisor's word on processor and machine type, and [`preflight`] of the host's own facts.
+//! * `check` (target): the hypervisor's word on processor and machine type, and [`preflight`] of the host's own facts, of which
+//!   `userfault` is one.
 //!
 //! What follows from the figures is the coordinator's to say (`novacron_core::forecast`), which remembers earlier moves.
 
@@ -10,6 +11,7 @@ pub mod preflight;
 pub mod probe;
 #[cfg(test)]
 mod tests;
+mod userfault;
 
 use super::{Migrations, ports::Surveyor};
 use crate::{bridge, facts::HostFacts, room::Room, text::describe};
@@ -27,6 +29,7 @@ use preflight::Site;
 use probe::Prober;
 use std::{num::NonZeroU32, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 use tokio::sync::Semaphore;
+use userfault::Userfault;
 
 /// Guests that are measured at the same time.
 const MEASURES_MAX: usize = 2;
@@ -43,6 +46,8 @@ pub struct PreviewParts {
     pub facts: HostFacts,
     /// The bridge for machines that name none.
     pub bridge: String,
+    /// Whom QEMU runs as, if not as root.
+    pub qemu_user: Option<String>,
     /// What all moves away from this host may take of its link together.
     pub bandwidth_mbit: Option<NonZeroU32>,
     /// Who knows what is under way.
@@ -113,8 +118,13 @@ impl Preview {
         measure
     }
 
-    /// What speaks against this machine's arrival on this host.
-    pub async fn check(&self, vm: VmId, spec: &VmSpec, traits: Option<&GuestTraits>) -> Vec<PreflightFault> {
+    /// What speaks against this machine's arrival on this host. `post_copy`: it may come by that.
+    pub async fn check(
+        &self,
+        (vm, spec): (VmId, &VmSpec),
+        post_copy: bool,
+        traits: Option<&GuestTraits>,
+    ) -> Vec<PreflightFault> {
         let Some(surveyor) = self.parts.surveyor.as_ref().filter(|_| spec.kind == MachineKind::Kvm) else {
             return vec![PreflightFault::certain(
                 PreflightKind::Acceleration,
@@ -122,7 +132,7 @@ impl Preview {
                 "choose a host with libvirt, or make the machine anew there",
             )];
         };
-        let mut faults = preflight::judge(&self.site(vm, spec, &**surveyor).await, spec);
+        let mut faults = preflight::judge(&self.site(vm, spec, &**surveyor).await, spec, post_copy);
         if let Some(traits) = traits {
             match surveyor.compare(traits).await {
                 Ok(found) => faults.extend(found),
@@ -136,11 +146,11 @@ impl Preview {
         faults
     }
 
-    /// Why this machine certainly cannot arrive here, of what takes no hypervisor to know.
-    pub async fn refusal(&self, spec: &VmSpec) -> Option<Denial> {
+    /// Why this machine certainly cannot arrive here, of what takes no hypervisor to know. `post_copy`: it may come by that.
+    pub async fn refusal(&self, spec: &VmSpec, post_copy: bool) -> Option<Denial> {
         let bridge = self.bridge_of(spec);
         let site = Site { bridge: bridge.to_owned(), has_bridge: has_bridge(bridge).await, ..self.ground() };
-        let fault = preflight::judge(&site, spec).into_iter().find(|fault| fault.certain)?;
+        let fault = preflight::judge(&site, spec, post_copy).into_iter().find(|fault| fault.certain)?;
         Some(Denial { code: DenialCode::Unsupported, text: fault.to_string() })
     }
 
@@ -162,8 +172,14 @@ impl Preview {
         Site {
             memory_available: self.parts.facts.memory_available(),
             storage_free: self.parts.facts.storage_free(),
+            takes_post_copy: self.takes_post_copy(),
             ..Site::default()
         }
+    }
+
+    /// Without an answer nothing is held against the host.
+    fn takes_post_copy(&self) -> bool {
+        Userfault::look(self.parts.qemu_user.as_deref()).is_none_or(|seen| seen.is_allowed())
     }
 
     fn bridge_of<'a>(&'a self, spec: &'a VmSpec) -> &'a str {
@@ -209,6 +225,7 @@ impl Default for Site {
             has_bridge: true,
             missing_images: 0,
             knows_it: false,
+            takes_post_copy: true,
         }
     }
 }

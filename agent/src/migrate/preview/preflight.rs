@@ -21,11 +21,14 @@ pub struct Site {
     pub missing_images: usize,
     /// Whether the hypervisor knows the machine already.
     pub knows_it: bool,
+    /// Whether its QEMU may do what the target of post-copy must.
+    pub takes_post_copy: bool,
 }
 
-/// Everything that speaks against it.
-pub fn judge(site: &Site, spec: &VmSpec) -> Vec<PreflightFault> {
-    [network(site), conflict(site), memory(site, spec), disk(site, spec), images(site)]
+/// Everything that speaks against it. `post_copy`: it may come by that.
+pub fn judge(site: &Site, spec: &VmSpec, post_copy: bool) -> Vec<PreflightFault> {
+    let userfault = userfault(site).filter(|_| post_copy);
+    [network(site), conflict(site), userfault, memory(site, spec), disk(site, spec), images(site)]
         .into_iter()
         .flatten()
         .collect()
@@ -47,6 +50,17 @@ fn conflict(site: &Site) -> Option<PreflightFault> {
             PreflightKind::Conflict,
             "the hypervisor of the host knows this machine already",
             "wait until an earlier move of it is cleaned up; if it stays, see `virsh list --all` on the host",
+        )
+    })
+}
+
+fn userfault(site: &Site) -> Option<PreflightFault> {
+    (!site.takes_post_copy).then(|| {
+        PreflightFault::certain(
+            PreflightKind::PostCopy,
+            "its QEMU may not use userfaultfd, without which no guest arrives by post-copy",
+            "allow it there (`sysctl vm.unprivileged_userfaultfd=1`, or make /dev/userfaultfd readable and writable for QEMU's \
+             user), choose another host, or move with `--strategy precopy` or `stop_and_copy`",
         )
     })
 }
@@ -89,7 +103,7 @@ mod tests {
     use crate::migrate::tests::world::spec;
 
     fn kinds(site: &Site) -> Vec<(PreflightKind, bool)> {
-        judge(site, &spec()).into_iter().map(|fault| (fault.kind, fault.certain)).collect()
+        judge(site, &spec(), true).into_iter().map(|fault| (fault.kind, fault.certain)).collect()
     }
 
     #[test]
@@ -109,16 +123,23 @@ mod tests {
             has_bridge: false,
             missing_images: 2,
             knows_it: true,
+            takes_post_copy: false,
         };
         let wanted = [
             (PreflightKind::Network, true),
             (PreflightKind::Conflict, true),
+            (PreflightKind::PostCopy, true),
             (PreflightKind::Memory, false),
             (PreflightKind::Disk, false),
             (PreflightKind::Image, false),
         ];
         assert_eq!(kinds(&site), wanted);
-        let faults = judge(&site, &spec());
+        assert_eq!(
+            judge(&site, &spec(), false).len(),
+            wanted.len() - 1,
+            "post-copy's fault is for post-copy"
+        );
+        let faults = judge(&site, &spec(), true);
         assert!(faults[0].text.contains("br-x") && faults.iter().all(|fault| !fault.remedy.is_empty()));
     }
 }

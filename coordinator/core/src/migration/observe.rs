@@ -65,7 +65,10 @@ fn to_target(record: &MigrationRecord, vm: &VmRecord, action: SagaAction) -> Age
         SagaAction::AbandonInbound => {
             AgentCommand::AbandonInbound { migration: record.id, reason: record.message.clone() }
         }
-        _ => AgentCommand::PrepareInbound { ticket: record.ticket(), spec: vm.spec.clone() },
+        _ => {
+            let post_copy = vm.spec.post_copy && record.limits.may_split();
+            AgentCommand::PrepareInbound { ticket: record.ticket(), spec: vm.spec.clone(), post_copy }
+        }
     }
 }
 

@@ -67,7 +67,7 @@ pub async fn plan(app: &App, key: &str, body: &MigrateRequest) -> ApiResult<Migr
 pub async fn check(app: &App, ask: &MigrationAsk, spec: &VmSpec) -> ApiResult<()> {
     let traits = ask.measures.guest.as_ref().and_then(|guest| guest.traits.as_ref());
     let Some(traits) = traits.filter(|_| ask.live) else { return Ok(()) };
-    let asked = survey::check(&app.agents, ask.target, (ask.vm, spec), Some(traits));
+    let asked = survey::check(&app.agents, ask.target, (ask.vm, spec, &ask.limits), Some(traits));
     let faults = timeout(OBJECTIONS_MAX, asked).await.unwrap_or_default();
     // A repeated request may find its own machine there already: that is the saga's to judge.
     let counts = |fault: &&PreflightFault| fault.certain && fault.kind != PreflightKind::Conflict;

@@ -5,7 +5,7 @@ use crate::agents::{Agents, CallError};
 use futures_util::future::join_all;
 use novacron_common::{
     ids::{HostId, VmId},
-    record::{GuestMeasure, GuestTraits, LinkMeasure, PreflightFault, PreflightKind},
+    record::{GuestMeasure, GuestTraits, LinkMeasure, MoveLimits, PreflightFault, PreflightKind},
     spec::VmSpec,
     wire::{AgentCommand, AgentReply},
 };
@@ -32,7 +32,8 @@ pub async fn take(agents: &Agents, question: &mut Question) -> Seen {
     let seen = measure(agents, question, &possible).await;
     let traits = seen.guest.as_ref().and_then(|guest| guest.traits.clone()).filter(|_| question.live);
     let (vm, spec) = (question.vm.id, &question.vm.spec);
-    let asked = possible.iter().map(|host| check(agents, *host, (vm, spec), traits.as_ref()));
+    let limits = &question.limits;
+    let asked = possible.iter().map(|host| check(agents, *host, (vm, spec, limits), traits.as_ref()));
     for (host, faults) in possible.iter().zip(join_all(asked).await) {
         if let Some(choice) = question.candidates.iter_mut().find(|choice| choice.host == *host) {
             choice.faults = faults;
@@ -66,10 +67,11 @@ fn told(error: CallError) -> String {
 pub async fn check(
     agents: &Agents,
     host: HostId,
-    (vm, spec): (VmId, &VmSpec),
+    (vm, spec, limits): (VmId, &VmSpec, &MoveLimits),
     traits: Option<&GuestTraits>,
 ) -> Vec<PreflightFault> {
-    let command = AgentCommand::CheckInbound { vm, spec: spec.clone(), traits: traits.cloned() };
+    let post_copy = spec.post_copy && limits.may_split();
+    let command = AgentCommand::CheckInbound { vm, spec: spec.clone(), post_copy, traits: traits.cloned() };
     let reason = match agents.call(host, &command).await {
         Ok(AgentReply::Checked(faults)) => return faults,
         Ok(AgentReply::Denied(denial)) => denial.text,

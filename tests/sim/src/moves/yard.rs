@@ -152,7 +152,7 @@ impl Yard {
             AgentCommand::AssignVm(assignment) => self.machines.assign(assignment).await,
             AgentCommand::ObserveVm(vm) => AgentReply::Vm(self.board.of(vm)),
             AgentCommand::FetchImages(_) => AgentReply::AlreadySo,
-            AgentCommand::PrepareInbound { ticket, spec } => {
+            AgentCommand::PrepareInbound { ticket, spec, .. } => {
                 done(migrations.prepare_inbound(ticket, spec).await)
             }
             AgentCommand::StartOutbound { ticket, spec, target, limits } => {
