@@ -82,6 +82,8 @@ pub struct PlayedHypervisor {
     faults: Arc<Faults>,
     /// How often a guest was let run here.
     pub resumed: AtomicU64,
+    /// How often its ear was lent.
+    pub ears: AtomicU64,
     /// The pauses that were allowed, milliseconds.
     pub pauses: Mutex<Vec<u32>>,
     held: AtomicBool,
@@ -100,6 +102,7 @@ impl PlayedHypervisor {
             other: other.to_owned(),
             faults,
             resumed: AtomicU64::new(0),
+            ears: AtomicU64::new(0),
             pauses: Mutex::default(),
             held: AtomicBool::new(false),
             goes_over: Notify::new(),
@@ -305,6 +308,7 @@ impl Mover for Arc<PlayedHypervisor> {
     }
     async fn ear(&self, _: VmId, _: &MachineFiles) -> Result<Box<dyn Ear>, HvError> {
         self.can_reunite()?;
+        self.ears.fetch_add(1, SeqCst);
         Ok(Box::new(PlayedEar(self.standing.clone())))
     }
     async fn send_again(&self, _: VmId, _: &MachineFiles, uri: &str) -> Result<(), HvError> {

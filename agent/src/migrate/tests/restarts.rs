@@ -8,7 +8,11 @@ use super::{
     world::{Agent, World, spec, ticket},
 };
 use crate::{handover, migrate::ports::Standing};
-use novacron_common::record::{InboundState, MoveLimits, OutboundState, SideState, Ticket};
+use novacron_common::{
+    record::{InboundState, MoveLimits, OutboundState, SideState, Ticket},
+    spec::VmSpec,
+    units::Epoch,
+};
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +44,7 @@ async fn moved_while(replaced: &[Replaced]) {
     let mut world = World::new();
     let ticket = ticket(true);
     let id = ticket.migration;
-    let (mut a, mut b, wire) = half_moved(&world, &ticket).await;
+    let (mut a, mut b, wire) = half_moved(&world, &ticket, spec()).await;
     for who in replaced {
         a.until(id, moves_on).await;
         b.until(id, |state| matches!(state, SideState::Inbound(InboundState::Receiving))).await;
@@ -82,16 +86,32 @@ async fn both_are_replaced_one_after_the_other_and_again() {
     moved_while(&[Replaced::Source, Replaced::Target, Replaced::Source, Replaced::Target]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_replaced_once_the_guest_may_go_over_has_its_hypervisors_ear_again() {
+    let mut world = World::new();
+    let ticket = ticket(true);
+    let allows = VmSpec { post_copy: true, ..spec() };
+    world.faults.reunites.store(true, SeqCst);
+    let (a, b, wire) = half_moved(&world, &ticket, allows).await;
+    b.migrations.open_inbound(ticket.migration, Epoch(2)).await.unwrap();
+    let b = world.b.restart(&world.net, b).await;
+    wire.lead_to(world.b.address()).await;
+    world.faults.go_on.notify_one();
+    b.until(ticket.migration, ARRIVED).await;
+    a.until(ticket.migration, GONE).await;
+    assert_eq!(world.b.hypervisor.ears.load(SeqCst), 2, "one for each agent that was told of the hand-over");
+}
+
 /// Until half of the memory has crossed; the agents, and the wire between them.
-async fn half_moved(world: &World, ticket: &Ticket) -> (Agent, Agent, Wire) {
+async fn half_moved(world: &World, ticket: &Ticket, spec: VmSpec) -> (Agent, Agent, Wire) {
     *world.faults.memory.lock().unwrap() = Some(noise());
     world.faults.pause_after.store(MEMORY / 2, SeqCst);
     let (a, b) = (world.a.agent(), world.b.agent());
     // A played host's next agent has another port.
     let wire = Wire::to(world.b.address()).await;
-    b.migrations.prepare_inbound(ticket.clone(), spec()).await.unwrap();
+    b.migrations.prepare_inbound(ticket.clone(), spec.clone()).await.unwrap();
     b.until(ticket.migration, READY).await;
-    a.migrations.start_outbound(ticket.clone(), spec(), wire.address, MoveLimits::default()).await.unwrap();
+    a.migrations.start_outbound(ticket.clone(), spec, wire.address, MoveLimits::default()).await.unwrap();
     a.until(ticket.migration, moves_on).await;
     (a, b, wire)
 }
@@ -122,7 +142,7 @@ fn damaged(image: Vec<u8>) -> Vec<u8> {
 async fn a_source_that_cannot_read_what_was_left_ends_as_if_it_had_been_killed() {
     let mut world = World::new();
     let ticket = ticket(true);
-    let (a, b, _wire) = half_moved(&world, &ticket).await;
+    let (a, b, _wire) = half_moved(&world, &ticket, spec()).await;
     let a = world.a.restart_with(&world.net, a, damaged).await;
     world.faults.go_on.notify_one(); // the played QEMU writes again, to nobody
     a.until(ticket.migration, BACK).await;
@@ -136,7 +156,7 @@ async fn a_source_that_cannot_read_what_was_left_ends_as_if_it_had_been_killed()
 async fn a_target_of_another_version_ends_as_if_it_had_been_killed() {
     let mut world = World::new();
     let ticket = ticket(true);
-    let (a, b, wire) = half_moved(&world, &ticket).await;
+    let (a, b, wire) = half_moved(&world, &ticket, spec()).await;
     let b = world.b.restart_with(&world.net, b, of_another_version).await;
     wire.lead_to(world.b.address()).await;
     world.faults.go_on.notify_one(); // the played QEMU writes again, to nobody
