@@ -31,9 +31,7 @@ struct Judge {
 
 impl Judge {
     fn sees(&mut self, path: &LayerPath) -> io::Result<()> {
-        let path = path.as_path();
-        assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{path:?} leads out");
-        assert!(path.as_os_str().len() <= member::PATH_MAX);
+        stays_inside(path);
         self.members += 1;
         assert!(self.members <= LIMITS.members);
         Ok(())
@@ -44,6 +42,12 @@ impl Judge {
         assert_eq!(attributes.mode & !mask, 0);
         self.sees(path)
     }
+}
+
+fn stays_inside(path: &LayerPath) {
+    let path = path.as_path();
+    assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{path:?} leads out");
+    assert!(path.as_os_str().len() <= member::PATH_MAX);
 }
 
 impl Tree for Judge {
@@ -62,8 +66,7 @@ impl Tree for Judge {
     }
     fn hard_link(&mut self, path: &LayerPath, target: &LayerPath) -> io::Result<()> {
         assert!(target.name().is_some() && target != path);
-        self.members -= 1;
-        self.sees(target)?;
+        stays_inside(target);
         self.sees(path)
     }
     fn pipe(&mut self, path: &LayerPath, attributes: &Attributes) -> io::Result<()> {
