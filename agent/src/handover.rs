@@ -23,6 +23,7 @@ use novacron_common::{
     wire::codec::{self, CodecError},
 };
 use std::{
+    ffi::OsString,
     fs::File,
     io::{self, IoSlice, Read, Seek, Write},
     os::{
@@ -69,6 +70,16 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> HandoverError {
 
 /// The copies, each with how many of the sockets are its.
 type Image = Vec<(SavedMigration, u32)>;
+
+/// Whether there is a service manager, to which anything can be left.
+pub fn is_possible() -> bool {
+    manager().is_some()
+}
+
+/// Its socket.
+fn manager() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET")
+}
 
 /// Gives all of it to the service manager. Without one it is lost, and the copies with it.
 ///
@@ -135,7 +146,7 @@ fn until_heard() -> Result<(), HandoverError> {
 
 /// One datagram to the service manager, with descriptors (sd_notify(3)).
 fn send(words: &str, descriptors: &[RawFd]) -> io::Result<()> {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Err(io::ErrorKind::NotFound.into()) };
+    let path = manager().ok_or(io::ErrorKind::NotFound)?;
     let bytes = path.as_bytes();
     let address = match bytes.split_first() {
         Some((b'@', name)) => UnixAddr::new_abstract(name)?,

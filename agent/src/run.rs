@@ -248,7 +248,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 /// Copies that are under way are left to the agent that is started next, where a service manager holds them meanwhile. Says
 /// whether any are.
 async fn hand_over(migrations: &Migrations) -> bool {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+    if !handover::is_possible() {
         return false;
     }
     let left = migrations.leave().await;

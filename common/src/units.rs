@@ -100,71 +100,56 @@ impl fmt::Display for UnixMillis {
     }
 }
 
-/// A fencing epoch: raised by a committed command each time the right to run something changes hands.
-/// Whoever holds a lower one must not act (Gray & Cheriton's leases; "fencing token").
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
-#[serde(transparent)]
-pub struct Epoch(pub u64);
+/// A number that is only ever raised, and shows as its word and itself.
+macro_rules! raised {
+    ($name:ident, $word:literal, $(#[$doc:meta])+) => {
+        $(#[$doc])+
+        #[derive(
+            Debug,
+            Clone,
+            Copy,
+            Default,
+            PartialEq,
+            Eq,
+            PartialOrd,
+            Ord,
+            Hash,
+            Serialize,
+            Deserialize,
+            utoipa::ToSchema,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
 
-impl Epoch {
-    /// The epoch after this one.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
+        impl $name {
+            /// The one after this one.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($word, " {}"), self.0)
+            }
+        }
+    };
 }
 
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "epoch {}", self.0)
-    }
-}
+raised!(
+    Epoch,
+    "epoch",
+    /// A fencing epoch: raised by a committed command each time the right to run something changes hands.
+    /// Whoever holds a lower one must not act (Gray & Cheriton's leases; "fencing token").
+);
 
-/// Which wish for a machine, the later the higher: raised with each change of what is wanted of it, and never set back. A host
-/// refuses an order of an older one, and names with what it sees the one that it had heard by then.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
-#[serde(transparent)]
-pub struct Generation(pub u64);
-
-impl Generation {
-    /// The generation after this one.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
-
-impl fmt::Display for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "generation {}", self.0)
-    }
-}
+raised!(
+    Generation,
+    "generation",
+    /// Which wish for a machine, the later the higher: raised with each change of what is wanted of it, and never set back. A host
+    /// refuses an order of an older one, and names with what it sees the one that it had heard by then.
+);
 
 /// One life of an agent process: raised and synced to disk at each start, so that a report of an earlier
 /// life is never taken for one of this life.

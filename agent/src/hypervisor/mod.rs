@@ -49,6 +49,23 @@ pub struct MachineFiles {
     pub monitor: Option<PathBuf>,
 }
 
+impl MachineFiles {
+    /// Of a machine that has a folder, with its console's log in it, and nothing else.
+    pub fn bare(folder: impl Into<PathBuf>) -> Self {
+        let folder = folder.into();
+        Self {
+            disk: None,
+            backing: None,
+            seed: None,
+            kernel: None,
+            root: None,
+            console_log: folder.join("console.log"),
+            monitor: None,
+            folder,
+        }
+    }
+}
+
 /// What a hypervisor is asked to know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {

@@ -23,16 +23,7 @@ struct NoFiles;
 #[async_trait::async_trait]
 impl Files for NoFiles {
     async fn prepare(&self, _: VmId, _: &VmSpec) -> Result<MachineFiles, FilesError> {
-        Ok(MachineFiles {
-            root: None,
-            folder: "/x".into(),
-            disk: None,
-            backing: None,
-            seed: None,
-            kernel: None,
-            console_log: "/x/log".into(),
-            monitor: None,
-        })
+        Ok(MachineFiles::bare("/x"))
     }
 
     async fn remove(&self, _: VmId) -> Result<(), FilesError> {

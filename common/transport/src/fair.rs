@@ -10,6 +10,7 @@
 //! acknowledgements after one another say for the path's rate, which is without bounds when they come together: its window
 //! grew to 80 MB where 2.5 MB have room, and a third of all packets was lost.
 
+use crate::settings::INITIAL_WINDOW;
 use quinn_proto::{
     RttEstimator,
     congestion::{Controller, ControllerFactory, ControllerMetrics},
@@ -28,8 +29,6 @@ const KEPT: f64 = 0.7;
 const NEARING: u64 = 4;
 /// … and when the path is known.
 const STEADY: u64 = 16;
-/// RFC 9002, section 7.2.
-const INITIAL: u64 = 14_720;
 const LEAST: u64 = 2;
 /// A round is a round trip, but no shorter than this: between hosts that are near each other acknowledgements come in heaps.
 const ROUND: Duration = Duration::from_millis(10);
@@ -98,7 +97,7 @@ impl Window {
     fn new(now: Instant, mtu: u16) -> Self {
         Self {
             mtu: mtu.into(),
-            bytes: INITIAL,
+            bytes: INITIAL_WINDOW,
             phase: Phase::Doubling,
             round: Round::new(now),
             shortest: Duration::MAX,
@@ -202,7 +201,7 @@ impl Controller for Window {
     }
 
     fn initial_window(&self) -> u64 {
-        INITIAL
+        INITIAL_WINDOW
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -9,6 +9,7 @@
 //! Unlike RFC 6817 this goes by round trips (as LEDBAT++ does): one-way delays would need another frame, and what comes back on
 //! a migration's link is little.
 
+use crate::settings::INITIAL_WINDOW;
 use quinn_proto::{
     RttEstimator,
     congestion::{Controller, ControllerFactory, ControllerMetrics},
@@ -24,8 +25,6 @@ use std::{
 pub const TARGET: Duration = Duration::from_millis(25);
 /// The least window, packets (RFC 6817: `MIN_CWND`).
 const LEAST: u64 = 2;
-/// RFC 9002, section 7.2.
-const INITIAL: u64 = 14_720;
 /// The present delay is the least of so many batches of acknowledgements: one that was late says nothing.
 const LATELY: usize = 4;
 /// The shortest round trip counts for so many periods: routes change.
@@ -69,7 +68,7 @@ impl Window {
     fn new(now: Instant, mtu: u16) -> Self {
         Self {
             mtu: mtu.into(),
-            bytes: INITIAL,
+            bytes: INITIAL_WINDOW,
             threshold: u64::MAX,
             acknowledged: 0,
             shrank: now,
@@ -168,7 +167,7 @@ impl Controller for Window {
     }
 
     fn initial_window(&self) -> u64 {
-        INITIAL
+        INITIAL_WINDOW
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -16,6 +16,8 @@ const BRISK_KEEP_ALIVE: Duration = Duration::from_millis(500);
 pub const STREAM_WINDOW: u32 = 8 << 20;
 /// Bytes that all streams of a link may have in flight, and so the most a slow reader makes us hold.
 pub const LINK_WINDOW: u32 = 48 << 20;
+/// The first congestion window of a link, bytes (RFC 9002, section 7.2).
+pub(crate) const INITIAL_WINDOW: u64 = 14_720;
 /// Streams that a peer may have open at once.
 const STREAMS_MAX: u32 = 1024;
 /// Kernel buffers of the UDP socket, so that a burst is not lost while another task runs.

@@ -9,7 +9,7 @@ use novacron_common::{
     spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::ByteCount,
 };
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 struct InMemory(Fake);
 
@@ -34,18 +34,7 @@ impl Place for InMemory {
             restart: RestartPolicy::Never,
             post_copy: false,
         };
-        let folder = PathBuf::from("/nowhere");
-        let console_log = folder.join("console.log");
-        let files = MachineFiles {
-            root: None,
-            folder,
-            disk: None,
-            backing: None,
-            seed: None,
-            kernel: None,
-            console_log,
-            monitor: None,
-        };
+        let files = MachineFiles::bare("/nowhere");
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })
     }
 

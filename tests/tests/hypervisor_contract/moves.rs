@@ -129,14 +129,10 @@ fn definition() -> Result<Definition> {
     };
     let folder = PathBuf::from(FOLDER);
     let files = MachineFiles {
-        root: None,
         disk: Some(folder.join("disk.qcow2")),
         backing: Some((folder.join("base.raw"), ImageFormat::Raw)),
-        seed: None,
         kernel: Some((folder.join("kernel"), Some(folder.join("initramfs")))),
-        console_log: folder.join("console.log"),
-        monitor: None,
-        folder,
+        ..MachineFiles::bare(folder)
     };
     Ok(Definition { vm: VM, spec, files, bridge: None })
 }

@@ -60,16 +60,7 @@ impl Place for OnHost {
             restart: RestartPolicy::Never,
             post_copy: false,
         };
-        let files = MachineFiles {
-            root: None,
-            folder,
-            disk: None,
-            backing: None,
-            seed: None,
-            kernel: None,
-            console_log,
-            monitor: None,
-        };
+        let files = MachineFiles { console_log, ..MachineFiles::bare(folder) };
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })
     }
 

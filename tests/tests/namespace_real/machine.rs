@@ -27,16 +27,7 @@ fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
             restart: RestartPolicy::Never,
             post_copy: false,
         },
-        files: MachineFiles {
-            root: None,
-            folder: folder.to_owned(),
-            disk: None,
-            seed: None,
-            kernel: None,
-            backing: None,
-            console_log: folder.join("console"),
-            monitor: None,
-        },
+        files: MachineFiles { console_log: folder.join("console"), ..MachineFiles::bare(folder) },
         bridge: None,
     }
 }

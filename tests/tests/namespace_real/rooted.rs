@@ -113,12 +113,7 @@ impl Place {
             files: MachineFiles {
                 root: Some(self.image.clone()),
                 console_log: folder.join("console"),
-                monitor: None,
-                folder,
-                disk: None,
-                backing: None,
-                seed: None,
-                kernel: None,
+                ..MachineFiles::bare(folder)
             },
             bridge: None,
         }

@@ -41,14 +41,11 @@ pub fn definition() -> Definition {
         post_copy: false,
     };
     let files = MachineFiles {
-        root: None,
-        folder: "/data/vms/x".into(),
         disk: Some("/data/vms/x/disk.qcow2".into()),
         backing: Some(("/data/images/02.raw".into(), ImageFormat::Raw)),
         seed: Some("/data/vms/x/seed.img".into()),
         kernel: Some(("/data/vms/x/kernel".into(), Some("/data/vms/x/initramfs".into()))),
-        console_log: "/data/vms/x/console.log".into(),
-        monitor: None,
+        ..MachineFiles::bare("/data/vms/x")
     };
     Definition { vm: VmId::from_u128(0x11), spec, files, bridge: Some("novabr0".to_owned()) }
 }

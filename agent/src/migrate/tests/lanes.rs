@@ -258,16 +258,7 @@ async fn a_socket_that_breaks_on_one_side_breaks_on_the_other() {
 }
 
 pub fn landing(disk: &Path) -> cold::Landing {
-    let files = MachineFiles {
-        root: None,
-        folder: disk.parent().unwrap().into(),
-        disk: Some(disk.into()),
-        backing: None,
-        seed: None,
-        kernel: None,
-        console_log: "/nowhere".into(),
-        monitor: None,
-    };
+    let files = MachineFiles { disk: Some(disk.into()), ..MachineFiles::bare(disk.parent().unwrap()) };
     cold::Landing::new(&files, &spec())
 }
 

@@ -116,6 +116,16 @@ async fn half_moved(world: &World, ticket: &Ticket, spec: VmSpec) -> (Agent, Age
     (a, b, wire)
 }
 
+/// The copy is given up on both hosts.
+async fn ends_fully_back(world: &World, ticket: &Ticket, (a, b): (&Agent, &Agent)) {
+    world.faults.go_on.notify_one(); // the played QEMU writes again, to nobody
+    a.until(ticket.migration, BACK).await;
+    assert_eq!(world.a.hypervisor.get(), Standing::Running);
+    b.until(ticket.migration, DISCARDED).await;
+    assert_eq!(world.b.hypervisor.get(), Standing::Absent);
+    world.check_one_runner();
+}
+
 /// An image as another version of the agent would have left it.
 fn of_another_version(mut image: Vec<u8>) -> Vec<u8> {
     image[4] += 1;
@@ -144,12 +154,7 @@ async fn a_source_that_cannot_read_what_was_left_ends_as_if_it_had_been_killed()
     let ticket = ticket(true);
     let (a, b, _wire) = half_moved(&world, &ticket, spec()).await;
     let a = world.a.restart_with(&world.net, a, damaged).await;
-    world.faults.go_on.notify_one(); // the played QEMU writes again, to nobody
-    a.until(ticket.migration, BACK).await;
-    assert_eq!(world.a.hypervisor.get(), Standing::Running);
-    b.until(ticket.migration, DISCARDED).await;
-    assert_eq!(world.b.hypervisor.get(), Standing::Absent);
-    world.check_one_runner();
+    ends_fully_back(&world, &ticket, (&a, &b)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,10 +164,5 @@ async fn a_target_of_another_version_ends_as_if_it_had_been_killed() {
     let (a, b, wire) = half_moved(&world, &ticket, spec()).await;
     let b = world.b.restart_with(&world.net, b, of_another_version).await;
     wire.lead_to(world.b.address()).await;
-    world.faults.go_on.notify_one(); // the played QEMU writes again, to nobody
-    b.until(ticket.migration, DISCARDED).await;
-    assert_eq!(world.b.hypervisor.get(), Standing::Absent);
-    a.until(ticket.migration, BACK).await;
-    assert_eq!(world.a.hypervisor.get(), Standing::Running);
-    world.check_one_runner();
+    ends_fully_back(&world, &ticket, (&a, &b)).await;
 }

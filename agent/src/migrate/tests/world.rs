@@ -99,16 +99,7 @@ impl Landing for Folder {
         if !self.disk().exists() {
             std::fs::write(self.disk(), b"")?;
         }
-        Ok(MachineFiles {
-            root: None,
-            disk: Some(self.disk()),
-            backing: None,
-            seed: None,
-            kernel: None,
-            console_log: folder.join("console.log"),
-            monitor: None,
-            folder,
-        })
+        Ok(MachineFiles { disk: Some(self.disk()), ..MachineFiles::bare(folder) })
     }
     async fn remove(&self, _vm: VmId) -> Result<(), Failure> {
         let _ = std::fs::remove_dir_all(self.0.join("vm"));

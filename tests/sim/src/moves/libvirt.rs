@@ -248,16 +248,7 @@ impl Libvirt {
         sleep(self.0.draw(FILES)).await;
         self.0.truth.has_disk(self.0.host, vm);
         let folder = PathBuf::from(format!("/machines/{vm}"));
-        MachineFiles {
-            root: None,
-            disk: Some(folder.join("disk.qcow2")),
-            backing: None,
-            seed: None,
-            kernel: None,
-            console_log: folder.join("console.log"),
-            monitor: None,
-            folder,
-        }
+        MachineFiles { disk: Some(folder.join("disk.qcow2")), ..MachineFiles::bare(folder) }
     }
 
     async fn removed(&self, vm: VmId) {
