@@ -9,6 +9,7 @@ use super::{
 use crate::{hypervisor::Definition, hypervisor::MachineFiles, text::describe};
 use novacron_common::{
     ids::{HostId, MigrationId, VmId},
+    planted::{self, Mistake},
     record::{InboundState, OutboundState, SideState},
     spec::VmSpec,
     units::UnixMillis,
@@ -64,6 +65,10 @@ impl MigrationsParts {
     /// Writes what was already done: without it a restarted agent finds out by looking, so failing is no reason
     /// to stop.
     pub(super) async fn note(self: &Arc<Self>, migration: MigrationId, record: Record) {
+        let ran = |record: &Record| *record == Record::Ended(SideState::Inbound(InboundState::Running));
+        if planted::is(Mistake::ArrivalNotWritten) && ran(&record) {
+            return;
+        }
         if let Err(error) = self.write(migration, record).await {
             tracing::error!(%migration, reason = describe(&*error), "a migration's step could not be written down");
         }

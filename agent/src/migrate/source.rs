@@ -42,6 +42,7 @@ use super::{
 use crate::{hypervisor::libvirt::xml::DISK_TARGET, text::describe};
 use novacron_common::{
     ids::{MigrationId, VmId},
+    planted::{self, Mistake},
     record::{MigrationReport, MoveLimits, OutboundState, SideState, Ticket},
     spec::VmSpec,
     units::Epoch,
@@ -264,6 +265,9 @@ impl Departure {
 
     /// Looks until what is seen decides.
     async fn observe(&mut self, ending: Ending) -> SourcePhase {
+        if planted::is(Mistake::GoneUnseen) && ending.begun {
+            return SourcePhase::Gone(ending.report);
+        }
         let mut pause = OBSERVE_MIN;
         loop {
             match self.look(&ending).await {

@@ -2,6 +2,7 @@
 
 use super::record::{Entry, VmRecord};
 use novacron_common::{
+    planted::{self, Mistake},
     record::{VmAction, VmAssignment},
     wire::{Denial, DenialCode},
 };
@@ -20,11 +21,12 @@ pub(super) enum Verdict {
 pub(super) fn judge(held: Option<&Entry>, ask: &VmAssignment) -> Verdict {
     match held {
         None => Verdict::Queue,
+        Some(_) if planted::is(Mistake::OldEpochObeyed) => Verdict::Queue,
         Some(entry) if ask.epoch < entry.epoch() => stale(entry, ask),
         Some(Entry::Left { .. }) if ask.action == VmAction::Delete => Verdict::Queue,
         Some(entry @ Entry::Left { epoch }) if ask.epoch <= *epoch => stale(entry, ask),
         Some(Entry::Left { .. }) => Verdict::Queue,
-        Some(Entry::Held(record)) if ask.is_older_than(&record.assignment) => overtaken(record, ask),
+        Some(Entry::Held(record)) if is_overtaken(record, ask) => overtaken(record, ask),
         Some(Entry::Held(record)) if record.assignment == *ask => Verdict::AlreadySo,
         Some(Entry::Held(record)) => match record.lent {
             // A higher epoch means that the ledger has settled the migration, whatever is remembered of it here.
@@ -40,6 +42,10 @@ fn stale(entry: &Entry, ask: &VmAssignment) -> Verdict {
     let text =
         format!("{} was asked for under {}, but this host has seen {}", ask.vm, ask.epoch, entry.epoch());
     deny(DenialCode::StaleEpoch, text)
+}
+
+fn is_overtaken(record: &VmRecord, ask: &VmAssignment) -> bool {
+    ask.is_older_than(&record.assignment) && !planted::is(Mistake::OldWishObeyed)
 }
 
 /// What was wanted before, and comes late: not even a machine that is deleted since is made anew by it.

@@ -17,8 +17,8 @@
 //! told line by line, as `--no-capture` shows.
 //!
 //! `make planted` (part of `make test`) builds our crates with the feature `planted` and lets the shipped code make
-//! the mistakes of `novacron_common::planted`, one at a time: each must be caught within 50 seeds, which are clean
-//! without it. Of a mistake that is caught the seed, and what the checker says, are printed.
+//! the mistakes of `novacron_common::planted`, one at a time: each must be caught within 50 seeds of its world (jobs; of
+//! [`moves`] 30), which are clean without it. Of a mistake that is caught the seed, and what the checker says, are printed.
 
 pub mod checks;
 pub mod cluster;

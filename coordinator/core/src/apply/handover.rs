@@ -8,7 +8,10 @@ use crate::{
     record::VmRecord,
     state::State,
 };
-use novacron_common::api::MigrationState;
+use novacron_common::{
+    api::MigrationState,
+    planted::{self, Mistake},
+};
 
 /// Raises the epoch and moves the machine's place. Only in [`MigrationState::HandingOver`], that is after the source
 /// was observed gone and the target complete, or before post-copy, when both are ready for it; the same hand-over again is answered as the first time.
@@ -27,7 +30,7 @@ pub(super) fn commit(state: &mut State, c: &Handover) -> Outcome {
     if record.state != MigrationState::HandingOver || !saga::may_hand_over(&record) {
         return Err(Refusal::conflict("the source is not observed gone, or the target not complete"));
     }
-    let epoch = vm.epoch.next();
+    let epoch = if planted::is(Mistake::HandoverKeepsEpoch) { vm.epoch } else { vm.epoch.next() };
     let vm =
         VmRecord { epoch, placed_on: Some(record.target), placement: record.placement.clone(), ..vm.clone() };
     record.handed_over = true;

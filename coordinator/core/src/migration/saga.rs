@@ -25,6 +25,7 @@
 use crate::record::MigrationRecord;
 use novacron_common::{
     api::MigrationState,
+    planted::{self, Mistake},
     record::{InboundState, MigrationProgress, OutboundState, SideState},
 };
 
@@ -86,6 +87,9 @@ pub fn next(record: &MigrationRecord) -> Vec<SagaAction> {
 /// Whether the hand-over may be committed: the guest has left and is complete on the target, or it waits for the
 /// hand-over to go over (post-copy).
 pub(crate) fn may_hand_over(record: &MigrationRecord) -> bool {
+    if planted::is(Mistake::HandedOverUnseen) && record.inbound == InboundState::Arrived {
+        return !matches!(record.outbound, OutboundState::Back { .. });
+    }
     match record.outbound {
         OutboundState::Gone(_) => record.inbound == InboundState::Arrived,
         OutboundState::Poised(_) => record.inbound == InboundState::Receiving,
@@ -154,7 +158,11 @@ fn source_settled(record: &MigrationRecord) -> bool {
 /// With the source gone, the target may hold the only copy. It may be discarded only if an operator cancelled and
 /// the target says that it knows nothing.
 fn may_discard(record: &MigrationRecord) -> bool {
-    record.cancel_requested && record.inbound_unknown_at == Some(record.step)
+    record.cancel_requested && record.inbound_unknown_at == Some(record.step) || discards_blindly(record)
+}
+
+fn discards_blindly(record: &MigrationRecord) -> bool {
+    record.cancel_requested && planted::is(Mistake::OnlyCopyDiscarded)
 }
 
 fn outbound_rank(state: &OutboundState) -> u8 {
@@ -365,8 +373,9 @@ fn following(record: &MigrationRecord) -> Option<MigrationState> {
 /// The hand-over is committed; `reverts`: all the same the guest did not go over.
 fn finishing(record: &MigrationRecord, reverts: bool) -> Option<MigrationState> {
     use MigrationState as S;
-    let released =
-        record.outbound == OutboundState::Released || record.outbound_unknown_at == Some(record.step);
+    let released = record.outbound == OutboundState::Released
+        || record.outbound_unknown_at == Some(record.step)
+        || planted::is(Mistake::ReleaseForgotten);
     let lost = lost_at_target(record);
     let following = match () {
         () if reverts => S::Reverting,
@@ -391,7 +400,9 @@ fn reverted(record: &MigrationRecord, discarded: bool) -> Option<MigrationState>
     let ended = if record.cancel_requested { MigrationState::Cancelled } else { MigrationState::Failed };
     if source_gone(record) {
         return match record.inbound {
-            InboundState::Arrived if !record.handed_over => Some(MigrationState::HandingOver),
+            InboundState::Arrived if !record.handed_over && !discards_blindly(record) => {
+                Some(MigrationState::HandingOver)
+            }
             _ => discarded.then_some(ended),
         };
     }

@@ -29,4 +29,6 @@ pub mod truth;
 pub mod users;
 pub mod yard;
 
+#[cfg(feature = "planted")]
+pub use run::run_with;
 pub use run::{Verdict, run};

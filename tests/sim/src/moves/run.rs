@@ -52,6 +52,19 @@ pub fn run(seed: u64) -> Verdict {
     on_a_thread(seed, move || simulate(seed), failed)
 }
 
+/// As [`run`], while the code makes a mistake.
+///
+/// # Panics
+/// As [`run`].
+#[cfg(feature = "planted")]
+pub fn run_with(seed: u64, mistake: Option<novacron_common::planted::Mistake>) -> Verdict {
+    let simulated = move || {
+        novacron_common::planted::plant(mistake);
+        simulate(seed)
+    };
+    on_a_thread(seed, simulated, failed)
+}
+
 fn failed(panic: String) -> Verdict {
     Verdict { faults: vec![panic], ..Verdict::default() }
 }
@@ -80,6 +93,11 @@ fn simulate(seed: u64) -> Verdict {
         let runs = |cluster: &Cluster| is_whole(cluster) && checks::all_run(cluster, users.machines());
         if !wait(&cluster, HEALING, |cluster| runs(cluster) && checks::are_settled(cluster)) {
             faults.push("a machine that is wanted does not run".into());
+        }
+        users.power_off_and_start(&cluster, &mut rng);
+        if !wait(&cluster, HEALING, |cluster| runs(cluster) && checks::are_settled(cluster)) {
+            faults
+                .push("a machine that was started right after it had powered itself off does not run".into());
         }
         let asked = users.move_and_cancel(&cluster, &mut rng);
         executor.run_for(Duration::from_millis(REGRET_MS));

@@ -28,6 +28,9 @@ const GRACE_MS: u64 = 800;
 /// Within which a move on a calm day is called off, milliseconds.
 pub const REGRET_MS: u64 = 1500;
 
+/// Within which a guest that powered itself off is started again, milliseconds.
+const HASTE_MS: u64 = 20;
+
 /// Something that is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
@@ -113,6 +116,16 @@ impl Users {
         for vm in &self.here {
             let desire = VmDesire { vm: *vm, desired: VmDesired::Running, grace_ms: GRACE_MS };
             repeat(cluster, CommandBody::VmDesire(desire), || true);
+        }
+    }
+
+    /// Every guest powers itself off, and is started again within [`HASTE_MS`]: its host's word that it has ended, which may come
+    /// after that, is not to undo it.
+    pub fn power_off_and_start(&self, cluster: &Cluster, rng: &mut SplitMix64) {
+        for vm in &self.here {
+            cluster.power_off(*vm);
+            let start = VmDesire { vm: *vm, desired: VmDesired::Running, grace_ms: GRACE_MS };
+            tell(cluster, rng.below(HASTE_MS), CommandBody::VmDesire(start));
         }
     }
 
