@@ -2,7 +2,7 @@
 
 use super::call::GuestCall;
 use crate::hypervisor::namespace::{
-    request::{Isolated, Limits, Lower, PATH, Terms},
+    request::{Isolated, Limits, Lower, PATH, Rights, Terms},
     result,
 };
 use novacron_common::{
@@ -122,6 +122,8 @@ pub fn isolate(
             Root::Host => PathBuf::from("/"),
             Root::Image(name) => place.roots.join(name.as_str()),
         }),
+        user: None,
+        rights: Rights::None,
         masked: place.masked,
         cgroup: place.cgroup,
         id_slot: place.id_slot,

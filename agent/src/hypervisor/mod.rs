@@ -26,6 +26,8 @@ pub struct RootImage {
     pub layers: Vec<PathBuf>,
     /// What it wants to be run; without arguments if it says nothing.
     pub program: Program,
+    /// Whom it wants that to run as, `user[:group]`; if it says nothing, root.
+    pub user: Option<String>,
 }
 
 /// The files of a machine on this host, made ready before [`Hypervisor::define`] is called.

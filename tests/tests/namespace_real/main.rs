@@ -2,11 +2,13 @@
 
 mod call;
 mod crash;
+mod escape;
 mod image;
 mod lease;
 mod life;
 mod limits;
 mod machine;
+mod place;
 mod rooted;
 mod walls;
 mod world;

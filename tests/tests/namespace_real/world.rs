@@ -10,6 +10,7 @@ use novacron_common::{
 };
 use std::{
     path::{Path, PathBuf},
+    process::{Child, Command},
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -112,6 +113,30 @@ pub fn libraries(program: &str) -> Vec<PathBuf> {
     let told = std::process::Command::new("ldd").arg(program).output().unwrap();
     let told = String::from_utf8(told.stdout).unwrap();
     told.split_ascii_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+/// A process of the host that nothing may hit.
+pub struct Bystander(Child);
+
+impl Bystander {
+    pub fn new() -> Self {
+        Self(Command::new("sleep").arg("600").spawn().unwrap())
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn lives(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
 }
 
 /// Waits until `holds`, or fails.

@@ -3,7 +3,7 @@
 
 use super::{
     init,
-    privileges::{die_with_parent, drop_all, hide_memory},
+    privileges::{die_with_parent, hide_memory},
     request::Isolated,
     root,
     seccomp::Filters,
@@ -79,7 +79,7 @@ fn isolate(
         read_from_nothing()?;
     }
     hide_memory()?;
-    drop_all()?;
+    isolated.rights.drop_others()?;
     // Last, as it refuses most of what happened above.
     filters.install()
 }

@@ -2,6 +2,7 @@
 //! the request to end, and reports the command's status. When it ends, the kernel ends the rest of the tree.
 
 use super::{
+    identity::Identity,
     request::{Isolated, PATH},
     result,
     spawn::{Channel, Word},
@@ -43,7 +44,8 @@ fn start(isolated: &Isolated) -> Result<Option<Pid>, StepError> {
     if isolated.program.argv.is_empty() {
         return Ok(None);
     }
-    let command = Command::prepare(&isolated.program)?;
+    let identity = isolated.user.as_deref().map(Identity::find).transpose()?;
+    let command = Command::prepare(&isolated.program, identity)?;
     let (hear, tell) = pipe2(OFlag::O_CLOEXEC).doing("prepare the command")?;
     // SAFETY: this process has one thread, so the child may do whatever it likes.
     match unsafe { fork() }.doing("fork the command")? {
@@ -109,18 +111,25 @@ struct Command {
     argv: Vec<CString>,
     env: Vec<CString>,
     folder: CString,
+    identity: Option<Identity>,
 }
 
 impl Command {
-    fn prepare(program: &Program) -> Result<Self, StepError> {
+    fn prepare(program: &Program, identity: Option<Identity>) -> Result<Self, StepError> {
         let path = program.variable("PATH").unwrap_or(PATH);
         let name = program.argv.first().map(String::as_str).unwrap_or_default();
-        let env = program.env.iter().map(|(name, value)| format!("{name}={value}"));
+        let home = identity
+            .as_ref()
+            .and_then(|identity| identity.home.as_ref())
+            .filter(|_| program.variable("HOME").is_none());
+        let home = home.map(|home| format!("HOME={home}"));
+        let env = program.env.iter().map(|(name, value)| format!("{name}={value}")).chain(home);
         Ok(Self {
             candidates: candidates(name, path).into_iter().map(c_string).collect::<Result<_, _>>()?,
             argv: program.argv.iter().cloned().map(c_string).collect::<Result<_, _>>()?,
             env: env.map(c_string).collect::<Result<_, _>>()?,
             folder: c_string(program.working_dir.clone().unwrap_or_else(|| "/".into()))?,
+            identity,
         })
     }
 
@@ -136,6 +145,7 @@ impl Command {
         setsid().doing("start a session")?;
         restore_signals().doing("restore signals")?;
         chdir(self.folder.as_c_str()).doing(&format!("enter {}", self.folder.to_string_lossy()))?;
+        self.identity.as_ref().map_or(Ok(()), Identity::assume)?;
         let mut cause = Errno::ENOENT;
         for candidate in &self.candidates {
             match execve(candidate, &self.argv, &self.env) {

@@ -11,13 +11,14 @@
 //! ```
 //!
 //! * [`supervise`] is the supervisor's whole life, [`enter`] the order in which the new process gives up rights;
-//! * [`root`], [`cgroup`], [`ids`], [`seccomp`], [`privileges`], [`output`] are one measure each;
+//! * [`root`], [`cgroup`], [`ids`], [`identity`], [`seccomp`], [`privileges`], [`output`] are one measure each;
 //! * [`home`] and [`process`] are the agent's side of it; [`Namespace`] is the hypervisor made from these.
 
 pub mod cgroup;
 mod enter;
 pub mod folder;
 pub mod home;
+mod identity;
 mod ids;
 mod init;
 pub mod lease;

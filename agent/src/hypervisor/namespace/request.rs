@@ -1,6 +1,8 @@
 //! What a supervisor is told to do. Written by the agent, read by a supervisor that may be a newer or older build:
 //! the first byte of every file between them is the version of this protocol.
 
+pub use super::privileges::Rights;
+
 use crate::attempt::call::{Call, Callee};
 use novacron_common::{
     ids::{AttemptKey, VmId},
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{path::PathBuf, time::Duration};
 
 /// The version that this build writes.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// What one isolated process tree may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,10 @@ pub struct Isolated {
     pub limits: Limits,
     /// What it sees as `/`, below a layer of its own.
     pub lower: Lower,
+    /// Whom the command runs as, `user[:group]` in the names of `lower`; without it, as user 0.
+    pub user: Option<String>,
+    /// What user 0 may do.
+    pub rights: Rights,
     /// Folders of the host that it must not see, beside those that nobody may.
     pub masked: Vec<PathBuf>,
     /// Its cgroup, below the agent's own.

@@ -28,7 +28,7 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{geteuid, pipe2, read},
+    unistd::{Gid, Uid, fchown, geteuid, pipe2, read},
 };
 use novacron_common::{
     record::{AttemptEnd, AttemptOutcome},
@@ -94,6 +94,10 @@ fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
     let map = IdMap::choose(&own_map, isolated.id_slot, geteuid().as_raw());
     let filters = Filters::compile()?;
     let (output, write_end) = output_pipe()?;
+    // Its owner may open it by name, as images do whose log files are links to /dev/stdout.
+    let owner = map.root_outside();
+    fchown(&write_end, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
+        .doing("give away the output pipe")?;
     let mut input = isolated.program.stdin.as_deref().map(input_of).transpose()?;
     root::build(&root::Plan {
         lower: &isolated.lower,

@@ -43,6 +43,7 @@ const IMAGES: &str = "images";
 struct Record {
     layers: Vec<Sha256Digest>,
     program: Program,
+    user: Option<String>,
 }
 
 /// The layers of one host. All methods block.
@@ -82,7 +83,7 @@ impl LayerStore {
         let Some(record) = self.record(archive)? else { return Ok(None) };
         let layers: Vec<PathBuf> = record.layers.iter().map(|layer| self.path(*layer)).collect();
         let is_whole = layers.iter().all(|layer| layer.is_dir());
-        Ok(is_whole.then_some(RootImage { layers, program: record.program }))
+        Ok(is_whole.then_some(RootImage { layers, program: record.program, user: record.user }))
     }
 
     /// Has the image of an archive, whose content was checked to be `sha256`, unpacked.
@@ -102,13 +103,13 @@ impl LayerStore {
         let file = File::open(archive).map_err(RootfsError::io("open the archive"))?;
         let record = match format {
             ImageFormat::Rootfs => {
-                Record { layers: vec![self.unpack(1, file)?], program: Program::default() }
+                Record { layers: vec![self.unpack(1, file)?], program: Program::default(), user: None }
             }
             _ => self.unpack_image(file)?,
         };
         self.keep(sha256, &record)?;
         let layers = record.layers.iter().map(|layer| self.path(*layer)).collect();
-        Ok(RootImage { layers, program: record.program })
+        Ok(RootImage { layers, program: record.program, user: record.user })
     }
 
     /// The archives whose images are here.
@@ -158,7 +159,7 @@ impl LayerStore {
             }
             staged.settle(&self.path(*wanted))?;
         }
-        Ok(Record { layers: config.diff_ids, program: config.program })
+        Ok(Record { layers: config.diff_ids, program: config.program, user: config.user })
     }
 
     fn unpack(&self, number: usize, packed: impl Read) -> Result<Sha256Digest, RootfsError> {

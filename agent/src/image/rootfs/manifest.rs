@@ -181,6 +181,8 @@ pub struct ImageConfig {
     pub diff_ids: Vec<Sha256Digest>,
     /// What it wants to be run; without arguments if it says nothing.
     pub program: Program,
+    /// Whom it wants that to run as; if it says nothing, root.
+    pub user: Option<String>,
 }
 
 /// Reads a configuration for a manifest of so many layers.
@@ -207,6 +209,7 @@ pub fn config(bytes: &[u8], layers: usize) -> Result<ImageConfig, ManifestFault>
         cmd: Option<Vec<String>>,
         env: Option<Vec<String>>,
         working_dir: Option<String>,
+        user: Option<String>,
     }
     let raw: Raw = json("the configuration", bytes)?;
     if raw.architecture.as_ref().is_some_and(|name| !name.is_empty() && name != ARCHITECTURE) {
@@ -224,6 +227,7 @@ pub fn config(bytes: &[u8], layers: usize) -> Result<ImageConfig, ManifestFault>
         (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
     });
     let folder = run.working_dir.filter(|folder| folder.starts_with('/'));
+    let user = run.user.filter(|user| !user.is_empty());
     Ok(ImageConfig {
         diff_ids,
         program: Program {
@@ -232,6 +236,7 @@ pub fn config(bytes: &[u8], layers: usize) -> Result<ImageConfig, ManifestFault>
             working_dir: checked("working folder", folder.into_iter().collect())?.pop(),
             stdin: None,
         },
+        user: checked("user", user.into_iter().collect())?.pop(),
     })
 }
 

@@ -74,7 +74,7 @@ fn configured(config: Value) -> Result<ImageConfig, ManifestFault> {
 fn a_configuration_says_what_is_run() {
     let read = configured(json!({
         "Entrypoint": ["/bin/tini", "--"], "Cmd": ["nginx"], "WorkingDir": "/srv",
-        "Env": ["PATH=/bin", "EMPTY=", "A=b=c", "nonsense", "=x"],
+        "Env": ["PATH=/bin", "EMPTY=", "A=b=c", "nonsense", "=x"], "User": "app:www",
     }));
     let read = read.unwrap();
     assert_eq!(read.diff_ids, [Sha256Digest([1; 32])]);
@@ -82,8 +82,9 @@ fn a_configuration_says_what_is_run() {
     let env = [("PATH", "/bin"), ("EMPTY", ""), ("A", "b=c")];
     assert_eq!(read.program.env, env.map(|(name, value)| (name.to_owned(), value.to_owned())));
     assert_eq!(read.program.working_dir.as_deref(), Some("/srv"));
-    let empty = configured(json!({"Entrypoint": null, "WorkingDir": ""})).unwrap().program;
-    assert_eq!(empty, Program::default());
+    assert_eq!(read.user.as_deref(), Some("app:www"));
+    let empty = configured(json!({"Entrypoint": null, "WorkingDir": "", "User": ""})).unwrap();
+    assert_eq!((empty.program, empty.user), (Program::default(), None));
     assert_eq!(configured(Value::Null).unwrap().program, Program::default());
 }
 

@@ -8,7 +8,7 @@ use crate::hypervisor::{
         home::Home,
         ids,
         process::{ProcessError, Supervisor},
-        request::{BadRecord, Isolated, KillRequest, Limits, Lower, PATH, Request, Work},
+        request::{BadRecord, Isolated, KillRequest, Limits, Lower, PATH, Request, Rights, Work},
     },
 };
 use novacron_common::{
@@ -45,6 +45,9 @@ pub(super) struct Defined {
     /// Its image; without one it is over the host's root.
     pub(super) root: Option<RootImage>,
 }
+
+/// Whom the command of an image runs as that names nobody.
+const ROOT: &str = "0";
 
 /// Machines take their id ranges from the upper half, attempts from the lower.
 const FIRST_SLOT: u32 = ids::SLOTS / 2;
@@ -201,6 +204,9 @@ impl Shared {
                 Some(image) => Lower::Layers(image.layers.clone()),
                 None => Lower::Folder("/".into()),
             },
+            user: root.as_ref().map(|image| image.user.clone().unwrap_or_else(|| ROOT.to_owned())),
+            // The host's own files are nobody's to change, whatever the number.
+            rights: if root.is_some() { Rights::Machine } else { Rights::None },
             masked: vec![self.data_dir.clone()],
             cgroup: self.home.group_of(&vm.to_string()),
             id_slot: slot,
