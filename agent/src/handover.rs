@@ -1,4 +1,7 @@
-//! A planned restart: what copies leave goes through the service manager to the agent that is started in place of this one.
+//! What outlives this agent: what copies leave at a planned restart, and connections that are lent to the service manager in case
+//! that the agent is killed.
+//!
+//! What copies leave goes through the service manager to the agent that is started in place of this one.
 //!
 //! systemd's file-descriptor store (sd_notify(3), `FDSTORE=1`) keeps the sockets and a memfd with everything else while no agent
 //! runs; the unit allows it (`FileDescriptorStoreMax=`). The memfd holds `NVHO`, a version, and the copies as bincode. Guests'
@@ -19,7 +22,7 @@ use nix::sys::{
     socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg},
 };
 use novacron_common::{
-    ids::MigrationId,
+    ids::{MigrationId, VmId},
     wire::codec::{self, CodecError},
 };
 use std::{
@@ -31,6 +34,7 @@ use std::{
         unix::{ffi::OsStrExt, net::UnixDatagram},
     },
 };
+use tokio::net::UnixStream;
 
 const MAGIC: &[u8; 4] = b"NVHO";
 /// Raised whenever anything in what is saved changes: a successor of another version does not go on.
@@ -43,6 +47,8 @@ const STATE_MAX: u64 = 8 << 30;
 /// The memfd's name in the store, and the sockets', with their number.
 const STATE: &str = "novacron-copies";
 const SOCKET: &str = "novacron-socket-";
+/// A monitor's name there, with its machine's id.
+const MONITOR: &str = "novacron-monitor-";
 
 /// What was left could not be handed over, or taken over.
 #[derive(Debug, thiserror::Error)]
@@ -160,27 +166,73 @@ fn send(words: &str, descriptors: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes what an agent before this one left, if one did. What cannot be gone on with is closed.
-pub fn take() -> Vec<Inheritance> {
-    let (state, sockets) = taken();
-    let Some(state) = state else { return Vec::new() };
-    match read(state).and_then(|bytes| inheritances(&bytes, sockets)) {
-        Ok(left) => left,
-        Err(error) => {
-            tracing::error!(reason = describe(&error), "copies that were left by the agent before end here");
-            Vec::new()
-        }
-    }
+/// What an agent before this one left.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Copies that go on.
+    pub copies: Vec<Inheritance>,
+    /// Monitors of machines ([`keep_monitor`]), which the service manager goes on keeping.
+    pub monitors: Vec<(VmId, OwnedFd)>,
 }
 
-/// The descriptors that the service manager kept; it keeps them no more.
-fn taken() -> (Option<OwnedFd>, Vec<OwnedFd>) {
-    let Ok(passed) = sd_notify::listen_fds_with_names() else { return (None, Vec::new()) };
-    let (mut state, mut sockets) = (None, Vec::new());
+/// Takes it, if there is any. What cannot be gone on with is closed.
+pub fn take() -> Left {
+    let Passed { state, sockets, monitors } = passed();
+    let read = state.map(|state| read(state).and_then(|bytes| inheritances(&bytes, sockets)));
+    let copies = read.unwrap_or(Ok(Vec::new())).unwrap_or_else(|error| {
+        tracing::error!(reason = describe(&error), "copies that were left by the agent before end here");
+        Vec::new()
+    });
+    Left { copies, monitors }
+}
+
+/// Has the service manager keep a machine's monitor open, whatever becomes of this agent. Without one nobody does.
+///
+/// # Errors
+/// [`HandoverError`].
+pub fn keep_monitor(vm: VmId, monitor: &impl AsFd) -> Result<(), HandoverError> {
+    give(&format!("{MONITOR}{vm}"), monitor)
+}
+
+/// It keeps it no more.
+pub fn forget_monitor(vm: VmId) {
+    forget(&format!("{MONITOR}{vm}"));
+}
+
+fn forget(name: &str) {
+    let _unless_there_is_none = send(&format!("FDSTOREREMOVE=1\nFDNAME={name}\n"), &[]);
+}
+
+/// A socket that a predecessor left.
+///
+/// # Errors
+/// The system's: it is none.
+pub fn socket_of(descriptor: OwnedFd) -> io::Result<UnixStream> {
+    let socket = std::os::unix::net::UnixStream::from(descriptor);
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}
+
+/// The descriptors that the service manager kept.
+#[derive(Default)]
+struct Passed {
+    state: Option<OwnedFd>,
+    sockets: Vec<OwnedFd>,
+    monitors: Vec<(VmId, OwnedFd)>,
+}
+
+/// Of copies it keeps them no more.
+fn passed() -> Passed {
+    let Ok(passed) = sd_notify::listen_fds_with_names() else { return Passed::default() };
+    let (mut state, mut sockets, mut monitors) = (None, Vec::new(), Vec::new());
     for (descriptor, name) in passed {
         // SAFETY: the service manager passed it to this process, and nobody else has taken it: this is called once, at the start.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        let _unless_it_forgot = send(&format!("FDSTOREREMOVE=1\nFDNAME={name}\n"), &[]);
+        if let Some(Ok(vm)) = name.strip_prefix(MONITOR).map(str::parse) {
+            monitors.push((vm, descriptor));
+            continue;
+        }
+        forget(&name);
         match name.strip_prefix(SOCKET).map(str::parse::<u32>) {
             Some(Ok(number)) => sockets.push((number, descriptor)),
             _ if name == STATE => state = Some(descriptor),
@@ -190,9 +242,9 @@ fn taken() -> (Option<OwnedFd>, Vec<OwnedFd>) {
     sockets.sort_by_key(|(number, _)| *number);
     if (0..).zip(&sockets).any(|(wanted, (number, _))| *number != wanted) {
         tracing::error!("the service manager has lost a socket of the agent before");
-        return (None, Vec::new());
+        return Passed { monitors, ..Passed::default() };
     }
-    (state, sockets.into_iter().map(|(_, descriptor)| descriptor).collect())
+    Passed { state, sockets: sockets.into_iter().map(|(_, descriptor)| descriptor).collect(), monitors }
 }
 
 fn read(state: OwnedFd) -> Result<Vec<u8>, HandoverError> {

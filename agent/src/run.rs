@@ -14,7 +14,7 @@ use crate::{
     gossip, handover,
     hypervisor::{
         HvError, Hypervisor,
-        libvirt::Libvirt,
+        libvirt::{Libvirt, kept::KeptMonitors},
         namespace::{Namespace, home::HomeError},
     },
     image::{
@@ -130,7 +130,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let gate = peers.clone();
     endpoint.set_gate(Arc::new(move |role| gate.is_member(role)));
 
-    let (hypervisors, libvirt) = start_hypervisors(&config).await?;
+    let (hypervisors, libvirt) = start_hypervisors(&config, KeptMonitors::of(left.monitors)).await?;
     let accel = libvirt.as_ref().map_or(Accel::Tcg, |l| l.capabilities().accel);
     let board = Arc::new(Board::default());
     let room = open_room(&config, &endpoint, &peers, &board)?;
@@ -153,7 +153,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             host,
             roads: Arc::new(QuicRoads {
                 endpoint: endpoint.clone(),
-                sockets: open_sockets(&config, &handover::migrations(&left))?,
+                sockets: open_sockets(&config, &handover::migrations(&left.copies))?,
                 libvirt_socket: libvirt_socket.clone(),
                 link_grace: config.link_grace,
                 pacer: Pacer::of_host(config.bandwidth_mbit.map(Budget::of_mbit), config.sharing),
@@ -169,9 +169,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             now: clock::now,
             changes,
         },
-        left,
+        left.copies,
     )
     .map_err(|cause| RunError::Migrations(cause.to_string()))?;
+    forget_monitors(libvirt.as_deref(), &migrations);
     let leaving = migrations.clone();
     let attempts = Arc::new(AttemptRunner::open(&config.data_dir, attempts_of(&config)?).await?);
     let settings = GossipSettings {
@@ -276,12 +277,15 @@ fn introduction(config: &Config, incarnation: Incarnation, accel: Accel) -> Intr
     Introduction { name: config.name.clone(), incarnation, quic: config.quic_advertise, accel }
 }
 
-async fn start_hypervisors(config: &Config) -> Result<(Hypervisors, Option<Arc<Libvirt>>), RunError> {
+async fn start_hypervisors(
+    config: &Config,
+    monitors: KeptMonitors,
+) -> Result<(Hypervisors, Option<Arc<Libvirt>>), RunError> {
     let mut hypervisors = Hypervisors::default();
     let mut libvirt = None;
     if let Some(hypervisor) = &config.hypervisor {
         bridge::ensure(&config.bridge, config.uplink.as_deref()).await?;
-        let connected = Arc::new(connect(hypervisor).await?);
+        let connected = Arc::new(connect(hypervisor).await?.with_monitors(monitors));
         hypervisors.kvm = Some(connected.clone());
         libvirt = Some(connected);
     }
@@ -289,6 +293,16 @@ async fn start_hypervisors(config: &Config) -> Result<(Hypervisors, Option<Arc<L
         hypervisors.namespace = Some(Arc::new(Namespace::open(&config.data_dir, supervisor()?).await?));
     }
     Ok((hypervisors, libvirt))
+}
+
+/// Nobody asks any more for those of machines that do not arrive here.
+fn forget_monitors(libvirt: Option<&Libvirt>, migrations: &Migrations) {
+    let Some(libvirt) = libvirt else { return };
+    for vm in libvirt.monitors.machines() {
+        if !migrations.has_in_hand(vm) {
+            libvirt.monitors.forget(vm);
+        }
+    }
 }
 
 fn attempts_of(config: &Config) -> Result<Settings, RunError> {

@@ -11,7 +11,7 @@ mod program;
 mod remains;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -23,6 +23,7 @@ use crate::lab::{Host, HostOptions, Lab, addr};
 pub use echo::{Echo, EchoReport};
 pub use machine::{Console, GuestOptions, Machine, TemplateOptions, machine_path};
 pub use program::Program;
+use program::last_lines;
 
 /// The coordinators' port for agents and each other (QUIC).
 pub const COORDINATOR_PORT: u16 = 8091;
@@ -260,8 +261,10 @@ impl Cluster {
         let agents =
             self.members.iter().map(|member| (format!("agent on {}", member.host.name()), &member.agent));
         let all = std::iter::once(("coordinator".to_owned(), &self.coordinator)).chain(agents);
-        all.map(|(name, program)| format!("--- the {name} said last:\n{}\n", program.last_lines(lines)))
-            .collect()
+        let programs =
+            all.map(|(name, program)| format!("--- the {name} said last:\n{}\n", program.last_lines(lines)));
+        let hypervisors = self.members.iter().flat_map(|member| hypervisor_logs(&member.host, lines));
+        programs.chain(hypervisors).collect()
     }
 
     /// What is left of a deleted machine: domains, files, sockets of migrations, reservations. Empty: nothing.
@@ -393,6 +396,21 @@ fn wait_for_api(lab: &Lab) -> Result<()> {
 
 fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// What a host's libvirtd and its QEMUs wrote last.
+fn hypervisor_logs(host: &Host, lines: usize) -> Vec<String> {
+    let Some(folder) = host.outside_path(Path::new("/var/log/libvirt")) else { return Vec::new() };
+    let logs = [folder.join("qemu"), folder].into_iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+    let mut files: Vec<_> =
+        logs.flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    let tell = |path: PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = String::from_utf8_lossy(&std::fs::read(&path).ok()?).into_owned();
+        Some(format!("--- {name} on {} ends with:\n{}\n", host.name(), last_lines(&text, lines)))
+    };
+    files.into_iter().filter_map(tell).collect()
 }
 
 #[cfg(test)]

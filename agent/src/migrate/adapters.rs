@@ -9,6 +9,7 @@ use crate::{
         Definition, HvError, Hypervisor, MachineFiles,
         libvirt::{
             Libvirt,
+            kept::own_monitor,
             migration::{DiskCopy, MigrateCall, Presence, Split},
             monitor::{Monitor, MonitorError},
             throttle::Throttle,
@@ -26,27 +27,12 @@ use novacron_common::{
     units::Epoch,
     wire::Denial,
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 #[async_trait]
 impl Mover for Libvirt {
     async fn standing(&self, vm: VmId) -> Result<Standing, HvError> {
-        Ok(match self.presence(vm).await? {
-            Presence::Absent => Standing::Absent,
-            // libvirt forgets it itself, unless the call that was to see to that had ended before (post-copy that broke).
-            Presence::Here { split: Some(Split::Over), .. } => Standing::Absent,
-            Presence::Here { split: Some(Split::Flows), .. } => Standing::Split { broken: false },
-            Presence::Here { split: Some(Split::Broken), .. } => Standing::Split { broken: true },
-            Presence::Here { state, persistent, split: None } => match state {
-                VmState::Running | VmState::Stopping => Standing::Running,
-                VmState::Paused => Standing::Paused { persistent },
-                VmState::Stopped => Standing::Stopped,
-                VmState::Missing => Standing::Absent,
-                VmState::Pending | VmState::Preparing | VmState::Failed | VmState::Unknown => {
-                    Standing::Unclear
-                }
-            },
-        })
+        Ok(standing_of(self.presence(vm).await?))
     }
 
     async fn send(&self, vm: VmId, route: Route, push: Push) -> Result<(), HvError> {
@@ -121,9 +107,11 @@ impl Mover for Libvirt {
     }
 
     async fn ear(&self, vm: VmId, files: &MachineFiles) -> Result<Box<dyn Ear>, HvError> {
-        let opened = Monitor::open(own_monitor(files)?).await;
-        let monitor = opened.map_err(|error| HvError::failed(format!("reach the monitor of {vm}"), error))?;
-        Ok(Box::new(monitor))
+        Ok(Box::new(self.monitors.open(vm, files).await?))
+    }
+
+    fn forget_ear(&self, vm: VmId) {
+        self.monitors.forget(vm);
     }
 
     async fn send_again(&self, vm: VmId, files: &MachineFiles, migrate_uri: &str) -> Result<(), HvError> {
@@ -139,6 +127,29 @@ impl Mover for Libvirt {
     }
 }
 
+fn standing_of(presence: Presence) -> Standing {
+    match presence {
+        Presence::Absent => Standing::Absent,
+        // libvirt forgets it itself, unless the call that was to see to that had ended before (post-copy that broke).
+        Presence::Here { split: Some(Split::Over), .. } => Standing::Absent,
+        Presence::Here { split: Some(Split::Flows), .. } => Standing::Split { broken: false },
+        Presence::Here { split: Some(Split::Broken), .. } => Standing::Split { broken: true },
+        Presence::Here { state, persistent, split: None } => match state {
+            VmState::Running => Standing::Running,
+            VmState::Paused => Standing::Paused { persistent },
+            VmState::Stopped => Standing::Stopped,
+            VmState::Missing => Standing::Absent,
+            // A QEMU that is told to end says that it shuts down, what it holds may be half a guest or one that is held here,
+            // and soon nothing of it is left.
+            VmState::Stopping
+            | VmState::Pending
+            | VmState::Preparing
+            | VmState::Failed
+            | VmState::Unknown => Standing::Unclear,
+        },
+    }
+}
+
 #[async_trait]
 impl Ear for Monitor {
     fn hears(&self) -> bool {
@@ -149,11 +160,6 @@ impl Ear for Monitor {
         let told = Monitor::listen_again(self, migrate_uri).await;
         told.map_err(|error| HvError::failed("have it wait for its other half", error))
     }
-}
-
-fn own_monitor(files: &MachineFiles) -> Result<&Path, HvError> {
-    let what = "to bring two halves of a guest together whose machine does not allow post-copy";
-    files.monitor.as_deref().ok_or(HvError::Unsupported { what })
 }
 
 #[async_trait]
@@ -240,4 +246,32 @@ impl Journal for Shelf<Record> {
 
 fn key(migration: MigrationId) -> [u8; 16] {
     migration.uuid().as_u128().to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATES: [VmState; 9] = [
+        VmState::Pending,
+        VmState::Preparing,
+        VmState::Running,
+        VmState::Paused,
+        VmState::Stopping,
+        VmState::Stopped,
+        VmState::Missing,
+        VmState::Failed,
+        VmState::Unknown,
+    ];
+
+    #[test]
+    fn only_a_whole_guest_whose_processors_are_not_held_runs() {
+        for state in STATES {
+            let standing = |split| standing_of(Presence::Here { state, persistent: true, split });
+            assert_eq!(standing(None) == Standing::Running, state == VmState::Running, "{state:?}");
+            assert_eq!(standing(Some(Split::Flows)), Standing::Split { broken: false });
+            assert_eq!(standing(Some(Split::Broken)), Standing::Split { broken: true });
+            assert_eq!(standing(Some(Split::Over)), Standing::Absent);
+        }
+    }
 }

@@ -250,7 +250,7 @@ impl Migrations {
     }
 
     /// Whether a migration that has not ended brings the machine here or takes it away.
-    fn has_in_hand(&self, vm: VmId) -> bool {
+    pub fn has_in_hand(&self, vm: VmId) -> bool {
         self.lock().values().any(|side| side.is_active() && side.vm == Some(vm))
     }
 

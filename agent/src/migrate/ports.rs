@@ -114,6 +114,8 @@ pub trait Mover: Send + Sync {
     /// On the target: an ear for a guest that is to go over (post-copy). To be had before it runs there: a hypervisor that
     /// waits for a page of its guest takes nobody's call.
     async fn ear(&self, vm: VmId, files: &MachineFiles) -> Result<Box<dyn Ear>, HvError>;
+    /// An ear for it is of no use any more. What a hypervisor keeps of one over the agent's end it keeps no longer.
+    fn forget_ear(&self, _vm: VmId) {}
     /// On the source: has the half of a guest that is left here send on, to whoever listens at `migrate_uri`.
     async fn send_again(&self, vm: VmId, files: &MachineFiles, migrate_uri: &str) -> Result<(), HvError>;
     /// The domain document that this host would define.

@@ -32,7 +32,7 @@ use novacron_common::{
 };
 use novacron_runtime::{
     spawn_blocking,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -354,30 +354,22 @@ impl Arrival {
     async fn resume(&mut self, landed: Landed, epoch: Epoch) -> TargetPhase {
         // Every millisecond of this is blackout: the guest first, the ledger after. A crash in between is put right
         // by the coordinator, who asks again until it sees the guest run.
-        let run = landed.run;
-        let step = self.try_run(epoch, run);
-        tokio::pin!(step);
-        let mut noted = false;
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut step => break,
-                () = sleep(RETRY), if !noted => {
-                    noted = true;
-                    self.note(InboundMark::Resuming { epoch, run }).await;
-                }
-            }
-        }
+        self.run_noted_if_late(epoch, landed.run).await;
         share(landed.stage).await;
-        // Written down before it is said: after that the coordinator asks no more, and a record that did not say so would
-        // stand in the way of the machine's next move for ever.
-        let ended = Record::Ended(SideState::Inbound(InboundState::Running));
-        self.parts.note(self.ticket.migration, ended).await;
-        self.show(InboundState::Running);
+        self.ended(InboundState::Running).await;
         // It is of no use any more: when the machine leaves again another is made.
         let (checkpoints, vm) = (self.parts.checkpoints.clone(), self.vm());
         let _ = spawn_blocking(move || checkpoints.remove(vm)).await;
         TargetPhase::Ended
+    }
+
+    async fn run_noted_if_late(&self, epoch: Epoch, run: bool) {
+        let step = self.try_run(epoch, run);
+        tokio::pin!(step);
+        if timeout(RETRY, &mut step).await.is_err() {
+            self.note(InboundMark::Resuming { epoch, run }).await;
+            step.await;
+        }
     }
 
     async fn try_run(&self, epoch: Epoch, run: bool) {
@@ -414,10 +406,20 @@ impl Arrival {
             });
             remove.await;
         }
-        let state = SideState::Inbound(InboundState::Discarded { reason });
-        self.parts.note(self.ticket.migration, Record::Ended(state.clone())).await;
-        self.post.show(state);
+        self.ended(InboundState::Discarded { reason }).await;
         TargetPhase::Ended
+    }
+
+    /// Written down before it is said: after that the coordinator asks no more, and a record that did not say so would
+    /// stand in the way of the machine's next move for ever.
+    async fn ended(&mut self, state: InboundState) {
+        if self.spec.post_copy {
+            self.ear = None;
+            self.mover.forget_ear(self.vm());
+        }
+        let ended = Record::Ended(SideState::Inbound(state.clone()));
+        self.parts.note(self.ticket.migration, ended).await;
+        self.show(state);
     }
 }
 

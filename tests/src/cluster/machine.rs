@@ -321,7 +321,7 @@ impl Cluster {
         result.with_context(|| {
             let (shown, moves) =
                 (self.novactl(&["vm", "show", &machine.id]), self.novactl(&["migration", "list"]));
-            format!("{}\nmachine: {shown:?}\nmigrations: {moves:?}\nfailed", self.last_words(25))
+            format!("{}\nmachine: {shown:?}\nmigrations: {moves:?}\nfailed", self.last_words(60))
         })
     }
 

@@ -71,18 +71,16 @@ impl Program {
     /// The last lines that it printed; empty if it does not run.
     #[must_use]
     pub fn last_lines(&self, count: usize) -> String {
-        let printed = self.process.as_ref().map(Process::printed).unwrap_or_default();
-        let lines: Vec<&str> = printed.lines().collect();
-        lines[lines.len().saturating_sub(count)..].join("\n")
+        last_lines(&self.process.as_ref().map(Process::printed).unwrap_or_default(), count)
     }
 
-    /// Kills it with SIGKILL.
+    /// Kills it with SIGKILL. Its service manager keeps what it was lent.
     ///
     /// # Errors
     /// When it does not run.
     pub fn kill9(&mut self) -> Result<()> {
         self.process()?.kill9()?;
-        (self.process, self.manager) = (None, None);
+        self.process = None;
         Ok(())
     }
 
@@ -105,4 +103,11 @@ impl Program {
             process.detach();
         }
     }
+}
+
+/// The last so many lines of a text.
+#[must_use]
+pub fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }

@@ -5,7 +5,7 @@
 //! * [`cpu`] is the processor that guests see;
 //! * `xml` and `metadata` say what a domain of ours looks like;
 //! * [`guest`] speaks to the agent inside a machine;
-//! * [`monitor`] brings two halves of a guest together again, past libvirt;
+//! * [`monitor`] brings two halves of a guest together again, past libvirt, and [`kept`] has it outlive the agent;
 //! * `ffi` is the only file with `unsafe` code: the calls that the `virt` crate lacks or gets wrong;
 //! * `survey` measures guests for the forecast of a move, and compares hosts;
 //! * [`throttle`] says how hard QEMU may push a copy;
@@ -18,6 +18,7 @@ mod ffi;
 #[cfg(test)]
 mod fixture;
 pub mod guest;
+pub mod kept;
 mod life;
 mod metadata;
 pub mod migration;
@@ -33,6 +34,7 @@ pub use probe::AccelSetting;
 use super::{Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage};
 use async_trait::async_trait;
 use connection::Connection;
+use kept::KeptMonitors;
 use novacron_common::{
     ids::VmId,
     record::{Accel, VmState},
@@ -47,6 +49,7 @@ pub struct Libvirt {
     connection: Connection,
     accel: Accel,
     cpu: CpuModel,
+    pub(crate) monitors: KeptMonitors,
 }
 
 impl Libvirt {
@@ -58,13 +61,19 @@ impl Libvirt {
         let connection = Connection::open(uri).await?;
         let accel = probe::decide(accel).await;
         tracing::info!(uri, ?accel, "connected to libvirt");
-        Ok(Self { connection, accel, cpu: CpuModel::default() })
+        Ok(Self { connection, accel, cpu: CpuModel::default(), monitors: KeptMonitors::default() })
     }
 
     /// With this processor for KVM guests.
     #[must_use]
     pub fn with_cpu(self, cpu: CpuModel) -> Self {
         Self { cpu, ..self }
+    }
+
+    /// With the monitors that an agent before this one left.
+    #[must_use]
+    pub fn with_monitors(self, monitors: KeptMonitors) -> Self {
+        Self { monitors, ..self }
     }
 
     /// What this host decides about a domain whose disk's file system takes `O_DIRECT`, or does not.

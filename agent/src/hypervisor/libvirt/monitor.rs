@@ -5,8 +5,14 @@
 //! together again by two commands (QEMU, docs/devel/migration/postcopy.rst, "Postcopy recovery"); libvirt follows by the
 //! events, and ends its jobs by itself. On the target they go out of band: QEMU's main loop may wait for a page there.
 
+use crate::handover::socket_of;
 use serde_json::{Value, json};
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{
@@ -15,6 +21,7 @@ use tokio::{
     },
     time::timeout,
 };
+use uuid::Uuid;
 
 /// How long QEMU may take for an answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -46,9 +53,6 @@ pub enum MonitorError {
     Refused(String),
 }
 
-/// By which an answer is told from events and from the greeting.
-const ID: &str = "novacron";
-
 /// An open connection to one. QEMU agrees to out-of-band commands in its main loop, so it is opened before the guest runs where
 /// not all of its memory is.
 pub struct Monitor {
@@ -66,11 +70,23 @@ impl Monitor {
         let connected = UnixStream::connect(at).await;
         let connection =
             connected.map_err(|cause| MonitorError::Absent { at: at.display().to_string(), cause })?;
-        let (from, to) = connection.into_split();
-        let mut monitor = Self { from: BufReader::new(from), to, usable: true };
-        let enable = json!({ "execute": "qmp_capabilities", "id": ID, "arguments": { "enable": ["oob"] } });
-        monitor.tell(&enable).await?;
+        let mut monitor = Self::on(connection);
+        let enable = json!({ "execute": "qmp_capabilities", "arguments": { "enable": ["oob"] } });
+        monitor.tell(enable).await?;
         Ok(monitor)
+    }
+
+    /// One that a predecessor opened.
+    ///
+    /// # Errors
+    /// [`MonitorError::Broken`]: it is no socket.
+    pub fn adopt(descriptor: OwnedFd) -> Result<Self, MonitorError> {
+        Ok(Self::on(socket_of(descriptor)?))
+    }
+
+    fn on(connection: UnixStream) -> Self {
+        let (from, to) = connection.into_split();
+        Self { from: BufReader::new(from), to, usable: true }
     }
 
     /// Whether another command would be heard. A refusal is heard, too.
@@ -83,7 +99,7 @@ impl Monitor {
     /// # Errors
     /// [`MonitorError`].
     pub async fn listen_again(&mut self, uri: &str) -> Result<(), MonitorError> {
-        self.tell(&json!({ "exec-oob": "migrate-recover", "id": ID, "arguments": { "uri": uri } })).await
+        self.tell(json!({ "exec-oob": "migrate-recover", "arguments": { "uri": uri } })).await
     }
 
     /// On the source: has QEMU go on with what it could not send, to whoever listens at `uri`.
@@ -92,17 +108,20 @@ impl Monitor {
     /// [`MonitorError`]; QEMU refuses if its copy is not broken.
     pub async fn send_again(&mut self, uri: &str) -> Result<(), MonitorError> {
         let arguments = json!({ "uri": uri, "resume": true });
-        self.tell(&json!({ "execute": "migrate", "id": ID, "arguments": arguments })).await
+        self.tell(json!({ "execute": "migrate", "arguments": arguments })).await
     }
 
-    async fn tell(&mut self, command: &Value) -> Result<(), MonitorError> {
+    async fn tell(&mut self, command: Value) -> Result<(), MonitorError> {
         let answer = timeout(ANSWER_DEADLINE, self.ask(command)).await.unwrap_or(Err(MonitorError::Silent));
         // An answer that comes late would be taken for the next one.
         self.usable &= matches!(answer, Ok(()) | Err(MonitorError::Refused(_)));
         answer
     }
 
-    async fn ask(&mut self, command: &Value) -> Result<(), MonitorError> {
+    async fn ask(&mut self, mut command: Value) -> Result<(), MonitorError> {
+        // Tells its answer from events, the greeting, and what a predecessor has not heard.
+        let id = Uuid::now_v7().to_string();
+        command["id"] = json!(id);
         self.to.write_all(format!("{command}\n").as_bytes()).await?;
         loop {
             let mut line = Vec::new();
@@ -110,8 +129,9 @@ impl Monitor {
             if read == 0 || !line.ends_with(b"\n") {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
-            let said: Value = serde_json::from_slice(&line).map_err(io::Error::other)?;
-            if said["id"] != ID {
+            // A predecessor may have read the beginning of the first.
+            let Ok(said) = serde_json::from_slice::<Value>(&line) else { continue };
+            if said["id"] != id {
                 continue;
             }
             return match said.get("error") {
@@ -121,6 +141,13 @@ impl Monitor {
                 )),
             };
         }
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let connection: &UnixStream = self.to.as_ref();
+        connection.as_fd()
     }
 }
 
@@ -176,5 +203,27 @@ mod tests {
         drop(monitor);
         assert_eq!(refused.to_string(), "QEMU refuses: not now");
         assert_eq!(qemu.await.unwrap()[1]["arguments"]["resume"], true);
+    }
+
+    #[tokio::test]
+    async fn one_that_a_predecessor_opened_goes_on_behind_what_that_had_not_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("monitor");
+        let listener = UnixListener::bind(&at).unwrap();
+        let client = std::os::unix::net::UnixStream::connect(&at).unwrap();
+        let qemu = tokio::spawn(async move {
+            let (from, mut to) = listener.accept().await.unwrap().0.into_split();
+            to.write_all(b"ION\"}\r\n{\"id\": \"of another\", \"error\": {\"desc\": \"too late\"}}\r\n")
+                .await
+                .unwrap();
+            let told = BufReader::new(from).lines().next_line().await.unwrap().unwrap();
+            let told: Value = serde_json::from_str(&told).unwrap();
+            to.write_all(format!("{}\r\n", json!({ "id": told["id"], "return": {} })).as_bytes())
+                .await
+                .unwrap();
+            told
+        });
+        Monitor::adopt(client.into()).unwrap().listen_again("unix:/m").await.unwrap();
+        assert_eq!(qemu.await.unwrap()["exec-oob"], "migrate-recover");
     }
 }

@@ -81,13 +81,3 @@ impl SavedFlows {
 pub fn rest(flow: &Flow) -> Bytes {
     Bytes::copy_from_slice(flow.rest())
 }
-
-/// A socket that a predecessor left.
-///
-/// # Errors
-/// The system's: it is none.
-pub fn socket_of(descriptor: OwnedFd) -> io::Result<UnixStream> {
-    let socket = std::os::unix::net::UnixStream::from(descriptor);
-    socket.set_nonblocking(true)?;
-    UnixStream::from_std(socket)
-}

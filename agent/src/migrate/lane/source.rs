@@ -3,7 +3,7 @@
 use super::{
     Counters,
     codec::{self, Encoding, SavedEncoding},
-    connection::{Connection, Halves, SavedFlows, rest, socket_of},
+    connection::{Connection, Halves, SavedFlows, rest},
     control::{self, Overhearing, SavedOverhearing},
     offer::{self, Heard},
     packing::Packers,
@@ -12,6 +12,7 @@ use super::{
     sockets::{SocketError, Sockets},
 };
 use crate::{
+    handover::socket_of,
     migrate::{
         checkpoint::Sink,
         link::keeper::{Keeper, LinkCondition, SavedKeeper},

@@ -6,11 +6,12 @@ mod traffic;
 
 use super::{
     cold,
-    connection::{Connection, Halves, socket_of},
+    connection::{Connection, Halves},
     control, offer,
     saved::{Descriptors, LeftConnection, NotResumed, SavedConnection},
 };
 use crate::{
+    handover::socket_of,
     migrate::{
         checkpoint::{Sink, Stock},
         filter::Expectation,
@@ -356,12 +357,14 @@ impl Door {
             }
             Ok(()) => "the source ended the copy".to_owned(),
         };
-        // The guest needs the main channel of its memory to the end; of the others QEMU itself says so.
+        // The guest needs the main channel of its memory to the end; of the others QEMU itself says so. A half that was cut
+        // off needs all of them, and another way when one has broken: a lane of this one cannot be opened anew.
+        let is_rest = matches!(self.onward, Onward::Rest { .. });
         let is_main = kind == LaneKind::Memory && number == 0;
-        if is_main && broke {
+        if broke && (is_main || is_rest) {
             self.tell(LaneEvent::Broke).await;
         }
-        if kind == LaneKind::Control || is_main && matches!(self.onward, Onward::Rest { .. }) {
+        if kind == LaneKind::Control || is_main && is_rest {
             self.tell(LaneEvent::Over { reason }).await;
         }
     }

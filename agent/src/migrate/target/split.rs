@@ -16,7 +16,7 @@ use crate::{
     text::describe,
 };
 use novacron_common::{
-    record::{InboundState, SideState},
+    record::InboundState,
     units::Epoch,
     wire::{Denial, DenialCode},
 };
@@ -115,8 +115,11 @@ impl Arrival {
                 biased;
                 Some(event) = next_event(&mut stage) => {
                     finished |= matches!(event, LaneEvent::Finished);
-                    if matches!(event, LaneEvent::Broke) {
-                        (apart, waits) = (true, false);
+                    match event {
+                        LaneEvent::Broke => (apart, waits) = (true, false),
+                        // The other half has hung up.
+                        LaneEvent::Over { .. } if waits => (apart, waits) = (true, false),
+                        _ => {}
                     }
                 }
                 order = self.orders.recv() => match order {
@@ -210,9 +213,7 @@ impl Arrival {
             Ok(self.parts.residents.arrived(self.assignment(epoch, true)).await?)
         })
         .await;
-        let state = SideState::Inbound(InboundState::Lost { reason });
-        self.parts.note(self.ticket.migration, Record::Ended(state.clone())).await;
-        self.post.show(state);
+        self.ended(InboundState::Lost { reason }).await;
         TargetPhase::Ended
     }
 }

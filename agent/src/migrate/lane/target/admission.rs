@@ -66,7 +66,9 @@ impl Door {
         let Some(window) = window::of(open.lane).filter(|_| expected) else {
             return invalid(format!("no {} lane is expected now", name(kind)));
         };
-        if open.turn == 0 || open.received != 0 {
+        // A lane of the way that broke is none of the way for the rest, though its source may still hope for it.
+        let of_another_way = matches!(self.onward, Onward::Rest { .. }) && open.turn > 1;
+        if open.turn == 0 || open.received != 0 || of_another_way {
             return invalid(format!("there is no {} lane that could be taken up", name(kind)));
         }
         let (lane, reader, writer) = Lane::new(open.lane, window);
