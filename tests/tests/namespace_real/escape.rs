@@ -12,7 +12,7 @@ const PROGRAMS: &[&str] = &["/bin/sh", "/usr/bin/perl"];
 /// Then the attempts, one a line; `BYSTANDER` stands for the id of a process of the host. Perl passes the address of a
 /// variable's text, and refuses to pass that of a literal.
 const HEAD: &str = r#"#!/usr/bin/perl
-open(STDOUT, '>', '/srv/told'); $| = 1;
+open(STDOUT, '>', '/tmp/told'); $| = 1;
 ($mnt, $tmpfs, $dot, $tmp, $disk, $root) = ('/srv', 'tmpfs', '.', '/tmp', '/srv/disk', '/');
 $limit = pack('QQ', 1 << 30, 1 << 30);
 sub try { my ($name, $result) = @_; printf "%s: %s\n", $name, ($result // -1) == -1 ? "errno " . ($! + 0) : 'done' }

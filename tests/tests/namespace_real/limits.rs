@@ -22,6 +22,7 @@ async fn a_fork_bomb_is_contained() {
         "{:?}",
         end.outcome
     );
+    assert!(end.output.to_text().contains("[pids limit: "), "{}", end.output.to_text());
     assert!(Command::new("true").status().unwrap().success(), "the host cannot fork");
     assert!(processes_with("sleep 60.4711").is_empty());
     world.leave_no_trace().await;
@@ -65,6 +66,21 @@ async fn temporary_files_count_as_memory_and_are_bounded() {
     let end = world.run(start(target)).await;
     let text = end.output.to_text();
     assert!(text.contains("No space left"), "{:?} {text}", end.outcome);
+    world.leave_no_trace().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_is_told() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    let mut target = shell("yes | head -c 400M > /etc/file || exit 3; exit 3");
+    target.memory_max = ByteCount::gib(1);
+    let end = world.run(start(target)).await;
+    assert_eq!(end.outcome, AttemptOutcome::Exited(3));
+    assert!(end.output.to_text().contains("[disk full: "), "{}", end.output.to_text());
+    // What fails for another reason is told nothing of it.
+    let text = world.sh("exit 3").await.output.to_text();
+    assert_eq!(text, "");
     world.leave_no_trace().await;
 }
 

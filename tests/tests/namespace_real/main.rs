@@ -10,5 +10,6 @@ mod limits;
 mod machine;
 mod place;
 mod rooted;
+mod upper;
 mod walls;
 mod world;

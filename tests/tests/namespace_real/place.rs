@@ -23,7 +23,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Where a machine of this image tells what it sees. Its last line is `END`.
-const TOLD: &str = "srv/told";
+const TOLD: &str = "tmp/told";
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:www:/srv/www:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nwww:x:34:\nlog:x:4:www\n";

@@ -174,6 +174,12 @@ impl Group {
         oom_kills_in(&std::fs::read_to_string(self.v2_file("memory.events")).unwrap_or_default())
     }
 
+    /// How many forks were refused for its limit of processes.
+    pub fn forks_refused(&self) -> u64 {
+        let pids = self.cgroup.controller_of::<PidController>();
+        pids.and_then(|controller| controller.get_pid_events().ok()).unwrap_or_default()
+    }
+
     /// What it uses; zeros if it does not exist.
     pub fn usage(&self) -> GroupUsage {
         let memory = self.cgroup.controller_of::<MemController>().map(|c| c.memory_stat().usage_in_bytes);

@@ -13,12 +13,16 @@ use nix::{
     fcntl::OFlag,
     sys::{
         signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction},
+        stat::{Mode, umask},
         wait::WaitPidFlag,
     },
     unistd::{ForkResult, Pid, chdir, execve, fork, pipe2, setsid, write},
 };
 use novacron_common::spec::Program;
 use std::{ffi::CString, fs::File, io::Read, os::fd::OwnedFd};
+
+/// What login shells and container engines start with; the agent's own is stricter.
+const UMASK: Mode = Mode::from_bits_truncate(0o022);
 
 /// Runs the command and reaps until it ends. Returns init's own exit code.
 pub fn run(isolated: &Isolated, channel: &Channel) -> i32 {
@@ -144,6 +148,7 @@ impl Command {
     fn try_exec(&self) -> Result<std::convert::Infallible, StepError> {
         setsid().doing("start a session")?;
         restore_signals().doing("restore signals")?;
+        umask(UMASK);
         chdir(self.folder.as_c_str()).doing(&format!("enter {}", self.folder.to_string_lossy()))?;
         self.identity.as_ref().map_or(Ok(()), Identity::assume)?;
         let mut cause = Errno::ENOENT;

@@ -22,6 +22,7 @@ mod identity;
 mod ids;
 mod init;
 pub mod lease;
+mod limit;
 mod machine;
 mod outcome;
 pub mod output;

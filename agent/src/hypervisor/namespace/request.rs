@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{path::PathBuf, time::Duration};
 
 /// The version that this build writes.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 /// What one isolated process tree may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,12 +25,12 @@ pub struct Limits {
     pub pids_max: u32,
     /// CPU time in thousandths of one CPU.
     pub cpu_millis: u32,
-    /// What it may write to its throw-away root.
+    /// What it may write to memory: its temporary folders, and the layer above a folder of the host.
     pub scratch_max: ByteCount,
 }
 
 impl Limits {
-    /// The scratch space of a job. It counts as memory too, so the memory limit may be reached first.
+    /// The scratch space of a job or machine. It counts as memory too, so the memory limit may be reached first.
     pub const SCRATCH: ByteCount = ByteCount::mib(256);
 
     /// The limits that a job states.
@@ -44,13 +44,18 @@ impl Limits {
     }
 }
 
-/// What is below the layer that a tree writes to.
+/// What a tree sees as its root, below a layer of its own. That is in memory unless it says where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lower {
     /// A folder of the host, `/` for its own root. What is in it belongs to nobody inside.
     Folder(PathBuf),
-    /// The layers of an image, the lowest first. What is in them belongs to whom the image says.
-    Layers(Vec<PathBuf>),
+    /// The layers of an image. What is in them belongs to whom the image says.
+    Image {
+        /// The lowest first.
+        layers: Vec<PathBuf>,
+        /// The file with the file system of the machine's own layer, which outlives the tree.
+        own: PathBuf,
+    },
 }
 
 /// One command, and the walls around it.
@@ -62,7 +67,7 @@ pub struct Isolated {
     pub hostname: String,
     /// What it may use.
     pub limits: Limits,
-    /// What it sees as `/`, below a layer of its own.
+    /// What it sees as `/`.
     pub lower: Lower,
     /// Whom the command runs as, `user[:group]` in the names of `lower`; without it, as user 0.
     pub user: Option<String>,

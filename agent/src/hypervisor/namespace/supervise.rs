@@ -9,6 +9,7 @@ use super::{
     folder::Folder,
     ids::IdMap,
     lease::{LeaseHold, Standing},
+    limit::Reached,
     outcome::{Ending, Evidence},
     output::Capture,
     request::Isolated,
@@ -350,15 +351,18 @@ impl<'a> Watch<'a> {
         self.spool = None;
     }
 
-    fn end(self) -> AttemptEnd {
+    fn end(mut self) -> AttemptEnd {
         let evidence = Evidence {
             ending: self.ending,
-            word: self.word,
+            word: self.word.take(),
             init: self.init_status,
             oom_kills: self.charge.group.oom_kills(),
         };
+        let outcome = evidence.outcome();
+        let reached = Reached { forks_refused: self.charge.group.forks_refused(), is_full: root::is_full() };
+        reached.notes(&outcome).iter().for_each(|note| self.keep(note.as_bytes()));
         AttemptEnd {
-            outcome: evidence.outcome(),
+            outcome,
             started_at: self.started_at,
             ended_at: now(),
             output: self.capture.finish(),

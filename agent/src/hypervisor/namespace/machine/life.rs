@@ -1,5 +1,6 @@
 //! The lives of namespace machines: who runs, how one is started, stopped, adopted, and what remains of it.
 
+use super::upper;
 use crate::hypervisor::{
     HvError, HypervisorEvent, RootImage,
     namespace::{
@@ -173,6 +174,9 @@ impl Shared {
         let slot = self
             .free_slot()
             .ok_or_else(|| HvError::failed(format!("start {vm}"), "all id ranges are taken"))?;
+        if defined.root.is_some() {
+            upper::ensure(vm, self.folder(vm).path(), defined.spec.storage).await?;
+        }
         let supervisor =
             self.launch(vm, &defined, slot).map_err(|cause| HvError::failed(format!("start {vm}"), cause))?;
         self.watch(vm, Live { supervisor: Arc::new(supervisor), slot });
@@ -189,7 +193,11 @@ impl Shared {
     }
 
     fn isolated(&self, vm: VmId, Defined { spec, root }: &Defined, slot: u32) -> Isolated {
-        let scratch = if spec.storage == ByteCount(0) { Limits::SCRATCH } else { spec.storage };
+        // Over the host's root, all that it writes is in memory.
+        let scratch = match root {
+            None if spec.storage > ByteCount(0) => spec.storage,
+            _ => Limits::SCRATCH,
+        };
         let image = root.as_ref().map(|image| &image.program);
         Isolated {
             program: program(spec.cmdline.as_deref(), image),
@@ -201,7 +209,9 @@ impl Shared {
                 scratch_max: scratch,
             },
             lower: match root {
-                Some(image) => Lower::Layers(image.layers.clone()),
+                Some(image) => {
+                    Lower::Image { layers: image.layers.clone(), own: upper::path(self.folder(vm).path()) }
+                }
                 None => Lower::Folder("/".into()),
             },
             user: root.as_ref().map(|image| image.user.clone().unwrap_or_else(|| ROOT.to_owned())),
@@ -220,9 +230,13 @@ impl Shared {
         let failed = |cause: String| HvError::failed(format!("start {vm}"), cause);
         let looked = timeout(PATIENCE, async {
             loop {
+                let is_supervised = self.live().contains_key(&vm);
                 match folder.outcome() {
                     Ok(Some(AttemptEnd { outcome: AttemptOutcome::FailedToStart { reason }, .. })) => {
                         return Err(failed(reason));
+                    }
+                    Ok(None) if !folder.has_started() && !is_supervised => {
+                        return Err(failed("its supervisor was killed before it could run".into()));
                     }
                     Ok(None) if !folder.has_started() => tokio::time::sleep(LOOK_AGAIN).await,
                     Ok(_) => return Ok(()),

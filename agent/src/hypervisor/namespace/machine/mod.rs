@@ -1,8 +1,9 @@
-//! Long-lived machines made of namespaces: the hypervisor port over supervisors. The root is an image's, or, where the
-//! template has none, the host's; what a machine writes is gone when it stops. There is no network and no console yet,
-//! and a machine cannot move.
+//! Long-lived machines made of namespaces: the hypervisor port over supervisors. The root is an image's, below a
+//! layer of the machine's own ([`upper`]); or, where the template has none, the host's, and what the machine writes to that is
+//! gone when it stops. There is no network and no console yet, and a machine cannot move.
 
 mod life;
+mod upper;
 
 use super::home::{Home, HomeError};
 use crate::hypervisor::{

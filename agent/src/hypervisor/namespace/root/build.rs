@@ -1,6 +1,9 @@
 //! The supervisor's half: a staging file system, the overlay, the masks.
 
-use super::{Place, STAGE, bind, device, inert, lower::Opened, mask, mount_new, new_root, restrict};
+use super::{
+    Place, STAGE, bind, device, inert, lower::Opened, mask, mount_new, new_root, own::making_files_as,
+    restrict,
+};
 use crate::hypervisor::namespace::{
     ids::IdMap,
     request::Lower,
@@ -8,11 +11,10 @@ use crate::hypervisor::namespace::{
 };
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, open, openat},
+    fcntl::{OFlag, open, openat},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::stat::{Mode, mkdirat},
-    unistd::{Gid, Uid, fchownat},
 };
 use novacron_common::units::ByteCount;
 use std::{
@@ -21,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Most files in the upper layer: each costs kernel memory whatever its size.
+/// Most files in memory: each costs kernel memory whatever its size.
 const INODES_MAX: u32 = 100_000;
 
 /// What is mounted over in every root.
@@ -29,11 +31,11 @@ const MOUNT_POINTS: &[&str] = &["dev", "proc", "sys", "tmp"];
 
 /// What the root depends on.
 pub struct Plan<'a> {
-    /// What is below the layer of its own.
+    /// What it is made of.
     pub lower: &'a Lower,
     /// Its ids.
     pub map: IdMap,
-    /// What may be written to it.
+    /// What may be written to its temporary folders, and to a layer that is in memory.
     pub scratch_max: ByteCount,
     /// Paths to mask, beside those that always are.
     pub masked: &'a [PathBuf],
@@ -51,19 +53,22 @@ pub fn build(plan: &Plan<'_>) -> Result<(), StepError> {
     let size = format!("mode=0755,size={},nr_inodes={INODES_MAX}", plan.scratch_max.0);
     mount_new("tmpfs", Path::new(STAGE), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &size)
         .doing("mount the stage")?;
-    mount_overlay(&lower, owner)?;
+    create_dir(new_root()).doing("make the new root's folder")?;
+    lower.mount_at(&new_root(), owner)?;
     let root = open(&new_root(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .doing("open the new root")?;
     match lower {
         Opened::Folder(_) => mask_secrets(&root, &mask::secrets(plan.masked))?,
         // What an image has is no secret of the host's.
-        Opened::Layers(_) => make_mount_points(&root, owner)?,
+        Opened::Image { .. } => making_files_as(owner, || make_mount_points(&root))?,
     }
     put(&root, &device::build()?, "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY)?;
-    for place in ["/tmp", "/var/tmp", "/dev/shm"] {
-        if matches!(lower, Opened::Layers(_)) && Place::find(&root, Path::new(place)).is_err() {
-            continue;
-        }
+    let places = match lower {
+        Opened::Folder(_) => ["/tmp", "/dev/shm", "/var/tmp"].as_slice(),
+        // What is in /var/tmp is to outlive a restart (hier(7)).
+        Opened::Image { .. } => &["/tmp", "/dev/shm"],
+    };
+    for place in places {
         put(&root, &temporary(place)?, place, MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
     }
     Ok(())
@@ -76,31 +81,13 @@ fn leave_the_hosts_mounts() -> Result<(), StepError> {
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).doing("detach from the host's mounts")
 }
 
-fn mount_overlay(lower: &Opened, owner: u32) -> Result<(), StepError> {
-    let stage = Path::new(STAGE);
-    let (upper, work) = (stage.join("upper"), stage.join("work"));
-    for folder in [&upper, &work, &new_root()] {
-        create_dir(folder).doing("make the overlay's folders")?;
-    }
-    lower.open_up(&upper, owner)?;
-    let lowers: Vec<String> = lower.paths()?.iter().map(|path| path.display().to_string()).collect();
-    let options =
-        format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), upper.display(), work.display());
-    mount_new("overlay", &new_root(), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &options)
-        .doing("mount the overlay")
-}
-
 /// An image need not have the folders that are mounted over, but where it has something else in their place, that would
 /// be mounted over in its stead.
-fn make_mount_points(root: &OwnedFd, owner: u32) -> Result<(), StepError> {
+fn make_mount_points(root: &OwnedFd) -> Result<(), StepError> {
     for name in MOUNT_POINTS {
         let doing = format!("use /{name} of the image, which must be a folder and no link");
         match mkdirat(root, *name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => {
-                let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
-                fchownat(root, *name, user, group, AtFlags::AT_SYMLINK_NOFOLLOW).doing(&doing)?;
-            }
-            Err(Errno::EEXIST) => {}
+            Ok(()) | Err(Errno::EEXIST) => {}
             Err(cause) => return Err(StepError::new(doing, cause)),
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;

@@ -10,6 +10,7 @@ use crate::hypervisor::namespace::{
     step::{Doing, StepError, checked},
 };
 use nix::{
+    errno::Errno,
     fcntl::{OFlag, open},
     sys::{
         signal::{Signal, kill},
@@ -42,6 +43,15 @@ pub fn user_namespace(map: IdMap) -> Result<OwnedFd, StepError> {
     opened
 }
 
+/// Whether files may be changed through a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// No.
+    Read,
+    /// Yes.
+    Write,
+}
+
 /// A mount of a folder with the owners that `user` maps to, read-only, and not yet anywhere.
 ///
 /// # Errors
@@ -55,11 +65,18 @@ pub fn shown_to(folder: &Path, user: &OwnedFd) -> Result<OwnedFd, StepError> {
     let fd = checked(fd).doing(&doing())?;
     // SAFETY: the kernel has just opened it for us alone.
     let mount = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) };
+    map(&mount, user, Access::Read).doing(&doing())?;
+    Ok(mount)
+}
+
+/// Has a mount that is not yet anywhere show the owners that `user` maps to; no set-user-id programs, no devices.
+///
+/// # Errors
+/// The kernel's, or the file system's that cannot do it.
+pub fn map(mount: &OwnedFd, user: &OwnedFd, access: Access) -> Result<(), Errno> {
+    let read_only = if access == Access::Read { libc::MOUNT_ATTR_RDONLY } else { 0 };
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP
-            | libc::MOUNT_ATTR_RDONLY
-            | libc::MOUNT_ATTR_NOSUID
-            | libc::MOUNT_ATTR_NODEV,
+        attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | read_only,
         attr_clr: 0,
         propagation: 0,
         userns_fd: u64::from(user.as_raw_fd().unsigned_abs()),
@@ -75,8 +92,7 @@ pub fn shown_to(folder: &Path, user: &OwnedFd) -> Result<OwnedFd, StepError> {
             size_of::<libc::mount_attr>(),
         )
     };
-    checked(set).doing(&doing())?;
-    Ok(mount)
+    checked(set).map(drop)
 }
 
 /// Mounts it at a new folder.

@@ -1,6 +1,9 @@
-//! What is below the layer that a machine writes to: one folder of the host, or the layers of an image.
+//! What a root is made of: one folder of the host, or the layers of an image with the machine's own above them.
 
-use super::{STAGE, idmap, mask};
+use super::{
+    STAGE, idmap, mask, mount_new,
+    own::{OwnLayer, making_files_as},
+};
 use crate::hypervisor::namespace::{
     ids::IdMap,
     request::Lower,
@@ -8,6 +11,7 @@ use crate::hypervisor::namespace::{
 };
 use nix::{
     fcntl::{OFlag, open},
+    mount::MsFlags,
     sys::stat::{Mode, fstat},
     unistd::{Gid, Uid, chown},
 };
@@ -24,8 +28,13 @@ use std::{
 pub enum Opened {
     /// Its ids are not mapped: what is in it belongs to nobody.
     Folder(OwnedFd),
-    /// Mounts that show it with the machine's ids, the lowest first.
-    Layers(Vec<OwnedFd>),
+    /// Mounts that show it with the machine's ids.
+    Image {
+        /// Those of the image, the lowest first.
+        layers: Vec<OwnedFd>,
+        /// The machine's own.
+        own: OwnLayer,
+    },
 }
 
 impl Opened {
@@ -36,10 +45,10 @@ impl Opened {
     pub fn new(lower: &Lower, map: IdMap) -> Result<Self, StepError> {
         match lower {
             Lower::Folder(folder) => open_folder(folder).map(Self::Folder),
-            Lower::Layers(folders) => {
+            Lower::Image { layers, own } => {
                 let user = idmap::user_namespace(map)?;
-                let shown = folders.iter().map(|folder| idmap::shown_to(folder, &user));
-                shown.collect::<Result<_, _>>().map(Self::Layers)
+                let shown = layers.iter().map(|folder| idmap::shown_to(folder, &user));
+                Ok(Self::Image { layers: shown.collect::<Result<_, _>>()?, own: OwnLayer::open(own, &user)? })
             }
         }
     }
@@ -48,13 +57,13 @@ impl Opened {
     ///
     /// # Errors
     /// [`StepError`].
-    pub fn paths(&self) -> Result<Vec<PathBuf>, StepError> {
+    fn paths(&self) -> Result<Vec<PathBuf>, StepError> {
         match self {
             Self::Folder(folder) => Ok(vec![Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string())]),
-            Self::Layers(mounts) => {
+            Self::Image { layers, .. } => {
                 let places = Path::new(STAGE).join("lower");
                 create_dir(&places).doing("make places for layers")?;
-                let attached = mounts.iter().enumerate().rev();
+                let attached = layers.iter().enumerate().rev();
                 attached
                     .map(|(number, mount)| idmap::attach(mount, places.join(number.to_string())))
                     .collect()
@@ -62,20 +71,37 @@ impl Opened {
         }
     }
 
-    /// Gives the upper layer the folders in which the tree's user 0 may add files.
+    /// Puts them on top of each other, with the layer that is written to above, at a folder. `owner` is the tree's user 0.
     ///
     /// # Errors
     /// [`StepError`].
-    pub fn open_up(&self, upper: &Path, owner: u32) -> Result<(), StepError> {
+    pub fn mount_at(&self, root: &Path, owner: u32) -> Result<(), StepError> {
+        let lowers = self.paths()?;
         match self {
             Self::Folder(_) => {
-                let lower = self.paths()?.remove(0);
-                mask::OWNED.iter().try_for_each(|folder| own(&lower, upper, folder, owner))
+                let stage = Path::new(STAGE);
+                let (upper, work) = (stage.join("upper"), stage.join("work"));
+                for folder in [&upper, &work] {
+                    create_dir(folder).doing("make the overlay's folders")?;
+                }
+                // The folders in which user 0 may add files.
+                mask::OWNED.iter().try_for_each(|folder| give_own(&lowers[0], &upper, folder, owner))?;
+                mount_overlay(root, &lowers, &upper, &work)
             }
-            // Everything has its right owner already; the root is the upper layer's own.
-            Self::Layers(_) => give(upper, owner),
+            // Everything has its right owner already.
+            Self::Image { own, .. } => {
+                let (upper, work) = own.attach()?;
+                making_files_as(owner, || mount_overlay(root, &lowers, &upper, &work))
+            }
         }
     }
+}
+
+fn mount_overlay(root: &Path, lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<(), StepError> {
+    let lowers: Vec<String> = lowers.iter().map(|path| path.display().to_string()).collect();
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), upper.display(), work.display());
+    mount_new("overlay", root, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &options).doing("mount the overlay")
 }
 
 /// A root file system must be root's alone: whoever could write to it could run programs in every command that uses it.
@@ -91,7 +117,7 @@ fn open_folder(lower: &Path) -> Result<OwnedFd, StepError> {
 }
 
 /// Puts a folder of the command's over that of the lower layer, where that shows it nothing new.
-fn own(lower: &Path, upper: &Path, folder: &str, owner: u32) -> Result<(), StepError> {
+fn give_own(lower: &Path, upper: &Path, folder: &str, owner: u32) -> Result<(), StepError> {
     let Ok(found) = std::fs::symlink_metadata(lower.join(folder)) else { return Ok(()) };
     if !mask::may_own(found.mode()) {
         return Ok(());
@@ -100,11 +126,7 @@ fn own(lower: &Path, upper: &Path, folder: &str, owner: u32) -> Result<(), StepE
     if !mine.exists() {
         create_dir(&mine).doing("make a folder of the upper layer")?;
     }
-    give(&mine, owner)
-}
-
-fn give(folder: &Path, owner: u32) -> Result<(), StepError> {
-    set_permissions(folder, PermissionsExt::from_mode(0o755)).doing("open a folder of the upper layer")?;
-    chown(folder, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
+    set_permissions(&mine, PermissionsExt::from_mode(0o755)).doing("open a folder of the upper layer")?;
+    chown(&mine, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
         .doing("give away a folder of the upper layer")
 }

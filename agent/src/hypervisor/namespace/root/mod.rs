@@ -1,5 +1,5 @@
-//! The root file system of an isolated command: the host's own, another folder of it, or an image's layers, read-only
-//! below a throw-away upper layer.
+//! The root file system of an isolated command: the host's own or another folder of it, read-only below a throw-away
+//! layer in memory, or an image's layers below the machine's [`own`].
 //!
 //! The supervisor builds it in its private mount namespace, as the host's root ([`build`]); so every mount is gone
 //! with the last process of that namespace, however it ends, and what is masked is locked for whoever comes after
@@ -11,9 +11,12 @@
 mod build;
 mod device;
 mod enter;
+mod fsmount;
 mod idmap;
+mod loopback;
 mod lower;
 mod mask;
+mod own;
 
 pub use build::{Plan, build};
 pub use enter::enter;
@@ -22,6 +25,7 @@ use super::step::{Doing, StepError};
 use nix::{
     fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
     mount::{MsFlags, mount},
+    sys::statvfs::statvfs,
 };
 use std::{
     os::fd::{AsRawFd, OwnedFd},
@@ -34,6 +38,19 @@ const STAGE: &str = "/tmp";
 /// The new root, before it is one.
 fn new_root() -> PathBuf {
     Path::new(STAGE).join("root")
+}
+
+/// Less is no room: a file system keeps a few blocks that nobody can have.
+const ROOM_MIN: u64 = 64 << 10;
+
+/// Whether no room is left for what is written, in memory or in a layer that outlives the tree. Only for the process that
+/// built the root.
+pub fn is_full() -> bool {
+    let stage = Path::new(STAGE);
+    [stage.to_owned(), own::place()].iter().filter_map(|place| statvfs(place).ok()).any(|system| {
+        let room = system.blocks_available().saturating_mul(system.fragment_size());
+        room < ROOM_MIN || system.files_available() == 0
+    })
 }
 
 /// A place inside the new root. A symbolic link in it leads to a place inside it too, never to the host's
