@@ -305,7 +305,7 @@ impl Shared {
     async fn find(&self, reason: &str) -> bool {
         tracing::warn!(migration = %self.ticket.migration, reason, grace = ?self.grace, "the link to the target is lost");
         let found = tokio::select! {
-            found = timeout(self.grace, self.dialler.call_until_answered()) => found,
+            found = timeout(self.grace, self.dialler.call_back()) => found,
             () = self.stop.cancelled() => return false,
         };
         match found {

@@ -14,6 +14,7 @@ use crate::migrate::{
         target::{Door, LaneEvent, Onward},
     },
     link::{
+        dialler::Dialler,
         keeper::{Keeper, LinkCondition},
         lane::{LaneReader, LaneWriter},
         pace::Pacer,
@@ -26,7 +27,7 @@ use novacron_common::{
     record::Ticket,
     wire::{LaneFrame, LaneId, LaneKind, LaneOpen, LaneVerdict, StreamKind},
 };
-use novacron_transport::{Endpoint, Link, Role, Stream};
+use novacron_transport::{Endpoint, Link, Role, Sharing, Stream};
 use std::{
     path::Path,
     sync::{Arc, atomic::AtomicU64},
@@ -165,6 +166,24 @@ async fn a_target_that_never_answers_is_given_up_after_the_grace_and_the_error_s
     let dialled = Keeper::dial(near, target.wire.address, ours, grace, Pacer::default()).await;
     let error = dialled.map(|_| ()).unwrap_err();
     assert_eq!(error.to_string(), "the target's agent did not answer within 1 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_the_way_to_return_is_not_taken_for_a_round_trip() {
+    // One call is made meanwhile, and answered when it has waited for so long.
+    const HELD: Duration = Duration::from_millis(300);
+    let net = Net::new();
+    let (near, far) = (net.endpoint(A), net.endpoint(B));
+    let wire = Wire::to(far.local_addr().unwrap()).await;
+    let dialler = Dialler::new(near, wire.address, B, Sharing::Fair);
+    tokio::spawn(async move { while far.accept().await.is_some() {} });
+    wire.hold();
+    let (link, ()) = tokio::join!(dialler.call_back(), async {
+        tokio::time::sleep(HELD).await;
+        wire.mend();
+    });
+    let round_trip = link.unwrap().round_trip();
+    assert!(round_trip < HELD / 2, "{round_trip:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
