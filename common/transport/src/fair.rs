@@ -3,7 +3,9 @@
 //! It follows what BBR version 3 does with losses (draft-ietf-ccwg-bbr, "inflight_longterm"): a path may lose up to
 //! [`LOSS_TOLERATED`] of a round without anybody being at fault; more means that its queue is full, and the window falls to
 //! [`KEPT`] of itself, though not below what the path was seen to carry. Otherwise it grows: at first by doubling, when round
-//! trips become longer by a quarter a round (HyStart++, RFC 9406), and since the queue was full once by a sixteenth.
+//! trips become longer by a quarter a round (HyStart++, RFC 9406), and since the queue was full once by a sixteenth, until it
+//! has grown for longer than a path takes that is as wide as it was. At first a round is a few packets, of which one that is
+//! lost is a large part: it is the fate of one packet in 200, and says nothing of a queue before [`FEW`] are lost.
 //!
 //! Not quinn's own, by measurement (`make bench NAME=migration ROW=far`: 100 ms there and back, one packet of 200 lost,
 //! 100 Mbit/s): CUBIC takes every loss for a full queue and brought nothing there within three minutes. BBR takes what two
@@ -29,7 +31,12 @@ const KEPT: f64 = 0.7;
 const NEARING: u64 = 4;
 /// … and when the path is known.
 const STEADY: u64 = 16;
+/// Rounds of that in which a window grows back to what it was when the queue was full, even if it fell twice
+/// (1.0625¹² · [`KEPT`]² > 1), and a few: if it can still grow then, the path is wider than it was, or its queue was not full.
+const BACK: u32 = 16;
 const LEAST: u64 = 2;
+/// So many lost packets in a round may be chance, before the queue was ever full: `StartupFullLossCnt` of BBR.
+const FEW: u64 = 6;
 /// A round is a round trip, but no shorter than this: between hosts that are near each other acknowledgements come in heaps.
 const ROUND: Duration = Duration::from_millis(10);
 /// A round trip that is longer than the shortest by an eighth, and by so much at least and at most, says that a queue
@@ -67,8 +74,8 @@ enum Phase {
     Doubling,
     /// Round trips became longer, be it by a queue or by a host that is busy.
     Nearing,
-    /// It was full.
-    Steady,
+    /// It was full, so many rounds ago.
+    Steady(u32),
 }
 
 /// What came of the bytes under way since it began.
@@ -130,17 +137,23 @@ impl Window {
     }
 
     fn heed(&mut self, round: Round, took: Duration, is_used: bool) {
-        if round.is_congested() {
-            self.phase = Phase::Steady;
+        let is_chance =
+            !matches!(self.phase, Phase::Steady(_)) && !round.is_marked && round.lost < FEW * self.mtu;
+        if round.is_congested() && !is_chance {
+            self.phase = Phase::Steady(0);
             let kept = (self.bytes as f64 * KEPT) as u64;
             self.bytes = kept.max(self.carried(round, took)).max(LEAST * self.mtu);
             return;
         }
         match self.phase {
-            Phase::Doubling if self.is_longer(round) => self.phase = Phase::Nearing,
+            // A packet that is alone is acknowledged late (RFC 9000, section 13.2.1): that says nothing of a queue.
+            Phase::Doubling if is_used && self.is_longer(round) => self.phase = Phase::Nearing,
             Phase::Nearing if is_used => self.grow(NEARING),
-            Phase::Steady if is_used => self.grow(STEADY),
-            Phase::Doubling | Phase::Nearing | Phase::Steady => {}
+            Phase::Steady(rounds) if is_used => {
+                self.grow(if rounds < BACK { STEADY } else { NEARING });
+                self.phase = Phase::Steady(rounds.saturating_add(1));
+            }
+            Phase::Doubling | Phase::Nearing | Phase::Steady(_) => {}
         }
     }
 
@@ -326,6 +339,46 @@ mod tests {
         window.lose(path.now, 1 << 20, true);
         assert_eq!(window.window(), LEAST * u64::from(MTU));
         path.drive(&mut window, u64::MAX, Duration::from_millis(500));
+        let Drive { used, .. } = path.drive(&mut window, u64::MAX, Duration::from_secs(1));
+        assert!(used > 0.9, "{used}");
+    }
+
+    /// A path as long as from one continent to the next.
+    fn far() -> Path {
+        Path::new(12.5e6, Duration::from_millis(100), Duration::from_millis(100), 0.005)
+    }
+
+    #[test]
+    fn a_packet_that_is_lost_among_the_first_is_no_full_queue() {
+        let mut path = far();
+        let mut window = Window::new(path.now, MTU);
+        window.lose(path.now, MTU.into(), false);
+        path.drive(&mut window, u64::MAX, Duration::from_secs(1));
+        let Drive { used, .. } = path.drive(&mut window, u64::MAX, Duration::from_secs(1));
+        assert!(used > 0.9, "{used}");
+    }
+
+    #[test]
+    fn calls_whose_acknowledgements_are_delayed_are_no_queue() {
+        let mut path = far();
+        let mut window = Window::new(path.now, MTU);
+        for delay in [0, 25, 25, 25].map(Duration::from_millis) {
+            let sent = path.now;
+            path.now += path.way + delay;
+            window.acknowledge(path.now, sent, 200, path.way);
+            window.judge(path.now, 0);
+        }
+        path.drive(&mut window, u64::MAX, Duration::from_secs(1));
+        let Drive { used, .. } = path.drive(&mut window, u64::MAX, Duration::from_secs(1));
+        assert!(used > 0.9, "{used}");
+    }
+
+    #[test]
+    fn a_window_that_fell_for_no_reason_does_not_take_long_to_be_what_it_was() {
+        let mut path = far();
+        let mut window = Window::new(path.now, MTU);
+        window.lose(path.now, INITIAL_WINDOW, false);
+        path.drive(&mut window, u64::MAX, Duration::from_secs(4));
         let Drive { used, .. } = path.drive(&mut window, u64::MAX, Duration::from_secs(1));
         assert!(used > 0.9, "{used}");
     }

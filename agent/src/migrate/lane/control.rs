@@ -153,6 +153,7 @@ impl Guarding {
                     Passed::Finish { cancelled: false, serial, .. } => finish.called(serial),
                     Passed::Finish { cancelled: true, .. } | Passed::Other => {}
                 }
+                tracing::debug!(procedure = frame.procedure, serial = frame.serial, "libvirtd is called");
                 let bytes = frame.bytes.to_vec();
                 calls.pass(bytes);
                 *verdict = None;

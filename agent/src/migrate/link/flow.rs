@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Before anything is known.
+/// Before anything is known, and as long as the rate grows: a new connection sends twice as much each round trip, and what
+/// passed so far says what it could then. Over 100 ms a link was held up by its own first rates.
 const START: usize = 1 << 20;
 /// However slow the link.
 const LEAST: usize = 256 << 10;
@@ -23,6 +24,10 @@ const GAIN: f64 = 1.25;
 /// and what that takes cannot be told apart from a slow link: with 3 the limit fell from one round to the next over 100 ms with
 /// one packet of 200 lost, and moves took twice as long. What has no room in the network waits on this side.
 const TRIPS: f64 = 5.0;
+/// A rate grows if it is so much higher than before; when it was not so often, the link is full (BBR's `BBRFullBwThresh` and
+/// `BBRFullBwCnt`).
+const GROWS: f64 = 1.25;
+const FULL: u32 = 3;
 /// What a rate is measured over, at least …
 const SAMPLE: Duration = Duration::from_millis(10);
 /// … and so many round trips: behind a packet that was lost others wait for one, and then pass all at once.
@@ -43,6 +48,7 @@ pub struct Flow {
     sample: Option<(Instant, u64)>,
     /// Bytes a second.
     rate: Recent<f64>,
+    growth: Growth,
     /// Seconds.
     trip: Recent<f64>,
 }
@@ -51,7 +57,15 @@ impl Flow {
     /// Of a lane whose window is `most` bytes.
     pub fn new(most: usize) -> Self {
         let (rate, trip) = (Recent::new(f64::max, RATE_FOR), Recent::new(f64::min, TRIP_FOR));
-        Self { most, limit: most.min(START), marks: VecDeque::new(), sample: None, rate, trip }
+        Self {
+            most,
+            limit: most.min(START),
+            marks: VecDeque::new(),
+            sample: None,
+            rate,
+            growth: Growth::default(),
+            trip,
+        }
     }
 
     /// How much may be under way, bytes.
@@ -72,7 +86,9 @@ impl Flow {
         let (since, from) = *self.sample.get_or_insert((now, offset));
         let took = (now - since).as_secs_f64();
         if took >= self.sample_seconds() {
-            self.rate.see((offset - from) as f64 / took, now);
+            let rate = (offset - from) as f64 / took;
+            self.rate.see(rate, now);
+            self.growth.see(rate);
             self.sample = Some((now, offset));
         }
         self.follow();
@@ -85,13 +101,37 @@ impl Flow {
     /// The link was lost, and is back: what was under way says nothing of it.
     pub fn restart(&mut self) {
         self.marks.clear();
-        self.sample = None;
+        (self.sample, self.growth) = (None, Growth::default());
     }
 
     fn follow(&mut self) {
         let Some((rate, trip)) = self.rate.value().zip(self.trip.value()) else { return };
+        let least = if self.growth.is_over() { LEAST } else { START };
         let bytes = rate * (trip * TRIPS).max(trip * GAIN + SLACK.as_secs_f64());
-        self.limit = (bytes as usize).max(LEAST).min(self.most);
+        self.limit = (bytes as usize).max(least).min(self.most);
+    }
+}
+
+/// Whether a connection was ever full.
+#[derive(Debug, Default)]
+struct Growth {
+    highest: f64,
+    /// Rates in a row that were no higher.
+    flat: u32,
+}
+
+impl Growth {
+    fn see(&mut self, rate: f64) {
+        if rate >= self.highest * GROWS {
+            self.highest = rate;
+            self.flat = if self.is_over() { self.flat } else { 0 };
+        } else {
+            self.flat = self.flat.saturating_add(1);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.flat >= FULL
     }
 }
 
@@ -190,6 +230,26 @@ mod tests {
         let link = Link { rate: 100.0 * MBIT, trip: Duration::from_millis(100), loses: Some(5) };
         let (limit, _) = link.run(&mut Flow::new(WINDOW), 0, Instant::now(), 60.0);
         assert!(limit as f64 >= link.rate * 0.2, "{limit} bytes are not enough for it");
+    }
+
+    #[test]
+    fn a_link_that_is_getting_faster_is_not_held_up() {
+        // As a new connection sends over 100 ms: 10 packets, and twice as much every round trip, up to 100 Mbit/s.
+        const TRIP: u64 = 100;
+        let (mut flow, began) = (Flow::new(WINDOW), Instant::now());
+        let mut sent = vec![0];
+        for millis in 1..2_000u64 {
+            let rate = (147_000.0 * (millis as f64 / TRIP as f64).exp2()).min(100.0 * MBIT);
+            sent.push(sent[sent.len() - 1] + (rate / 1000.0) as u64);
+            let (now, passed) = (began + Duration::from_millis(millis), millis.saturating_sub(TRIP));
+            flow.pushed(sent[millis as usize], now);
+            // Now and then a packet is lost, and what is behind it comes a round trip later.
+            if passed > 0 && millis % 400 < 300 {
+                flow.passed(sent[passed as usize], now);
+            }
+            let under_way = sent[millis as usize] - sent[passed as usize];
+            assert!(flow.limit() as u64 >= under_way, "{} of {under_way} after {millis} ms", flow.limit());
+        }
     }
 
     #[test]
