@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::batch::{BLOB_MAX, Batch, PIECE_MAX};
 use crate::cache::{Found, Held};
 use crate::choice::{Choice, Means, Measured, Outcome, Policy};
+use crate::effort::Effort;
 use crate::parcel::{Parcel, Unpacked};
 use crate::parse::{Channel, Parser, Piece, Place};
 use crate::proof::{Printer, Prover, Secret};
@@ -238,6 +239,13 @@ impl Framer {
         }
     }
 
+    fn effort(&self) -> Effort {
+        match self.settings.policy {
+            Policy::Fixed(_) => Effort::default(),
+            Policy::Adaptive => self.choice.effort(),
+        }
+    }
+
     fn take_in(&mut self, piece: Piece, bytes: &[u8], out: &mut Vec<Parcel>) {
         match (piece, self.means()) {
             (Piece::Bytes(_), _) => self.bytes(bytes, out),
@@ -341,7 +349,7 @@ impl Framer {
             let mut blob = Vec::with_capacity(BLOB_MAX);
             let ops = self.batch.blob(&mut blob);
             outcome.blob = blob.len();
-            Some(Unpacked { tag, blob, ops, zstd: full })
+            Some(Unpacked { tag, blob, ops, zstd: full.then(|| self.effort()) })
         };
         self.stats.plain += plain as u64;
         self.batch.clear();

@@ -4,10 +4,9 @@ use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::compress_bound;
 
 use crate::batch::BLOB_MAX;
+use crate::effort::Effort;
 use crate::wire::frame::Packing;
 
-/// The fastest level that is worth its time on pages (×2.75 at 404 MB/s in batches of 128 KiB).
-const LEVEL: i32 = 1;
 /// Below this a zstd frame is hardly smaller.
 const PACK_MIN: usize = 256;
 
@@ -25,22 +24,21 @@ impl Default for Packer {
 
 impl Packer {
     /// With all the room that it can need.
-    ///
-    /// # Panics
-    /// When the zstd that was built in does not know its own levels.
     #[must_use]
     pub fn new() -> Self {
-        let zstd = Compressor::new(LEVEL).expect("zstd has this level");
-        Self { packed: Vec::with_capacity(compress_bound(BLOB_MAX)), zstd }
+        Self { packed: Vec::with_capacity(compress_bound(BLOB_MAX)), zstd: Compressor::default() }
     }
 
     /// Compresses a blob, if that makes it smaller; says how it is to cross the wire.
-    pub(crate) fn pack<'a>(&'a mut self, blob: &'a [u8]) -> (Packing, &'a [u8]) {
+    pub(crate) fn pack<'a>(&'a mut self, blob: &'a [u8], effort: Effort) -> (Packing, &'a [u8]) {
         if blob.len() < PACK_MIN {
             return (Packing::Stored, blob);
         }
         self.packed.clear();
         self.packed.reserve_exact(compress_bound(blob.len()));
+        for parameter in effort.parameters() {
+            self.zstd.set_parameter(parameter).expect("zstd takes its own parameters");
+        }
         match self.zstd.compress_to_buffer(blob, &mut self.packed) {
             Ok(length) if length < blob.len() => (Packing::Zstd, &self.packed),
             _ => (Packing::Stored, blob),
@@ -100,8 +98,10 @@ mod tests {
         }
         let mut blob = Vec::new();
         batch.blob(&mut blob);
-        assert_eq!(packer.pack(&blob).0, Packing::Zstd);
-        let state = packer.zstd.context_mut().sizeof();
-        assert!(state <= ZSTD_STATE, "{} KiB", state >> 10);
+        for effort in [Effort::Quick, Effort::Thorough] {
+            assert_eq!(packer.pack(&blob, effort).0, Packing::Zstd);
+            let state = packer.zstd.context_mut().sizeof();
+            assert!(state <= ZSTD_STATE, "{effort:?}: {} KiB", state >> 10);
+        }
     }
 }

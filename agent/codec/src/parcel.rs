@@ -1,6 +1,7 @@
 //! A frame before zstd and after it.
 
 use crate::choice::Outcome;
+use crate::effort::Effort;
 use crate::pack::Packer;
 use crate::proof::Tag;
 use crate::wire::frame::{self, BatchHead, Kind, Packing};
@@ -13,8 +14,8 @@ pub(crate) struct Unpacked {
     pub blob: Vec<u8>,
     /// How much of the blob is operations.
     pub ops: usize,
-    /// Whether zstd is to be tried.
-    pub zstd: bool,
+    /// Whether zstd is to be tried, and how hard.
+    pub zstd: Option<Effort>,
 }
 
 /// Frames that belong together: what is ready, and perhaps a batch behind it that is yet to be packed.
@@ -40,7 +41,7 @@ impl Parcel {
     /// Whether packing it takes time worth another thread: about a millisecond.
     #[must_use]
     pub fn is_dear(&self) -> bool {
-        self.batch.as_ref().is_some_and(|batch| batch.zstd)
+        self.batch.as_ref().is_some_and(|batch| batch.zstd.is_some())
     }
 
     /// Completes it.
@@ -58,8 +59,8 @@ impl Parcel {
     fn complete(self, packer: Option<&mut Packer>) -> Packed {
         let Self { ready: mut bytes, batch, mut outcome } = self;
         if let Some(Unpacked { tag, blob, ops, zstd }) = batch {
-            let (packing, body) = match packer.filter(|_| zstd) {
-                Some(packer) => packer.pack(&blob),
+            let (packing, body) = match packer.zip(zstd) {
+                Some((packer, effort)) => packer.pack(&blob, effort),
                 None => (Packing::Stored, blob.as_slice()),
             };
             let head = BatchHead { tag, packing, blob: blob.len(), ops, plain: outcome.plain };

@@ -246,6 +246,7 @@ impl Encoding {
             }
             if self.parcels.is_empty() {
                 if self.cost.plain > 0 {
+                    self.cost.packing += self.line.packing();
                     self.framer.measured(std::mem::take(&mut self.cost));
                 }
                 return Ok(());

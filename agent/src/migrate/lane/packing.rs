@@ -9,6 +9,7 @@ use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
     thread::available_parallelism,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::Semaphore,
@@ -38,14 +39,16 @@ impl Packers {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
-    fn pack(&self, parcel: Parcel) -> Packed {
-        let mut packer = self.take();
+    /// And how long that took.
+    fn pack(&self, parcel: Parcel) -> (Packed, Duration) {
+        let (mut packer, began) = (self.take(), Instant::now());
         let packed = parcel.pack(&mut packer);
+        let took = began.elapsed();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(packer);
-        packed
+        (packed, took)
     }
 
-    fn start(&self, parcel: Parcel) -> JoinHandle<Packed> {
+    fn start(&self, parcel: Parcel) -> JoinHandle<(Packed, Duration)> {
         let packers = self.clone();
         tokio::spawn(async move {
             let free = packers.free.clone().acquire_owned().await;
@@ -62,7 +65,7 @@ impl Packers {
 /// One parcel that has its place in a line.
 enum Place {
     Packed(Packed),
-    Packing(JoinHandle<Packed>),
+    Packing(JoinHandle<(Packed, Duration)>),
 }
 
 /// The parcels of one lane on their way, in order.
@@ -70,12 +73,13 @@ pub struct Line {
     packers: Packers,
     room: usize,
     places: VecDeque<Place>,
+    packing: Duration,
 }
 
 impl Line {
     /// An empty one, with room for so many parcels.
     pub fn new(packers: Packers, room: usize) -> Self {
-        Self { packers, room, places: VecDeque::with_capacity(room) }
+        Self { packers, room, places: VecDeque::with_capacity(room), packing: Duration::ZERO }
     }
 
     /// Whether the next to be put in must wait for the first to be taken out.
@@ -98,6 +102,11 @@ impl Line {
         self.places.push_back(place);
     }
 
+    /// How long packers took for what was taken out since this was asked last.
+    pub fn packing(&mut self) -> Duration {
+        std::mem::take(&mut self.packing)
+    }
+
     /// Waits for the first, and takes it out. Never ends while nothing is on its way. Dropping the future loses nothing.
     ///
     /// # Errors
@@ -106,7 +115,8 @@ impl Line {
         match self.places.front_mut() {
             None => return std::future::pending().await,
             Some(Place::Packing(work)) => {
-                let packed = work.await.map_err(io::Error::other)?;
+                let (packed, took) = work.await.map_err(io::Error::other)?;
+                self.packing += took;
                 self.places.pop_front();
                 return Ok(packed);
             }
