@@ -155,7 +155,8 @@ fn a_process_that_was_killed_and_runs_again_says_that_its_links_are_gone() {
     let (_second, _) = endpoint_to_be_killed(same(), address);
     let reason = ours.block_on(async {
         let mut stream = link.open(StreamKind::Control).await.unwrap();
-        stream.send("anybody there?").await.unwrap();
+        // The header may have been answered already.
+        let _ = stream.send("anybody there?").await;
         link.closed().await
     });
     assert!(reason.contains("reset"), "the link ended otherwise: {reason}");
