@@ -96,6 +96,12 @@ mistakes! {
         OldWishObeyed,
         /// What a host saw before it heard the last wish is taken for what came of it.
         OldReportTaken,
+        /// A guest goes over, and its target was not told that it may run it.
+        OpenForgotten,
+        /// A half of a guest that is cut off is let run on where it was.
+        HalfLetRun,
+        /// A half of a guest that is cut off is taken for one that has ended.
+        HalfTakenForLost,
     }
 }
 

@@ -2,6 +2,7 @@
 //! no return code or time-out decides it.
 
 use super::ports::Standing;
+use novacron_common::planted::{self, Mistake};
 
 /// What a source looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub enum Verdict {
 pub fn judge(sight: Sight) -> Verdict {
     let Sight { standing, copying, begun, sent, live, split } = sight;
     match standing {
+        Standing::Split { broken: true } if planted::is(Mistake::HalfLetRun) => Verdict::Resume,
+        Standing::Split { broken: true } if planted::is(Mistake::HalfTakenForLost) => Verdict::Lost,
         Standing::Split { broken: true } => Verdict::Stranded,
         Standing::Split { broken: false } => Verdict::Wait,
         // It may run at the target: whatever is here never runs again.

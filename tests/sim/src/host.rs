@@ -144,6 +144,11 @@ impl Host {
         self.kept().spared = true;
     }
 
+    /// Until it is spared, something may.
+    pub fn expose(&self) {
+        self.kept().spared = false;
+    }
+
     /// Whether something may strike it at an edge of a move.
     pub fn may_be_struck(&self) -> bool {
         !self.kept().spared

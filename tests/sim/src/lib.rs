@@ -12,7 +12,7 @@
 //! * [`run`] puts them together: a seed in, a verdict out; [`seeds`] does so with many;
 //! * [`moves`] is a world of its own: virtual machines that move between two hosts, and what goes wrong with that.
 //!
-//! `make test` runs 200 seeds and 100 of [`moves`], `make soak SEEDS=n` 40 times n of each. A seed that fails prints what to
+//! `make test` runs 200 seeds and 60 of [`moves`], `make soak SEEDS=n` 40 times n of each. A seed that fails prints what to
 //! replay it with: `NOVACRON_SEED=17 cargo nextest run -p novacron-sim every_seed`; with `NOVACRON_TELL=info,openraft=off` it is
 //! told line by line, as `--no-capture` shows.
 //!

@@ -4,7 +4,7 @@
 use novacron_sim::{moves::run, seeds};
 
 /// Seeds in a run of the tests.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 60;
 
 /// Whether it is clean is for the test below to say.
 #[test]

@@ -106,6 +106,9 @@ fn going_over(record: &MigrationRecord) -> Vec<SagaAction> {
     match record.outbound {
         OutboundState::Gone(_) | OutboundState::Released => vec![A::ResumeInbound, A::ObserveTarget],
         OutboundState::Lost { .. } => vec![A::AbandonInbound, A::ObserveTarget],
+        OutboundState::Poised(_) if planted::is(Mistake::OpenForgotten) => {
+            vec![A::SplitOutbound, A::ObserveSource, A::ObserveTarget]
+        }
         OutboundState::Poised(_) => {
             vec![A::OpenInbound, A::SplitOutbound, A::ObserveSource, A::ObserveTarget]
         }

@@ -71,7 +71,11 @@ fn left_over(cluster: &Cluster) -> Vec<String> {
     }) else {
         return vec!["nobody leads".into()];
     };
-    let mut faults = Vec::new();
+    let halved = cluster.truth().map(|truth| truth.in_halves()).unwrap_or_default();
+    let mut faults: Vec<_> = halved
+        .into_iter()
+        .map(|vm| format!("the halves of {vm} have not met, and neither is given up"))
+        .collect();
     for host in &cluster.hosts {
         let Some((metal, moving)) = host.metal().zip(host.moving()) else { continue };
         let at = metal.host;

@@ -3,7 +3,7 @@
 
 use super::{
     copy,
-    metal::{Job, Metal, Power},
+    metal::{Domain, Job, Metal, Power, Split},
 };
 use async_trait::async_trait;
 use novacron_agent::{
@@ -27,6 +27,12 @@ use tokio::sync::broadcast;
 const FILES: (u64, u64) = (100_000, 60_000_000);
 /// How long a guest takes to shut down, nanoseconds.
 const SHUTDOWN: (u64, u64) = (1_000_000, 1_500_000_000);
+/// How often a QEMU that may wait for a page of its guest heeds what is no out-of-band command, per cent.
+const HEEDS: u64 = 50;
+/// How long who asks it then waits for an answer.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long a command of a monitor takes, nanoseconds.
+const MONITOR: (u64, u64) = (100_000, 20_000_000);
 /// What one pass over memory sends, bytes.
 const PASS: u64 = 64 << 20;
 
@@ -46,7 +52,7 @@ impl Libvirt {
         }
         sleep(self.0.draw(SHUTDOWN).min(grace)).await;
         self.0.call("stop").await?;
-        self.0.end(vm);
+        self.0.give_up(vm);
         Ok(())
     }
 
@@ -74,6 +80,7 @@ impl Libvirt {
 
     async fn undefined(&self, vm: VmId) -> Result<(), HvError> {
         self.0.call("undefine").await?;
+        self.0.truth.gives_up(self.0.host, vm);
         self.0.undefine(vm);
         Ok(())
     }
@@ -138,6 +145,8 @@ impl Mover for Libvirt {
         self.0.call("look").await?;
         Ok(match self.0.domain(vm) {
             None => Standing::Absent,
+            Some(Domain { split: Some(Split::Over), .. }) => Standing::Absent,
+            Some(Domain { split: Some(split), .. }) => Standing::Split { broken: split == Split::Broken },
             Some(domain) => match domain.power {
                 Power::Off => Standing::Stopped,
                 Power::Running => Standing::Running,
@@ -147,9 +156,6 @@ impl Mover for Libvirt {
     }
 
     async fn send(&self, vm: VmId, route: Route, push: Push) -> Result<(), HvError> {
-        if push.post_copy {
-            return Err(HvError::Unsupported { what: "post-copy in the simulation" });
-        }
         self.0.call("migrate").await?;
         let failed = |reason: &str| HvError::failed("migrate", reason);
         let conduit = self.0.take(&route.control_uri).ok_or_else(|| failed("nobody listens there"))?;
@@ -158,7 +164,7 @@ impl Mover for Libvirt {
             Some(Power::Off) => return Err(failed("the domain is not running")),
             Some(_) => {}
         }
-        let outcome = copy::start(&self.0, vm, conduit).await;
+        let outcome = copy::start(&self.0, vm, conduit, push.post_copy).await;
         outcome.unwrap_or_else(|_| Err("the host lost its power".into())).map_err(|reason| failed(&reason))
     }
 
@@ -173,9 +179,11 @@ impl Mover for Libvirt {
         Ok(())
     }
 
-    /// Not modelled: no machine here allows it.
-    async fn go_over(&self, _vm: VmId) -> Result<(), HvError> {
-        Err(HvError::Unsupported { what: "post-copy in the simulation" })
+    async fn go_over(&self, vm: VmId) -> Result<(), HvError> {
+        self.0.call("go over").await?;
+        self.0.set(vm, |domain| domain.job.iter_mut().for_each(|job| job.goes_over = true));
+        let told = self.0.domain(vm).and_then(|domain| domain.job).is_some_and(|job| job.goes_over);
+        told.then_some(()).ok_or_else(|| HvError::failed("go over", "no copy is under way"))
     }
 
     async fn abort(&self, vm: VmId) -> Result<(), HvError> {
@@ -188,7 +196,7 @@ impl Mover for Libvirt {
         self.0.call("look at the job").await?;
         let copied = |job: Job| Copied {
             processed: job.passes * PASS,
-            remaining: PASS >> job.passes.min(20),
+            remaining: if job.stubborn { PASS } else { PASS >> job.passes.min(20) },
             iteration: job.passes,
             ..Copied::default()
         };
@@ -215,12 +223,26 @@ impl Mover for Libvirt {
         self.undefined(vm).await
     }
 
-    async fn ear(&self, _: VmId, _: &MachineFiles) -> Result<Box<dyn Ear>, HvError> {
-        Err(HvError::Unsupported { what: "post-copy" })
+    /// Once the guest runs here its QEMU may wait for one of its pages, and heeds nobody new for a while.
+    async fn ear(&self, vm: VmId, _: &MachineFiles) -> Result<Box<dyn Ear>, HvError> {
+        let domain = self.0.domain(vm).filter(|domain| domain.power != Power::Off);
+        let Some(domain) = domain else { return self.unknown(vm) };
+        if domain.split.is_some() && !self.0.executor.draw(|rng| rng.percent(HEEDS)) {
+            sleep(SILENCE).await;
+            return Err(HvError::failed("reach the monitor", "no answer"));
+        }
+        Ok(Box::new(Monitor { metal: Arc::clone(&self.0), vm, process: domain.process }))
     }
 
-    async fn send_again(&self, _: VmId, _: &MachineFiles, _: &str) -> Result<(), HvError> {
-        Err(HvError::Unsupported { what: "post-copy" })
+    async fn send_again(&self, vm: VmId, _: &MachineFiles, migrate_uri: &str) -> Result<(), HvError> {
+        sleep(self.0.draw(MONITOR)).await;
+        let failed = |reason: &str| HvError::failed("send on", reason);
+        if self.0.split(vm) != Some(Split::Broken) {
+            return Err(failed("its copy is not broken"));
+        }
+        let conduit = self.0.take(migrate_uri).ok_or_else(|| failed("nobody listens there"))?;
+        copy::send_on(&self.0, vm, conduit);
+        Ok(())
     }
 
     fn document(&self, definition: &Definition) -> Result<String, HvError> {
@@ -228,18 +250,35 @@ impl Mover for Libvirt {
     }
 }
 
+/// A connection to a QEMU's own monitor.
+struct Monitor {
+    metal: Arc<Metal>,
+    vm: VmId,
+    process: u64,
+}
+
+#[async_trait]
+impl Ear for Monitor {
+    fn hears(&self) -> bool {
+        let domain = self.metal.domain(self.vm);
+        domain.is_some_and(|domain| domain.process == self.process && domain.power != Power::Off)
+    }
+
+    async fn listen_again(&mut self, _: &str) -> Result<(), HvError> {
+        sleep(self.metal.draw(MONITOR)).await;
+        if !self.hears() || self.metal.split(self.vm) != Some(Split::Broken) {
+            return Err(HvError::failed("wait for its other half", "it is not cut off"));
+        }
+        self.metal.set(self.vm, |domain| domain.listens = true);
+        Ok(())
+    }
+}
+
 impl Processes for Libvirt {
     fn end_of(&self, vm: VmId) -> Option<ProcessEnd> {
         let metal = Arc::clone(&self.0);
         let process = metal.domain(vm).filter(|domain| domain.power != Power::Off)?.process;
-        Some(Box::pin(async move {
-            let mut changes = metal.changes();
-            let lives =
-                || metal.domain(vm).is_some_and(|now| now.process == process && now.power != Power::Off);
-            while lives() {
-                let _ = changes.changed().await;
-            }
-        }))
+        Some(Box::pin(async move { metal.process_gone(vm, process).await }))
     }
 }
 

@@ -72,8 +72,29 @@ pub struct Domain {
     pub process: u64,
     /// The copy away from here.
     pub job: Option<Job>,
+    /// How its memory is, if it is on two hosts.
+    pub split: Option<Split>,
+    /// Its QEMU waits for the rest of it.
+    pub listens: bool,
     /// libvirtd, once it is back, lets it run on.
     interrupted: bool,
+}
+
+/// Memory that is on two hosts (post-copy), as one host sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// The rest follows.
+    Flows,
+    /// It does not.
+    Broken,
+    /// All of it is on the other host.
+    Over,
+}
+
+impl Domain {
+    const fn new(power: Power, persistent: bool) -> Self {
+        Self { power, persistent, process: 0, job: None, split: None, listens: false, interrupted: false }
+    }
 }
 
 /// A copy that is under way.
@@ -87,6 +108,10 @@ pub struct Job {
     pub switched: bool,
     /// … or by somebody who asked for it.
     pub held: bool,
+    /// The guest writes faster than passes help: it leaves only by going over …
+    pub stubborn: bool,
+    /// … which is asked for.
+    pub goes_over: bool,
     /// The target is asked to finish: from here on nobody ends it.
     pub finishing: bool,
 }
@@ -124,6 +149,15 @@ impl Metal {
     pub async fn daemon_gone(&self) {
         let life = *self.daemon.borrow();
         let _ = self.daemon.subscribe().wait_for(|now| *now != life).await;
+    }
+
+    /// Waits until a guest's process has ended.
+    pub async fn process_gone(&self, vm: VmId, process: u64) {
+        let mut changes = self.changes();
+        let lives = || self.domain(vm).is_some_and(|now| now.process == process && now.power != Power::Off);
+        while lives() {
+            let _ = changes.changed().await;
+        }
     }
 
     /// A domain as it is now.
@@ -165,9 +199,7 @@ impl Metal {
 
     /// Makes a domain known, stopped.
     pub fn define(&self, vm: VmId) {
-        let stopped =
-            Domain { power: Power::Off, persistent: true, process: 0, job: None, interrupted: false };
-        self.state().domains.entry(vm).or_insert(stopped);
+        self.state().domains.entry(vm).or_insert(Domain::new(Power::Off, true));
         self.changed(vm);
     }
 
@@ -189,7 +221,7 @@ impl Metal {
         state.processes += 1;
         let process = state.processes;
         if let Some(domain) = state.domains.get_mut(&vm) {
-            (domain.process, domain.power) = (process, power);
+            (domain.process, domain.power, domain.split) = (process, power, None);
         }
     }
 
@@ -225,10 +257,73 @@ impl Metal {
         let Some(domain) = self.domain(vm).filter(|domain| domain.power != Power::Off) else { return };
         self.truth.ends(self.host, vm, self.now());
         match domain.persistent {
-            true => self.set(vm, |domain| domain.power = Power::Off),
+            true => self.set(vm, |domain| (domain.power, domain.split) = (Power::Off, None)),
             false => drop(self.state().domains.remove(&vm)),
         }
         self.changed(vm);
+    }
+
+    /// A guest has left, all of it: its process ends, and libvirt knows why.
+    pub fn leave(&self, vm: VmId) {
+        self.end(vm);
+        self.set(vm, |domain| domain.split = Some(Split::Over));
+    }
+
+    /// A guest is held for good: from now on it runs elsewhere or nowhere.
+    pub fn part(&self, vm: VmId) {
+        self.set(vm, |domain| domain.split = Some(Split::Flows));
+        self.hold(vm);
+    }
+
+    /// A guest that comes from another host runs here from now on, before all of its memory is here.
+    pub fn take_over(&self, vm: VmId, from: HostId) {
+        self.set(vm, |domain| {
+            (domain.power, domain.split) = (Power::Running, Some(Split::Flows));
+        });
+        self.truth.goes_over([from, self.host], vm);
+        self.changed(vm);
+    }
+
+    /// Whether the rest of its memory follows, or can be made to.
+    pub fn split(&self, vm: VmId) -> Option<Split> {
+        self.domain(vm).and_then(|domain| domain.split)
+    }
+
+    /// Memory comes for a half that may wait for it.
+    pub fn take_up(&self, vm: VmId) {
+        if self.domain(vm).is_some_and(|domain| domain.listens) {
+            self.flow(vm);
+        }
+    }
+
+    /// The rest follows again.
+    pub fn flow(&self, vm: VmId) {
+        self.set(vm, |domain| (domain.split, domain.listens) = (Some(Split::Flows), false));
+        self.changed(vm);
+    }
+
+    /// It does not follow any more.
+    pub fn part_ways(&self, vm: VmId) {
+        if self.split(vm) == Some(Split::Flows) {
+            self.set(vm, |domain| domain.split = Some(Split::Broken));
+            self.changed(vm);
+        }
+    }
+
+    /// All of a guest's memory has followed it here.
+    pub fn complete(&self, vm: VmId) {
+        self.set(vm, |domain| domain.split = None);
+        self.truth.is_whole(vm);
+        self.changed(vm);
+    }
+
+    /// Somebody wants a guest ended. One that shuts down needs its memory no more; one that is held for good was not asked.
+    pub fn give_up(&self, vm: VmId) {
+        self.truth.gives_up(self.host, vm);
+        if self.split(vm).is_some() {
+            self.truth.forgets(self.host, vm, self.now());
+        }
+        self.end(vm);
     }
 
     /// A guest's process is killed.
@@ -250,12 +345,10 @@ impl Metal {
     /// # Errors
     /// If there is such a domain.
     pub fn expect(&self, vm: VmId) -> Result<(), String> {
-        let incoming =
-            Domain { power: Power::Paused, persistent: false, process: 0, job: None, interrupted: false };
         if self.domain(vm).is_some() {
             return Err(format!("{vm} is defined already"));
         }
-        self.state().domains.insert(vm, incoming);
+        self.state().domains.insert(vm, Domain::new(Power::Paused, false));
         self.new_process(vm, Power::Paused);
         self.changed(vm);
         Ok(())
@@ -290,6 +383,7 @@ impl Metal {
                     self.truth.excuses(vm);
                     let interrupted = job.switched && !job.held && !job.finishing;
                     self.set(vm, |domain| (domain.job, domain.interrupted) = (None, interrupted));
+                    self.part_ways(vm);
                 }
                 _ => {}
             }

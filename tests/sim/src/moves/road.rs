@@ -3,48 +3,44 @@
 
 use super::{
     copy::{Conduit, Heard, Said},
+    gate::{Comes, Gate},
     metal::Metal,
 };
+use crate::net;
 use async_trait::async_trait;
 use novacron_agent::migrate::{
     checkpoint::Sink,
-    lane::{
-        source::AtItsEnd,
-        target::{LaneEvent, refuse},
-    },
+    lane::source::AtItsEnd,
     link::keeper::LinkCondition,
     ports::{Failure, Route},
-    road::{Berth, ColdRoad, Destination, Entrance, LiveRoad, Quay, Road, Roads},
+    road::{Berth, ColdRoad, Destination, LiveRoad, Quay, Road, Roads},
 };
 use novacron_common::{
-    ids::{HostId, VmId},
+    ids::VmId,
     record::{Ticket, TransferCounts},
-    units::UnixMillis,
-    wire::{Denial, DenialCode, LaneId, LaneKind, LaneOpen, LaneVerdict, StreamKind},
+    wire::{LaneId, LaneKind, LaneOpen, LaneVerdict, StreamKind},
 };
 use novacron_runtime::{
     spawn,
     time::{sleep, timeout},
 };
-use novacron_transport::{Endpoint, LinkError, RecvHalf, Role, SendHalf, Stream};
+use novacron_transport::{Endpoint, RecvHalf, Role, SendHalf, Stream};
 use std::{
     net::SocketAddr,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long the target may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 /// What may wait on its way.
 const WAITING: usize = 8;
-/// How long a libvirtd takes to notice that a copy's source is gone, nanoseconds.
-const NOTICED: (u64, u64) = (1_000_000, 300_000_000);
 /// How long a disk takes to cross, nanoseconds.
 const DISK: (u64, u64) = (10_000_000, 1_500_000_000);
 const LOST: &str = "the link to the target was lost";
@@ -58,10 +54,10 @@ pub struct SimulatedRoads {
 }
 
 impl SimulatedRoads {
-    async fn open(&self, ticket: &Ticket, target: SocketAddr) -> Result<Stream, Failure> {
+    async fn open(&self, ticket: &Ticket, target: SocketAddr, kind: LaneKind) -> Result<Stream, Failure> {
         let link = self.endpoint.reach(target, &Role::Agent { host: ticket.target }).await?;
         let mut stream = link.open(StreamKind::Lane).await?;
-        let lane = LaneId { kind: LaneKind::Control, number: 0 };
+        let lane = LaneId { kind, number: 0 };
         stream.send(&LaneOpen { ticket: ticket.clone(), lane, turn: 1, received: 0 }).await?;
         match timeout(ANSWER, stream.recv::<LaneVerdict>())
             .await
@@ -71,6 +67,32 @@ impl SimulatedRoads {
             LaneVerdict::Over => Err("the lane is over".into()),
             LaneVerdict::Refused(denial) => Err(denial.into()),
         }
+    }
+
+    fn way(&self, uri: String, stream: Stream) -> Box<dyn LiveRoad> {
+        let (send, recv) = stream.split();
+        let (say, said) = mpsc::channel(WAITING);
+        let (hear, from) = mpsc::channel(WAITING);
+        self.metal.lay(uri.clone(), Conduit { to: say, from });
+        let (over, lost) = watch::channel(false);
+        let (finish, finished) = watch::channel(false);
+        let (ask, ends) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        spawn(until(stop.clone(), talk(send, said, (over.clone(), ask))));
+        spawn(until(stop.clone(), listen(recv, hear, (over, finish))));
+        Box::new(LiveWay {
+            uri,
+            lost,
+            finished,
+            at_its_end: tokio::sync::Mutex::new(ends),
+            moved: AtomicU64::new(0),
+            _stop: stop.clone().drop_guard(),
+            stop,
+        })
+    }
+
+    fn gate(&self, ticket: &Ticket, comes: Comes) -> Quay {
+        Gate::open(Arc::clone(&self.metal), ticket.clone(), comes)
     }
 }
 
@@ -82,53 +104,38 @@ impl Roads for SimulatedRoads {
         to: Destination,
         _sink: Option<Sink>,
     ) -> Result<Box<dyn LiveRoad>, Failure> {
-        let (send, recv) = self.open(ticket, to.target).await?.split();
-        let (say, said) = mpsc::channel(WAITING);
-        let (hear, from) = mpsc::channel(WAITING);
-        let uri = format!("control of {}", ticket.migration);
-        self.metal.lay(uri.clone(), Conduit { to: say, from });
-        let (over, lost) = watch::channel(false);
-        let (finish, finished) = watch::channel(false);
-        let stop = CancellationToken::new();
-        spawn(until(stop.clone(), talk(send, said, over.clone())));
-        spawn(until(stop.clone(), listen(recv, hear, (over, finish))));
-        let way =
-            LiveWay { uri, lost, finished, moved: AtomicU64::new(0), _stop: stop.clone().drop_guard(), stop };
-        Ok(Box::new(way))
+        let stream = self.open(ticket, to.target, LaneKind::Control).await?;
+        Ok(self.way(format!("control of {}", ticket.migration), stream))
     }
 
     async fn lead_cold(&self, ticket: &Ticket, to: Destination) -> Result<Box<dyn ColdRoad>, Failure> {
-        let stream = self.open(ticket, to.target).await?;
+        let stream = self.open(ticket, to.target, LaneKind::Disk).await?;
         let stream = tokio::sync::Mutex::new(stream);
         Ok(Box::new(ColdWay { metal: Arc::clone(&self.metal), vm: ticket.vm, stream }))
     }
 
-    async fn lead_again(&self, _: &Ticket) -> Result<Box<dyn LiveRoad>, Failure> {
-        Err("post-copy is not simulated".into())
+    async fn lead_again(&self, ticket: &Ticket) -> Result<Box<dyn LiveRoad>, Failure> {
+        let machine = usize::try_from(ticket.target.uuid().as_u128())?;
+        let stream = self.open(ticket, net::address(machine), LaneKind::Memory).await?;
+        Ok(self.way(rest_of(ticket), stream))
     }
 
-    fn receive_again(&self, _: &Ticket) -> Result<(Quay, String), Failure> {
-        Err("post-copy is not simulated".into())
+    fn receive_again(&self, ticket: &Ticket) -> Result<(Quay, String), Failure> {
+        Ok((self.gate(ticket, Comes::Rest), rest_of(ticket)))
     }
 
     /// What a gang keeps of it has nothing to do with who runs it, and is not modelled.
     fn receive(&self, ticket: &Ticket, berth: Berth) -> Result<Quay, Failure> {
-        if matches!(berth, Berth::Live { post_copy: true, .. }) {
-            return Err("post-copy is not simulated".into());
-        }
-        let (events_in, events) = mpsc::channel(WAITING);
-        let gate = Gate {
-            metal: Arc::clone(&self.metal),
-            ticket: ticket.clone(),
-            events: events_in,
-            spent: AtomicBool::new(false),
-            stop: CancellationToken::new(),
+        let comes = match berth {
+            Berth::Live { .. } => Comes::Guest,
+            Berth::Cold(_) => Comes::Disk,
         };
-        Ok(Quay { kept: None, entrance: Arc::new(gate), events })
+        Ok(self.gate(ticket, comes))
     }
 }
 
-async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+/// Works until that is not wanted any more.
+pub(super) async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
@@ -136,13 +143,31 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-/// Once the link is lost, what is said goes nowhere: the socket stays open until the road is closed.
-async fn talk(mut send: SendHalf, mut said: mpsc::Receiver<Said>, over: watch::Sender<bool>) {
+fn rest_of(ticket: &Ticket) -> String {
+    format!("rest of {}", ticket.migration)
+}
+
+/// Once the link is lost, what is said goes nowhere: the socket stays open until the road is closed. A call that lets the
+/// guest run at the target passes once its source has agreed; else it is one that holds the guest.
+async fn talk(
+    mut send: SendHalf,
+    mut said: mpsc::Receiver<Said>,
+    (over, ask): (watch::Sender<bool>, mpsc::Sender<AtItsEnd>),
+) {
     while let Some(word) = said.recv().await {
+        let word = match word {
+            Said::Run(memory, disk, _) if !went_over(&ask).await => Said::Finish(memory, disk),
+            word => word,
+        };
         if send.send(&word).await.is_err() {
             over.send_replace(true);
         }
     }
+}
+
+async fn went_over(ask: &mpsc::Sender<AtItsEnd>) -> bool {
+    let (tell, told) = oneshot::channel();
+    ask.send(tell).await.is_ok() && told.await.unwrap_or(false)
 }
 
 async fn listen(
@@ -165,6 +190,7 @@ struct LiveWay {
     uri: String,
     lost: watch::Receiver<bool>,
     finished: watch::Receiver<bool>,
+    at_its_end: tokio::sync::Mutex<mpsc::Receiver<AtItsEnd>>,
     moved: AtomicU64,
     stop: CancellationToken,
     _stop: DropGuard,
@@ -203,17 +229,19 @@ impl LiveRoad for LiveWay {
     async fn offer_heard(&self) {}
 
     fn route(&self, disk: Option<&'static str>) -> Route {
-        let nowhere = String::new();
-        Route { control_uri: self.uri.clone(), migrate_uri: nowhere.clone(), disks_uri: nowhere, disk }
+        let uri = self.uri.clone();
+        Route { control_uri: uri.clone(), migrate_uri: uri, disks_uri: String::new(), disk }
     }
 
     async fn finished(&self) {
         once(self.finished.clone()).await;
     }
 
-    /// Never: no guest here goes over before all of its memory has.
     async fn at_its_end(&self) -> AtItsEnd {
-        std::future::pending().await
+        match self.at_its_end.lock().await.recv().await {
+            Some(asked) => asked,
+            None => std::future::pending().await,
+        }
     }
 
     async fn over(&self) -> String {
@@ -261,115 +289,5 @@ impl ColdRoad for ColdWay {
             Heard::Taken => Ok(()),
             other => Err(format!("{other:?}").into()),
         }
-    }
-}
-
-/// The target's end.
-struct Gate {
-    metal: Arc<Metal>,
-    ticket: Ticket,
-    events: mpsc::Sender<LaneEvent>,
-    spent: AtomicBool,
-    stop: CancellationToken,
-}
-
-#[async_trait]
-impl Entrance for Gate {
-    async fn let_in(self: Arc<Self>, open: &LaneOpen, peer: HostId, now: UnixMillis, mut stream: Stream) {
-        if let Err(text) = self.judge(open, peer, now) {
-            return refuse(stream, Denial { code: DenialCode::Invalid, text: text.into() }).await;
-        }
-        if stream.send(&LaneVerdict::Open { received: 0 }).await.is_err() {
-            return;
-        }
-        until(self.stop.clone(), self.serve(stream)).await;
-    }
-
-    fn shut(&self) {
-        self.stop.cancel();
-    }
-}
-
-impl Gate {
-    fn judge(&self, open: &LaneOpen, peer: HostId, now: UnixMillis) -> Result<(), &'static str> {
-        match () {
-            () if open.ticket != self.ticket || peer != self.ticket.source => Err("it is another ticket"),
-            () if self.stop.is_cancelled() => Err("the migration is over here"),
-            () if now > self.ticket.expires_at => Err("the ticket has expired"),
-            () if self.spent.swap(true, Ordering::Relaxed) => Err("the ticket is spent"),
-            () => Ok(()),
-        }
-    }
-
-    async fn serve(&self, stream: Stream) {
-        self.tell(LaneEvent::Begun).await;
-        let incoming = Incoming { metal: Arc::clone(&self.metal), vm: self.ticket.vm };
-        let ended = self.converse(stream).await;
-        drop(incoming);
-        let reason = format!("the source ended the copy: {ended:?}");
-        match self.ticket.live {
-            true => self.tell(LaneEvent::Over { reason }).await,
-            false => self.tell(LaneEvent::Landed(Err(reason))).await,
-        }
-    }
-
-    async fn converse(&self, mut stream: Stream) -> Result<(), LinkError> {
-        while let Some(said) = stream.recv_opt::<Said>().await? {
-            let heard = self.answer(said).await.unwrap_or_else(Heard::Failed);
-            stream.send(&heard).await?;
-        }
-        Ok(())
-    }
-
-    /// As the target's libvirtd.
-    async fn answer(&self, said: Said) -> Result<Heard, String> {
-        let (metal, vm) = (&self.metal, self.ticket.vm);
-        metal.call("receive").await.map_err(|error| format!("{error:?}"))?;
-        match said {
-            Said::Prepare => {
-                metal.expect(vm)?;
-                Ok(Heard::Prepared)
-            }
-            Said::Finish(memory, disk) => {
-                metal.domain(vm).filter(|domain| !domain.persistent).ok_or("the copy is gone")?;
-                metal.truth.arrives(metal.host, vm, memory, disk);
-                metal.set(vm, |domain| domain.persistent = true);
-                self.tell(LaneEvent::Finished).await;
-                Ok(Heard::Finished)
-            }
-            Said::Disk(disk, ran) => {
-                disk.into_iter().for_each(|disk| metal.truth.lands(metal.host, vm, disk));
-                self.tell(LaneEvent::Landed(Ok(ran))).await;
-                Ok(Heard::Taken)
-            }
-        }
-    }
-
-    async fn tell(&self, event: LaneEvent) {
-        let _ = self.events.send(event).await; // a migration that has ended does not listen any more
-    }
-}
-
-/// A copy that arrives: libvirtd gives it up when its source is gone, unless it is complete by then.
-struct Incoming {
-    metal: Arc<Metal>,
-    vm: VmId,
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        let (metal, vm) = (Arc::clone(&self.metal), self.vm);
-        let process = metal.domain(vm).map(|domain| domain.process);
-        let soon = u64::try_from(metal.draw(NOTICED).as_nanos()).unwrap_or(0);
-        let executor = Arc::clone(&metal.executor);
-        executor.act_in(
-            soon,
-            Box::new(move || {
-                // Another copy may have begun by then.
-                if metal.domain(vm).map(|domain| domain.process) == process {
-                    metal.abandon(vm);
-                }
-            }),
-        );
     }
 }

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     cluster::Cluster,
     executor::Executor,
+    host::Host,
     identities::MACHINES,
     os,
     run::{is_whole, on_a_thread, wait},
@@ -103,6 +104,13 @@ fn simulate(seed: u64) -> Verdict {
         executor.run_for(Duration::from_millis(REGRET_MS));
         if !wait(&cluster, CANCELLING, |cluster| checks::have_ended(cluster, &asked)) {
             faults.push("a move that was called off on a calm day does not end".into());
+        }
+        if wait(&cluster, HEALING, checks::are_settled) {
+            cluster.hosts.iter().for_each(Host::expose);
+            let sent = users.send_over(&cluster);
+            executor.run_for(Duration::from_millis(REGRET_MS));
+            let _struck_at_edges = wait(&cluster, STORM, |cluster| checks::have_ended(cluster, &sent));
+            storm::calm(&mut cluster);
         }
         let _looked_at_below = wait(&cluster, HEALING, checks::are_settled);
     }

@@ -76,6 +76,11 @@ pub fn storm(cluster: &mut Cluster, users: &mut Users, rng: &mut SplitMix64, dur
             false => strike(cluster, rng),
         }
     }
+    calm(cluster);
+}
+
+/// Makes everything right, and lets nothing go wrong any more.
+pub fn calm(cluster: &mut Cluster) {
     cluster.hosts.iter().for_each(Host::spare);
     faults::make_right(cluster);
     cluster.hosts.iter().filter_map(Host::metal).for_each(|metal| metal.start_daemon());

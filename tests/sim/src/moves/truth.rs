@@ -50,6 +50,10 @@ struct Guest {
     disk: Option<Disk>,
     /// To whom the ledger gives it.
     placed: Option<(Epoch, HostId)>,
+    /// A copy away from this host may end by post-copy: the ledger may give it to the other beforehand.
+    may_go_over_from: Option<HostId>,
+    /// Its memory is on two hosts: the one that it left, and the one where it runs.
+    halves: Option<[HostId; 2]>,
     /// Somebody wants it deleted.
     doomed: bool,
     /// Its process, its hypervisor or its host was killed since it was started: its memory may be lost.
@@ -78,6 +82,7 @@ impl Truth {
         guest.disk = guest.disk.or(disk);
         guest.newest = Some(fresh);
         (guest.excused, guest.starts) = (false, guest.starts + 1);
+        (guest.may_go_over_from, guest.halves) = (None, None);
         if stale {
             known.fault(format!("an old disk: {vm} is started on {host} from a disk that is not its newest"));
         }
@@ -116,13 +121,16 @@ impl Truth {
     /// A guest's process ends in good order or by a kill: its memory is gone, and that is nobody's fault.
     pub fn ends(&self, host: HostId, vm: VmId, now: u64) {
         let _ = self.holds(host, vm, now);
-        self.known().memories.remove(&(host, vm));
+        let mut known = self.known();
+        known.halves_end(host, vm);
+        known.memories.remove(&(host, vm));
     }
 
     /// A copy of a guest's memory is thrown away. If it was the only one of its newest, a guest is lost.
     pub fn forgets(&self, host: HostId, vm: VmId, now: u64) {
         let _ = self.holds(host, vm, now);
         let mut known = self.known();
+        known.halves_end(host, vm);
         let Some(memory) = known.memories.remove(&(host, vm)) else { return };
         let another = known.memories.iter().any(|((_, other), m)| *other == vm && *m == memory);
         let guest = known.guests.entry(vm).or_default();
@@ -138,6 +146,40 @@ impl Truth {
         tracing::info!(%host, %vm, ?memory, ?disk, "a copy is complete");
         known.memories.insert((host, vm), memory);
         known.disks.extend(disk.map(|disk| ((host, vm), disk)));
+    }
+
+    /// A copy begins that may end by post-copy.
+    pub fn may_go_over(&self, host: HostId, vm: VmId) {
+        self.known().guests.entry(vm).or_default().may_go_over_from = Some(host);
+    }
+
+    /// A guest goes over from one host to another, and the rest of its memory is to follow.
+    pub fn goes_over(&self, hosts: [HostId; 2], vm: VmId) {
+        let [_, to] = hosts;
+        let mut known = self.known();
+        let guest = known.guests.entry(vm).or_default();
+        (guest.may_go_over_from, guest.halves) = (None, Some(hosts));
+        drop(known);
+        self.resumes(to, vm);
+    }
+
+    /// The rest of its memory has followed it.
+    pub fn is_whole(&self, vm: VmId) {
+        self.known().guests.entry(vm).or_default().halves = None;
+    }
+
+    /// Somebody orders that what a host holds of a guest be ended. As long as both halves of it are there, neither may be.
+    pub fn gives_up(&self, host: HostId, vm: VmId) {
+        let mut known = self.known();
+        if known.guests.get(&vm).is_some_and(|guest| guest.has_half_on(host)) {
+            known.fault(format!("half a guest: {vm} is ended on {host} while its other half is kept"));
+        }
+    }
+
+    /// Guests in two halves.
+    pub fn in_halves(&self) -> Vec<VmId> {
+        let known = self.known();
+        known.guests.iter().filter(|(_, guest)| guest.halves.is_some()).map(|(vm, _)| *vm).collect()
     }
 
     /// A disk is there, blank if it was not.
@@ -197,9 +239,13 @@ impl Truth {
                 let fault = format!("one {epoch} of {vm} for two hosts: {there} and {host}");
                 return known.fault(fault);
             }
+            Some((seen, _)) if epoch > seen && guest.may_go_over_from == Some(host) => {
+                (guest.placed, guest.may_go_over_from) = (Some((epoch, host)), None); // it did not go over
+            }
             _ => guest.placed = Some((epoch, host)),
         }
-        if let Some(other) = guest.runs_on.iter().copied().find(|runs| *runs != host) {
+        let strays = |runs: &HostId| *runs != host && guest.may_go_over_from != Some(*runs);
+        if let Some(other) = guest.runs_on.iter().copied().find(strays) {
             known.fault(format!("{vm} is given to {host} while it runs on {other}"));
         }
     }
@@ -215,7 +261,20 @@ impl Truth {
     }
 }
 
+impl Guest {
+    fn has_half_on(&self, host: HostId) -> bool {
+        self.halves.is_some_and(|hosts| hosts.contains(&host))
+    }
+}
+
 impl Known {
+    /// One of two halves ends: the other is worth nothing.
+    fn halves_end(&mut self, host: HostId, vm: VmId) {
+        if let Some(guest) = self.guests.get_mut(&vm).filter(|guest| guest.has_half_on(host)) {
+            guest.halves = None;
+        }
+    }
+
     fn fault(&mut self, what: String) {
         tracing::error!(what, "a fault");
         self.faults.push(what);
@@ -224,11 +283,13 @@ impl Known {
     fn runs(&mut self, host: HostId, vm: VmId) {
         let guest = self.guests.entry(vm).or_default();
         guest.runs_on.insert(host);
+        guest.may_go_over_from = guest.may_go_over_from.filter(|from| *from == host);
+        let ahead = guest.may_go_over_from.is_some();
         let (all, placed) = (guest.runs_on.clone(), guest.placed);
         if all.len() > 1 {
             self.fault(format!("two run: {vm} runs on {all:?}"));
         }
-        if let Some((epoch, there)) = placed.filter(|(_, there)| *there != host) {
+        if let Some((epoch, there)) = placed.filter(|(_, there)| *there != host && !ahead) {
             self.fault(format!("{vm} runs on {host}, but {epoch} gives it to {there}"));
         }
     }

@@ -29,7 +29,11 @@ const GRACE_MS: u64 = 800;
 pub const REGRET_MS: u64 = 1500;
 
 /// Within which a guest that powered itself off is started again, milliseconds.
-const HASTE_MS: u64 = 20;
+const HASTE_MS: u64 = 6;
+
+/// How often, and how many milliseconds apart, somebody looks whether a move is known.
+const LOOKS: u32 = 20;
+const LOOK_MS: u64 = 50;
 
 /// Something that is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,10 +138,21 @@ impl Users {
         let vms = self.here.clone();
         let asked = vms.into_iter().map(|vm| {
             let id = self.set_out(cluster, vm, true, rng);
-            self.cancel(cluster, id, rng.below(REGRET_MS));
-            MigrationId::from_u128(id)
+            let id = MigrationId::from_u128(id);
+            call_off(cluster, id, rng.below(REGRET_MS));
+            id
         });
         asked.collect()
+    }
+
+    /// Moves every machine that allows post-copy, by it; says which moves these are.
+    pub fn send_over(&mut self, cluster: &Cluster) -> Vec<MigrationId> {
+        let vms = self.here.clone().into_iter().filter(|vm| allows_post_copy(vm.uuid().as_u128()));
+        vms.map(|vm| {
+            let target = away_from(cluster, vm).unwrap_or(host_id(COORDINATORS));
+            MigrationId::from_u128(self.ask(cluster, vm, target, true, Strategy::Postcopy))
+        })
+        .collect()
     }
 
     /// The machines that are there.
@@ -162,10 +177,18 @@ impl Users {
 
     /// Moves a machine to the host where it is not, as far as anybody knows.
     fn set_out(&mut self, cluster: &Cluster, vm: VmId, live: bool, rng: &mut SplitMix64) -> u128 {
-        self.migrations += 1;
         let target = host_id(COORDINATORS + usize::try_from(rng.below(HOSTS as u64)).unwrap_or(0));
         let target = away_from(cluster, vm).unwrap_or(target);
-        let strategy = if rng.percent(20) { Strategy::StopAndCopy } else { Strategy::Auto };
+        let strategy = match rng.below(10) {
+            0 | 1 => Strategy::StopAndCopy,
+            2..=5 if allows_post_copy(vm.uuid().as_u128()) => Strategy::Postcopy,
+            _ => Strategy::Auto,
+        };
+        self.ask(cluster, vm, target, live, strategy)
+    }
+
+    fn ask(&mut self, cluster: &Cluster, vm: VmId, target: HostId, live: bool, strategy: Strategy) -> u128 {
+        self.migrations += 1;
         let ask = MigrationAsk {
             id: MigrationId::from_u128(self.migrations),
             vm,
@@ -184,6 +207,22 @@ impl Users {
     fn cancel(&self, cluster: &Cluster, id: u128, after_ms: u64) {
         tell(cluster, after_ms, CommandBody::MigrationCancel { id: MigrationId::from_u128(id) });
     }
+}
+
+/// Calls a move off once it is heard of: who does so before calls off nothing.
+fn call_off(cluster: &Cluster, id: MigrationId, after_ms: u64) {
+    let Some((machine, ledger)) = someone(cluster) else { return };
+    let job = async move {
+        novacron_runtime::time::sleep(std::time::Duration::from_millis(after_ms)).await;
+        for _look in 0..LOOKS {
+            if ledger.read(|state| state.migration(id).is_some()) {
+                let _ = ledger.propose(CommandBody::MigrationCancel { id }).await; // it may have ended
+                return;
+            }
+            novacron_runtime::time::sleep(std::time::Duration::from_millis(LOOK_MS)).await;
+        }
+    };
+    cluster.executor.spawn_on(machine, Box::pin(job));
 }
 
 /// The other of two hosts.
@@ -259,6 +298,11 @@ fn spec(number: u128) -> VmSpec {
         network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
         cloud_init: None,
         restart: if number.is_multiple_of(3) { RestartPolicy::Always } else { RestartPolicy::Never },
-        post_copy: false, // not modelled
+        post_copy: allows_post_copy(number),
     }
+}
+
+/// Whether the machine of this number does.
+const fn allows_post_copy(number: u128) -> bool {
+    number.is_multiple_of(2)
 }
