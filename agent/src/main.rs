@@ -1,4 +1,4 @@
-//! Starts the agent, or, when the agent calls itself, the supervisor of one attempt.
+//! Starts the agent, or, when the agent calls itself, the supervisor of one attempt or a command in a machine.
 
 use clap::Parser;
 use novacron_agent::{
@@ -6,6 +6,7 @@ use novacron_agent::{
     cli::{Cli, Verb},
     config::Config,
     enroll,
+    hypervisor::namespace::exec,
     ledger::AgentLedger,
     run,
     text::describe,
@@ -18,10 +19,14 @@ use std::{path::Path, process::ExitCode};
 const BAD_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
-    // Before any thread exists: the supervisor forks.
+    // Before any thread exists: both fork.
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "supervise") {
-        return supervisor::main(&words.collect::<Vec<_>>(), Some(call::run));
+    match words.next() {
+        Some(word) if word == "supervise" => {
+            return supervisor::main(&words.collect::<Vec<_>>(), Some(call::run));
+        }
+        Some(word) if word == "exec" => return exec::main(&words.collect::<Vec<_>>()),
+        _ => {}
     }
     match Cli::parse().verb {
         Verb::Join { config, token } => with_config(&config, |config| serve(config, Some(token))),

@@ -1,6 +1,6 @@
 //! The test lab: real hosts in namespaces of one machine, a guest that proves its own continuity, and the judge of that proof.
 //!
-//! Suites under `tests/` and the demo use it. Everything here needs root except [`serial`], [`need`], [`bins`], [`bare_guest`], [`matrix`] and the judges in [`ledger`].
+//! Suites under `tests/` and the demo use it. Everything here needs root except [`serial`], [`need`], [`bins`], [`bare_guest`], [`matrix`] [`talk`] and the judges in [`ledger`].
 
 pub mod bare_guest;
 pub mod bins;
@@ -12,4 +12,6 @@ pub mod lab;
 pub mod ledger;
 pub mod matrix;
 pub mod need;
+pub mod root_archive;
 pub mod serial;
+pub mod talk;

@@ -11,6 +11,7 @@
 mod checkpoints;
 mod console;
 mod dispatch;
+mod exec;
 mod guests;
 mod images;
 mod leases;

@@ -1,6 +1,6 @@
 //! Hands every stream that arrives to its owner. Who may open what was settled by the transport.
 
-use super::{Dispatch, console, images};
+use super::{Dispatch, console, exec, images};
 use crate::{image::ImageStore, migrate::Migrations, text::describe, vm::Machines};
 use novacron_common::wire::StreamKind;
 use novacron_transport::{Endpoint, Gossip, Link, Role, Stream};
@@ -44,6 +44,7 @@ async fn serve(link: Link, kind: StreamKind, stream: Stream, owners: Arc<StreamO
     let served = match (kind, link.peer()) {
         (StreamKind::Command, _) => owners.dispatch.serve(stream).await,
         (StreamKind::Console, _) => console::serve(stream, &owners.machines).await,
+        (StreamKind::Exec, _) => exec::serve(stream, &owners.machines).await,
         (StreamKind::Image, _) => images::serve(stream, &owners.images).await,
         (StreamKind::Lane, Some(Role::Agent { host })) => {
             owners.migrations.accept_lane(*host, stream).await;

@@ -7,6 +7,7 @@ use novacron_common::{
     ids::VmId,
     record::{Accel, VmState},
     spec::MachineKind,
+    wire::{ExecCommand, ExecEnd, ExecInput, ExecOutput, codec},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,7 +16,11 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{sync::broadcast, task::AbortHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    sync::broadcast,
+    task::AbortHandle,
+};
 
 const EVENTS_MAX: usize = 64;
 const CONSOLE_BUFFER: usize = 4096;
@@ -40,6 +45,7 @@ struct Machine {
     state: VmState,
     started: Option<Instant>,
     console: Option<AbortHandle>,
+    commands: Vec<AbortHandle>,
 }
 
 #[derive(Default)]
@@ -135,6 +141,29 @@ impl Machine {
         if let Some(console) = self.console.take() {
             console.abort();
         }
+        self.commands.drain(..).for_each(|command| command.abort());
+    }
+}
+
+/// What is sent comes back, until there is no more of it.
+async fn cat(mut guest: DuplexStream) -> std::io::Result<()> {
+    let said = |output: &ExecOutput| codec::encode_frame(output).map_err(std::io::Error::other);
+    guest.write_all(&said(&ExecOutput::Started)?).await?;
+    loop {
+        let mut prefix = [0; codec::LENGTH_BYTES];
+        guest.read_exact(&mut prefix).await?;
+        let mut frame = vec![0; codec::frame_length(prefix).map_err(std::io::Error::other)?];
+        guest.read_exact(&mut frame).await?;
+        match codec::decode(&frame).map_err(std::io::Error::other)? {
+            ExecInput::Bytes(bytes) => guest.write_all(&said(&ExecOutput::Output(bytes))?).await?,
+            ExecInput::End => {
+                return guest.write_all(&said(&ExecOutput::Ended(ExecEnd::Exited(0)))?).await;
+            }
+            ExecInput::Signal(number) => {
+                return guest.write_all(&said(&ExecOutput::Ended(ExecEnd::Killed(number)))?).await;
+            }
+            ExecInput::Resize(_) => {}
+        }
     }
 }
 
@@ -142,7 +171,7 @@ impl Machine {
 impl Hypervisor for Fake {
     fn capabilities(&self) -> Capabilities {
         let live_migration = self.kind == MachineKind::Kvm;
-        Capabilities { kind: self.kind, accel: Accel::Tcg, console: true, live_migration }
+        Capabilities { kind: self.kind, accel: Accel::Tcg, console: true, exec: true, live_migration }
     }
 
     async fn define(&self, definition: &Definition) -> Result<(), HvError> {
@@ -154,6 +183,7 @@ impl Hypervisor for Fake {
             state: VmState::Stopped,
             started: None,
             console: None,
+            commands: Vec::new(),
         });
         machine.definition = definition;
         Ok(())
@@ -241,6 +271,23 @@ impl Hypervisor for Fake {
                 let _ = tokio::io::copy(&mut from, &mut to).await; // ends with the user
             });
             machine.console = Some(echo.abort_handle());
+            let user: Pin<Box<dyn ConsoleStream>> = Box::pin(user);
+            Ok(user)
+        })?
+    }
+
+    /// Whatever it is told to run is `cat`.
+    async fn exec(&self, vm: VmId, _command: &ExecCommand) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
+        self.asked("exec")?;
+        self.with(vm, |machine| {
+            let refused = |state, remedy| Err(HvError::State { vm, state, remedy });
+            match machine.state {
+                VmState::Running => {}
+                VmState::Paused => return refused(VmState::Paused, "resume it first"),
+                state => return refused(state, "start it first"),
+            }
+            let (guest, user) = tokio::io::duplex(CONSOLE_BUFFER);
+            machine.commands.push(tokio::spawn(cat(guest)).abort_handle());
             let user: Pin<Box<dyn ConsoleStream>> = Box::pin(user);
             Ok(user)
         })?

@@ -14,6 +14,7 @@ use novacron_common::{
     record::{Accel, VmState},
     spec::{ImageFormat, MachineKind, Program, VmSpec},
     units::ByteCount,
+    wire::ExecCommand,
 };
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, path::PathBuf, pin::Pin, time::Duration};
@@ -90,6 +91,8 @@ pub struct Capabilities {
     pub accel: Accel,
     /// Whether [`Hypervisor::console`] works.
     pub console: bool,
+    /// Whether [`Hypervisor::exec`] works.
+    pub exec: bool,
     /// Whether machines can be moved while they run.
     pub live_migration: bool,
 }
@@ -121,7 +124,7 @@ pub enum HypervisorEvent {
     Resync,
 }
 
-/// A byte stream to a guest's serial console.
+/// A byte stream into a machine: its serial console, or the frames of a command.
 pub trait ConsoleStream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> ConsoleStream for T {}
 
@@ -139,6 +142,16 @@ pub enum HvError {
     Unsupported {
         /// What was asked.
         what: &'static str,
+    },
+    /// It is not possible as the machine is now.
+    #[error("{vm} is {}: {remedy}", format!("{state:?}").to_lowercase())]
+    State {
+        /// Which.
+        vm: VmId,
+        /// What it does.
+        state: VmState,
+        /// What to do first.
+        remedy: &'static str,
     },
     /// It failed.
     #[error("could not {doing}")]
@@ -197,6 +210,12 @@ pub trait Hypervisor: Send + Sync {
 
     /// Its serial console, both ways. A second caller takes it over from the first.
     async fn console(&self, vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError>;
+
+    /// Runs a command within a running machine, under the same limits and with the rights of the machine's own processes.
+    /// What is written are [`ExecInput`](novacron_common::wire::ExecInput) frames, what is read
+    /// [`ExecOutput`](novacron_common::wire::ExecOutput) frames, the first of which says whether it runs. The command is
+    /// ended when the stream is dropped or the machine ends.
+    async fn exec(&self, vm: VmId, command: &ExecCommand) -> Result<Pin<Box<dyn ConsoleStream>>, HvError>;
 
     /// Changes that nobody here asked for. The channel is bounded; when it is full a `Resync` stands for the rest.
     fn events(&self) -> tokio::sync::broadcast::Receiver<HypervisorEvent>;

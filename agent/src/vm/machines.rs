@@ -13,7 +13,7 @@ use crate::{
 };
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::VmAssignment,
+    record::{VmAssignment, VmState},
     spec::{MachineKind, VmSpec},
     units::Epoch,
     wire::{AgentReply, Denial, DenialCode},
@@ -48,6 +48,16 @@ impl Hypervisors {
             MachineKind::Kvm => self.kvm.as_ref(),
             MachineKind::Namespace => self.namespace.as_ref(),
         }
+    }
+
+    /// What runs this machine here, or could.
+    pub async fn that_knows(&self, vm: VmId) -> Option<&Arc<dyn Hypervisor>> {
+        for hypervisor in self.all() {
+            if hypervisor.state(vm).await.is_ok_and(|state| state != VmState::Missing) {
+                return Some(hypervisor);
+            }
+        }
+        None
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<dyn Hypervisor>> {

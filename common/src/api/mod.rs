@@ -5,6 +5,7 @@
 
 mod cluster;
 mod event;
+mod exec;
 mod host;
 mod job;
 mod migrate;
@@ -22,6 +23,7 @@ pub use cluster::{
     TokenView, TransferRequest, TransferView, WsTicket,
 };
 pub use event::{Event, EventKind};
+pub use exec::{ExecControl, ExecEvent, ExecRequest, STDERR, STDOUT, WindowSize};
 pub use host::{HostState, HostView, JoinTokenCreate, JoinTokenCreated, JoinTokenRole};
 pub use job::{
     AttemptView, BackoffBody, CommandTargetBody, ConcurrencyBody, ExecuteAccepted, FireState, FireView,

@@ -71,6 +71,8 @@ stream_kinds! {
     Console = 11,
     /// How fast the way to another agent is: an opening frame, then bytes that are counted.
     Probe = 12,
+    /// A command inside a machine: an opening frame, then what it reads and prints.
+    Exec = 13,
 }
 
 /// The first bytes of a stream.

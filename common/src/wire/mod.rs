@@ -8,6 +8,7 @@
 mod agent;
 pub mod backup;
 pub mod codec;
+mod exec;
 mod gossip;
 mod header;
 mod join;
@@ -18,6 +19,7 @@ pub use agent::{
     AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Departed,
     Directory, ImageRequest, ImageResponse, Lease, LeasesGranted, LogChunk, PeerHost, SessionOpened,
 };
+pub use exec::{EXEC_BYTES_MAX, ExecCommand, ExecEnd, ExecInput, ExecOpen, ExecOutput, WindowSize};
 pub use gossip::GossipFrame;
 pub use header::{
     HEADER_BYTES, HeaderError, ProtocolVersion, SPOKEN, Span, StreamHeader, StreamKind, choose,

@@ -2,6 +2,7 @@
 //!
 //! * `cli` is what a person types, and its help; `settings` is where the address and the token come from;
 //! * `client` is HTTPS with the cluster's CA pinned; `socket` the same for WebSockets;
+//! * `terminal` is the terminal that it was started on;
 //! * `commands` has one file a noun; `output` prints tables or JSON, `graph` graphs; `progress` follows long work;
 //! * `error` decides the exit code.
 
@@ -15,6 +16,7 @@ mod progress;
 mod retry;
 mod settings;
 mod socket;
+mod terminal;
 mod tls;
 
 use clap::Parser;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 async fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match commands::run(cli).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("novactl: {}", error.describe());
             error.exit_code()

@@ -3,10 +3,11 @@
 use super::Agents;
 use novacron_common::{
     ids::{AttemptKey, HostId, VmId},
-    wire::{AgentCommand, AgentReply, ConsoleOpen, Denial, StreamKind},
+    wire::{AgentCommand, AgentReply, ConsoleOpen, Denial, ExecOpen, StreamKind},
 };
 use novacron_runtime::time::timeout;
 use novacron_transport::{Link, LinkError, Role, Stream};
+use serde::Serialize;
 use std::time::Duration;
 
 /// For what an agent answers from memory or after one write to its ledger.
@@ -77,17 +78,16 @@ impl Agents {
     /// # Errors
     /// [`CallError`] if the host cannot be asked or will not.
     pub async fn console(&self, host: HostId, vm: VmId) -> Result<Stream, CallError> {
-        let opened = async {
-            let mut stream = self.open(host, StreamKind::Console).await?;
-            let lost = |cause| CallError::Link { host, cause };
-            stream.send(&ConsoleOpen { vm }).await.map_err(lost)?;
-            match stream.recv::<AgentReply>().await.map_err(lost)? {
-                AgentReply::Accepted => Ok(stream),
-                AgentReply::Denied(denial) => Err(CallError::Denied { host, denial }),
-                _ => Err(CallError::Mismatch(host)),
-            }
-        };
-        timeout(SHORT, opened).await.unwrap_or(Err(CallError::TimedOut { host, after: SHORT }))
+        self.open_to(host, StreamKind::Console, &ConsoleOpen { vm }).await
+    }
+
+    /// Runs a command in a machine: after this come [`ExecInput`](novacron_common::wire::ExecInput) frames one way and
+    /// [`ExecOutput`](novacron_common::wire::ExecOutput) frames the other.
+    ///
+    /// # Errors
+    /// [`CallError`] if the host cannot be asked or will not.
+    pub async fn exec(&self, host: HostId, open: &ExecOpen) -> Result<Stream, CallError> {
+        self.open_to(host, StreamKind::Exec, open).await
     }
 
     /// What an attempt prints: after this come [`LogChunk`](novacron_common::wire::LogChunk) frames to the end.
@@ -100,11 +100,23 @@ impl Agents {
         attempt: AttemptKey,
         follow: bool,
     ) -> Result<Stream, CallError> {
+        let asked = AgentCommand::AttemptLog { attempt, follow };
+        let mut stream = self.open_to(host, StreamKind::Command, &asked).await?;
+        stream.finish();
+        Ok(stream)
+    }
+
+    /// A stream that the agent keeps open once it has accepted what was asked.
+    async fn open_to<T: Serialize + Sync>(
+        &self,
+        host: HostId,
+        kind: StreamKind,
+        asked: &T,
+    ) -> Result<Stream, CallError> {
         let opened = async {
-            let mut stream = self.open(host, StreamKind::Command).await?;
+            let mut stream = self.open(host, kind).await?;
             let lost = |cause| CallError::Link { host, cause };
-            stream.send(&AgentCommand::AttemptLog { attempt, follow }).await.map_err(lost)?;
-            stream.finish();
+            stream.send(asked).await.map_err(lost)?;
             match stream.recv::<AgentReply>().await.map_err(lost)? {
                 AgentReply::Accepted => Ok(stream),
                 AgentReply::Denied(denial) => Err(CallError::Denied { host, denial }),

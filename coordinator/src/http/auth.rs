@@ -105,11 +105,12 @@ impl Asked {
 /// Everything there is, in one file: not for everybody who may look.
 const BACKUP_PATH: &str = "/api/v1/cluster/backup";
 
-/// Whether a request changes anything, or is as weighty. A ticket is for looking; a console is the guest's keyboard.
+/// Whether a request changes anything, or is as weighty. A ticket is for looking; a console is the guest's
+/// keyboard, and so is a command in it.
 fn changes(method: &Method, path: &str) -> bool {
     let looks =
         matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || path == "/api/v1/ws/tickets";
-    !looks || path.ends_with("/console") || path == BACKUP_PATH
+    !looks || path.ends_with("/console") || path.ends_with("/exec") || path == BACKUP_PATH
 }
 
 #[derive(Deserialize)]
@@ -192,6 +193,7 @@ mod tests {
         assert!(changes(&Method::POST, "/api/v1/vms"));
         assert!(changes(&Method::DELETE, "/api/v1/vms/x"));
         assert!(changes(&Method::GET, "/api/v1/vms/x/console"));
+        assert!(changes(&Method::GET, "/api/v1/vms/x/exec"));
     }
 
     fn headers(value: &str) -> HeaderMap {

@@ -60,7 +60,8 @@ struct LogQuery {
     bytes: Option<u32>,
 }
 
-async fn place(app: &App, key: &str) -> ApiResult<(VmId, HostId)> {
+/// Which machine is meant, and where it is.
+pub(super) async fn place(app: &App, key: &str) -> ApiResult<(VmId, HostId)> {
     app.read(|state| {
         let vm = lookup::vm(state, key)?;
         let nowhere = || ApiError::new(ProblemCode::Conflict, "the machine has no host now");

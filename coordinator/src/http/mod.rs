@@ -8,6 +8,7 @@ mod auth;
 mod cluster;
 mod console;
 mod events;
+mod exec;
 mod extract;
 mod fires;
 mod health;

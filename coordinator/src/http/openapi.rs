@@ -2,11 +2,11 @@
 //! by its documentation (`utoipa_axum::routes!`), so one without the other does not exist.
 
 use super::{
-    App, cluster, console, events, health, hosts, job_logs, jobs, metrics, migrations, templates, tokens,
-    vms, workflows,
+    App, cluster, console, events, exec, health, hosts, job_logs, jobs, metrics, migrations, templates,
+    tokens, vms, workflows,
 };
 use axum::{Json, Router, routing::get};
-use novacron_common::api::OverdueView;
+use novacron_common::api::{ExecControl, ExecEvent, ExecRequest, OverdueView};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -32,8 +32,8 @@ pub const PAGE_PATH: &str = "/docs";
                        `Authorization: Bearer nva1.…`. `/api/jobs…` and `/api/workflows…` are aliases of `/api/v1/…`, `/ws/status` of \
                        `/api/v1/ws`, `/metrics` of `/api/v1/metrics`.",
     ),
-    // Sent by the event stream only: no route answers with it.
-    components(schemas(OverdueView)),
+    // Sent over WebSockets only: no route answers with them.
+    components(schemas(ExecControl, ExecEvent, ExecRequest, OverdueView)),
     security(("token" = [])),
     modifiers(&TokenScheme),
 )]
@@ -58,6 +58,7 @@ const NEVER_STALE: &[&str] = &[
     "/api/v1/cluster",
     "/api/v1/cluster/backup",
     "/api/v1/vms/{vm}/console",
+    "/api/v1/vms/{vm}/exec",
 ];
 
 /// What `request::serve` takes off every request before a handler sees it: no handler documents it.
@@ -110,6 +111,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(metrics::routes())
         .merge(vms::routes())
         .merge(console::routes())
+        .merge(exec::routes())
         .merge(hosts::routes())
         .merge(templates::routes())
         .merge(migrations::routes())

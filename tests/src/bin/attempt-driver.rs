@@ -1,12 +1,12 @@
 //! A process that runs attempts as the agent does, for a test to kill, and the supervisors' own program.
 //!
-//! `attempt-driver supervise FOLDER` is a supervisor. `attempt-driver hold DATA_DIR PROGRAM ARGUMENT…` starts one
+//! `attempt-driver supervise FOLDER` is a supervisor, `attempt-driver exec FOLDER` runs a command in its machine. `attempt-driver hold DATA_DIR PROGRAM ARGUMENT…` starts one
 //! attempt, says `started`, and waits to be killed. `attempt-driver lease DATA_DIR keep|kill MILLISECONDS PROGRAM
 //! ARGUMENT…` does the same with a lease, which it grants itself as long as it runs.
 
 use novacron_agent::{
     attempt::{AttemptRunner, Next, Settings, call, supervisor},
-    hypervisor::namespace::lease::BootTime,
+    hypervisor::namespace::{exec, lease::BootTime},
 };
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId},
@@ -101,6 +101,7 @@ fn main() -> ExitCode {
             let words: Vec<_> = rest.iter().map(OsString::from).collect();
             supervisor::main(&words, Some(call::run))
         }
+        ["exec", rest @ ..] => exec::main(&rest.iter().map(OsString::from).collect::<Vec<_>>()),
         ["hold", data_dir, ..] => tell(hold(data_dir, &words[2..])),
         ["lease", data_dir, policy, duration, ..] => tell(lease(data_dir, policy, duration, &words[4..])),
         _ => {

@@ -3,7 +3,12 @@
 use super::Place;
 use anyhow::{Context as _, Result, bail, ensure};
 use novacron_agent::hypervisor::{ConsoleStream, HvError, Hypervisor, HypervisorEvent, Listed};
-use novacron_common::{ids::VmId, record::VmState};
+use novacron_common::{
+    ids::VmId,
+    record::VmState,
+    wire::{ExecCommand, ExecEnd, ExecInput},
+};
+use novacron_tests::talk::{Said, Talk};
 use std::{
     pin::Pin,
     time::{Duration, Instant},
@@ -40,6 +45,8 @@ pub async fn all<P: Place>(place: &P) -> Result<()> {
         usage_grows_while_it_runs,
         a_guest_that_is_asked_shuts_down_in_time,
         the_console_speaks_and_is_taken_over,
+        a_command_within_hears_speaks_and_ends,
+        a_command_within_ends_with_its_machine,
     );
     Ok(())
 }
@@ -99,6 +106,7 @@ async fn an_unknown_machine_is_missing<P: Place>(place: &P) -> Result<()> {
     ensure!(refused(hypervisor.resume(vm).await), "resume");
     ensure!(refused(hypervisor.usage(vm).await.map(drop)), "usage");
     ensure!(refused(hypervisor.console(vm).await.map(drop)), "console");
+    ensure!(refused(hypervisor.exec(vm, &cat()).await.map(drop)), "exec");
     Ok(())
 }
 
@@ -216,6 +224,58 @@ async fn the_console_speaks_and_is_taken_over<P: Place>(place: &P) -> Result<()>
     ended.context("the first user was not told that the console was taken over")?;
     drop(second);
     drop(answering(place, vm).await.context("a third user")?);
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+fn cat() -> ExecCommand {
+    ExecCommand { argv: vec!["cat".into()], input: true, ..ExecCommand::default() }
+}
+
+/// Whether a command is refused, for the state that the machine is in.
+async fn refuses_commands(hypervisor: &dyn Hypervisor, vm: VmId) -> bool {
+    matches!(hypervisor.exec(vm, &cat()).await, Err(HvError::State { .. }))
+}
+
+async fn a_command_within_hears_speaks_and_ends<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let definition = place.definition(11).await?;
+    let vm = definition.vm;
+    hypervisor.define(&definition).await?;
+    if !hypervisor.capabilities().exec {
+        let refused = hypervisor.exec(vm, &cat()).await;
+        ensure!(matches!(refused, Err(HvError::Unsupported { .. })), "it says that it cannot");
+        return Ok(hypervisor.undefine(vm).await?);
+    }
+    ensure!(refuses_commands(hypervisor, vm).await, "a stopped machine ran a command");
+    hypervisor.start(vm).await?;
+    let mut command = Talk::begun(hypervisor.exec(vm, &cat()).await?).await?;
+    command.type_in("are-you-there").await?;
+    ensure!(command.hear("are-you-there").await? == "are-you-there");
+    command.say(&ExecInput::End).await?;
+    let said = command.to_end().await?;
+    ensure!(said == Said { end: Some(ExecEnd::Exited(0)), ..Said::default() }, "{said:?}");
+    let mut command = Talk::begun(hypervisor.exec(vm, &cat()).await?).await?;
+    command.say(&ExecInput::Signal(15)).await?;
+    let said = command.to_end().await?;
+    ensure!(said.end == Some(ExecEnd::Killed(15)), "{said:?}");
+    place.hold(vm).await?;
+    ensure!(refuses_commands(hypervisor, vm).await, "a paused machine ran a command");
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+async fn a_command_within_ends_with_its_machine<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    if !hypervisor.capabilities().exec {
+        return Ok(());
+    }
+    let vm = running(place, 12).await?;
+    let command = Talk::begun(hypervisor.exec(vm, &cat()).await?).await?;
+    hypervisor.stop(vm, NONE).await?;
+    // Whether its own end or the end of everything is seen first is nobody's choice.
+    let said = command.to_end().await?;
+    ensure!(matches!(said.end, None | Some(ExecEnd::Killed(9))), "{said:?}");
     hypervisor.undefine(vm).await?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The lab proves itself: hosts are separate, a guest boots, ticks, is reached and ends by ACPI, and nothing is left behind.
 
 mod guest;
+mod namespace;
 mod traces;
 
 use std::collections::BTreeSet;

@@ -11,7 +11,7 @@ use novacron_common::{
 use std::{path::Path, time::Duration};
 use tempfile::TempDir;
 
-fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
+pub fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
     Definition {
         vm: VmId::generate(),
         spec: VmSpec {

@@ -3,6 +3,7 @@
 mod call;
 mod crash;
 mod escape;
+mod exec;
 mod image;
 mod lease;
 mod life;

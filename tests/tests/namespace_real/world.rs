@@ -108,11 +108,9 @@ pub fn processes_with(marker: &str) -> Vec<String> {
         .collect()
 }
 
-/// What the dynamic loader brings in, itself among it: the absolute paths that ldd(1) tells.
+/// What a program needs of the host to run.
 pub fn libraries(program: &str) -> Vec<PathBuf> {
-    let told = std::process::Command::new("ldd").arg(program).output().unwrap();
-    let told = String::from_utf8(told.stdout).unwrap();
-    told.split_ascii_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+    novacron_tests::root_archive::libraries(program).unwrap()
 }
 
 /// A process of the host that nothing may hit.

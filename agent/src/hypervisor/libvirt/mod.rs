@@ -39,6 +39,7 @@ use novacron_common::{
     ids::VmId,
     record::{Accel, VmState},
     spec::MachineKind,
+    wire::ExecCommand,
 };
 use std::{net::IpAddr, pin::Pin, time::Duration};
 use tokio::sync::broadcast;
@@ -85,7 +86,13 @@ impl Libvirt {
 #[async_trait]
 impl Hypervisor for Libvirt {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { kind: MachineKind::Kvm, accel: self.accel, console: true, live_migration: true }
+        Capabilities {
+            kind: MachineKind::Kvm,
+            accel: self.accel,
+            console: true,
+            exec: false,
+            live_migration: true,
+        }
     }
 
     async fn define(&self, definition: &Definition) -> Result<(), HvError> {
@@ -126,6 +133,13 @@ impl Hypervisor for Libvirt {
 
     async fn console(&self, vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
         console::open(&self.connection, vm).await
+    }
+
+    async fn exec(&self, vm: VmId, _command: &ExecCommand) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
+        match self.state(vm).await? {
+            VmState::Missing => Err(HvError::Unknown { vm }),
+            _ => Err(HvError::Unsupported { what: "a command with streams in a KVM machine" }),
+        }
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {

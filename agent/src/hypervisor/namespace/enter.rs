@@ -43,10 +43,12 @@ pub struct Baggage<'a> {
 pub fn enter_and_run(baggage: Baggage<'_>) -> i32 {
     let Baggage { isolated, filters, output, input, channel } = baggage;
     let has_input = input.is_some();
-    let channel = match keep_only(output, input, channel) {
-        Ok(channel) => channel,
+    let streams = Streams { input: input.as_ref(), output: &output, errors: &output };
+    let channel = match keep_only(streams, channel.0) {
+        Ok(channel) => Channel(channel),
         Err(_) => return 1, // without a channel there is nobody to tell; the supervisor sees the exit
     };
+    std::mem::forget((output, input)); // closed by number
     match isolate(isolated, filters, has_input, &channel) {
         Ok(()) => init::run(isolated, &channel),
         Err(error) => {
@@ -84,29 +86,36 @@ fn isolate(
     filters.install()
 }
 
-/// Standard output and error go to the supervisor, the input is what was given, the channel stays, and every other descriptor is closed: none of
-/// the agent's or supervisor's may reach the command.
-fn keep_only(output: OwnedFd, input: Option<OwnedFd>, channel: Channel) -> Result<Channel, StepError> {
-    if let Some(input) = &input {
+/// What a command's standard streams are to be; one that is absent stays as it is.
+pub(super) struct Streams<'a> {
+    pub(super) input: Option<&'a OwnedFd>,
+    pub(super) output: &'a OwnedFd,
+    pub(super) errors: &'a OwnedFd,
+}
+
+/// The standard streams become what was given, the channel stays, and every other descriptor is closed: none of the
+/// agent's or supervisor's may reach the command.
+pub(super) fn keep_only(streams: Streams<'_>, channel: OwnedFd) -> Result<OwnedFd, StepError> {
+    if let Some(input) = streams.input {
         dup2_stdin(input).doing("redirect standard input")?;
     }
-    dup2_stdout(&output).doing("redirect standard output")?;
-    dup2_stderr(&output).doing("redirect standard error")?;
+    dup2_stdout(streams.output).doing("redirect standard output")?;
+    dup2_stderr(streams.errors).doing("redirect standard error")?;
     // Out of the way first: it might be descriptor 3 or below already.
-    let high = fcntl(&channel.0, FcntlArg::F_DUPFD_CLOEXEC(CHANNEL_FD + 1)).doing("keep the channel")?;
+    let high = fcntl(&channel, FcntlArg::F_DUPFD_CLOEXEC(CHANNEL_FD + 1)).doing("keep the channel")?;
     // SAFETY: dup3 takes numbers; 3 is either free, or one that is given up here.
     let kept = unsafe { libc::dup3(high, CHANNEL_FD, libc::O_CLOEXEC) };
     checked(kept.into()).doing("keep the channel")?;
-    // SAFETY: closes by number everything above the channel. The owners of those numbers (`output`, `input`, `channel` and
-    // the supervisor's own) are forgotten or never dropped: this process ends with `_exit`.
+    // SAFETY: closes by number everything above the channel. The owners of those numbers (those of the streams, `channel`
+    // and the supervisor's own) are forgotten or never dropped: this process ends with `_exit` or becomes another program.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, CHANNEL_FD + 1, u32::MAX, 0) };
     checked(closed).doing("close inherited descriptors")?;
-    std::mem::forget((output, input, channel));
+    std::mem::forget(channel);
     // SAFETY: descriptor 3 is open, as dup3 said, and nothing else owns it.
-    Ok(Channel(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) }))
+    Ok(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) })
 }
 
-fn become_inner_root() -> Result<(), StepError> {
+pub(super) fn become_inner_root() -> Result<(), StepError> {
     setgroups(&[]).doing("drop supplementary groups")?;
     let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(group, group, group).doing("become the inner group 0")?;

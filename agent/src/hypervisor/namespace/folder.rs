@@ -158,6 +158,22 @@ impl Folder {
         std::fs::rename(path, self.file("pid")).map_err(self.io("write", "pid"))
     }
 
+    /// The first process of the tree, as the host counts it; `None` before it runs.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn init(&self) -> Result<Option<i32>, FolderError> {
+        self.read("init")
+    }
+
+    /// Tells who the first process of the tree is.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn write_init(&self, pid: i32) -> Result<(), FolderError> {
+        self.write_loosely("init", &pid)
+    }
+
     /// Whether the command runs, or ran.
     pub fn has_started(&self) -> bool {
         self.file("started").exists()

@@ -12,10 +12,13 @@
 //!
 //! * [`supervise`] is the supervisor's whole life, [`enter`] the order in which the new process gives up rights;
 //! * [`root`], [`cgroup`], [`ids`], [`identity`], [`seccomp`], [`privileges`], [`output`] are one measure each;
+//! * [`exec`] brings one more command into a tree that runs;
 //! * [`home`] and [`process`] are the agent's side of it; [`Namespace`] is the hypervisor made from these.
 
 pub mod cgroup;
+mod command;
 mod enter;
+pub mod exec;
 pub mod folder;
 pub mod home;
 mod identity;

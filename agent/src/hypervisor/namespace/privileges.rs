@@ -65,6 +65,16 @@ impl Rights {
     }
 }
 
+/// Has the next changes of the calling process' user and groups take no capability away.
+///
+/// # Errors
+/// [`StepError`] if the kernel refuses.
+pub fn keep_through_change_of_user() -> Result<(), StepError> {
+    /// `SECBIT_NO_SETUID_FIXUP`.
+    const NO_SETUID_FIXUP: libc::c_ulong = 0b0100;
+    prctl(libc::PR_SET_SECUREBITS, NO_SETUID_FIXUP, "keep rights through a change of user")
+}
+
 /// By number, so that capabilities which are newer than the `caps` crate go too.
 fn drop_bounding(kept: &CapsHashSet) -> Result<(), StepError> {
     let kept: Vec<_> = kept.iter().map(|capability| libc::c_ulong::from(capability.index())).collect();

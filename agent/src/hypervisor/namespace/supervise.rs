@@ -261,7 +261,9 @@ impl<'a> Watch<'a> {
 
     fn note_start(&mut self) {
         self.started_at = Some(now());
-        if let Err(error) = self.charge.folder.mark_started() {
+        let folder = self.charge.folder;
+        let noted = folder.write_init(self.tree.init.pid.as_raw()).and_then(|()| folder.mark_started());
+        if let Err(error) = noted {
             tracing::warn!(%error, "could not note the start");
         }
     }

@@ -1,6 +1,6 @@
 //! `novactl job …`
 
-use super::{parse_size_mb, parse_word};
+use super::{parse_word, vm::parse_size_mb};
 use clap::{Args, Subcommand};
 use novacron_common::{
     api::{ConcurrencyBody, JobStatus, MisfirePolicyBody},
@@ -284,7 +284,7 @@ fn parse_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     parse_word(&text.replace('-', "_"))
 }
 
-fn parse_pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
     let split = text.split_once('=').filter(|(key, _)| !key.is_empty());
     split.map(|(k, v)| (k.to_owned(), v.to_owned())).ok_or_else(|| format!("{text:?}: write NAME=VALUE"))
 }

@@ -4,11 +4,10 @@ use super::{Context, segment};
 use crate::{
     error::CtlError,
     socket::{self, Socket},
+    terminal::{self, RawTerminal},
 };
 use futures_util::{SinkExt, StreamExt};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use std::io::{IsTerminal, Write};
-use tokio::io::AsyncReadExt;
+use std::io::Write;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 /// Ctrl-].
@@ -28,15 +27,14 @@ pub async fn run(context: &Context, vm: &str) -> Result<(), CtlError> {
 
 async fn relay(socket: Socket) -> Result<(), CtlError> {
     let (mut to_guest, mut from_guest) = socket.split();
-    let mut keyboard = tokio::io::stdin();
-    let mut typed = [0; 1024];
+    let mut keyboard = terminal::keys();
     let mut open = true;
     loop {
         tokio::select! {
-            read = keyboard.read(&mut typed), if open => {
-                let length = read.map_err(CtlError::local("read the keyboard"))?;
-                open = length > 0;
-                let (keys, leave) = up_to_leave(&typed[..length]);
+            typed = keyboard.recv(), if open => {
+                let typed = typed.unwrap_or(Ok(Vec::new())).map_err(CtlError::local("read the keyboard"))?;
+                open = !typed.is_empty();
+                let (keys, leave) = up_to_leave(&typed);
                 if !keys.is_empty() && to_guest.send(Message::Binary(Bytes::copy_from_slice(keys))).await.is_err() {
                     return Ok(());
                 }
@@ -69,31 +67,6 @@ fn up_to_leave(typed: &[u8]) -> (&[u8], bool) {
 fn show(bytes: &[u8]) -> Result<(), CtlError> {
     let mut screen = std::io::stdout();
     screen.write_all(bytes).and_then(|()| screen.flush()).map_err(CtlError::local("write to the screen"))
-}
-
-/// The terminal in raw mode until this is dropped.
-struct RawTerminal(Termios);
-
-impl RawTerminal {
-    /// `None` where standard input is no terminal.
-    fn enter() -> Result<Option<Self>, CtlError> {
-        let keyboard = std::io::stdin();
-        if !keyboard.is_terminal() {
-            return Ok(None);
-        }
-        let failed = |e: nix::Error| CtlError::Local { doing: "switch the terminal".into(), cause: e.into() };
-        let before = tcgetattr(&keyboard).map_err(failed)?;
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        tcsetattr(&keyboard, SetArg::TCSANOW, &raw).map_err(failed)?;
-        Ok(Some(Self(before)))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0);
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod backup;
 mod cluster;
 mod console;
 mod events;
+mod exec;
 mod host;
 mod input;
 mod job;
@@ -26,6 +27,7 @@ use crate::{
     settings::Settings,
 };
 use clap::CommandFactory;
+use std::process::ExitCode;
 
 /// What every command has at hand.
 pub struct Context {
@@ -36,18 +38,18 @@ pub struct Context {
 }
 
 /// Does what was typed.
-pub async fn run(cli: Cli) -> Result<(), CtlError> {
+pub async fn run(cli: Cli) -> Result<ExitCode, CtlError> {
     if let Noun::Completions { shell } = cli.noun {
         clap_complete::generate(shell, &mut Cli::command(), "novactl", &mut std::io::stdout());
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     if let Noun::Login = cli.noun {
-        return login::run(&cli.connection).await;
+        return login::run(&cli.connection).await.map(|()| ExitCode::SUCCESS);
     }
     let client = Client::new(Settings::resolve(&cli.connection)?)?;
     let context = Context { client, format: cli.output };
-    match cli.noun {
-        Noun::Vm(verb) => vm::run(&context, verb).await,
+    let done = match cli.noun {
+        Noun::Vm(verb) => return vm::run(&context, verb).await,
         Noun::Job(verb) => job::run(&context, verb).await,
         Noun::Workflow(verb) => workflow::run(&context, verb).await,
         Noun::Host(verb) => host::run(&context, verb).await,
@@ -57,7 +59,8 @@ pub async fn run(cli: Cli) -> Result<(), CtlError> {
         Noun::Cluster(verb) => cluster::run(&context, verb).await,
         Noun::Events(args) => events::run(&context, args).await,
         Noun::Login | Noun::Completions { .. } => Ok(()),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// What is added to a list's query where only one state is asked for.

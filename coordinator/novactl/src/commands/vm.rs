@@ -1,6 +1,6 @@
 //! Machines.
 
-use super::{Context, console, segment};
+use super::{Context, console, exec, segment};
 use crate::{
     cli::{VmCreateArgs, VmMigrateArgs, VmStopArgs, VmVerb, VmWait},
     error::CtlError,
@@ -16,7 +16,7 @@ use novacron_common::{
     record::VmState,
     spec::RestartPolicy,
 };
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::ExitCode};
 
 impl Row for VmView {
     const TITLES: &'static [&'static str] = &["name", "state", "host", "cpu", "memory", "address", "id"];
@@ -34,9 +34,9 @@ impl Row for VmView {
     }
 }
 
-pub async fn run(context: &Context, verb: VmVerb) -> Result<(), CtlError> {
+pub async fn run(context: &Context, verb: VmVerb) -> Result<ExitCode, CtlError> {
     let client = &context.client;
-    match verb {
+    let done = match verb {
         VmVerb::Create(args) => create(context, args).await,
         VmVerb::List { status } => {
             let query = super::by_status(status.as_ref());
@@ -49,11 +49,14 @@ pub async fn run(context: &Context, verb: VmVerb) -> Result<(), CtlError> {
         VmVerb::Delete(args) => delete(context, args).await,
         VmVerb::Migrate(args) => migrate(context, args).await,
         VmVerb::Console(name) => console::run(context, &name.vm).await,
+        // The only verb whose exit code is somebody else's.
+        VmVerb::Exec(args) => return exec::run(context, args).await,
         VmVerb::Log { vm, bytes } => {
             let log = client.bytes(&format!("{}/console-log?bytes={bytes}", path(&vm.vm))).await?;
             output::line(String::from_utf8_lossy(&log).trim_end())
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn path(vm: &str) -> String {

@@ -18,6 +18,7 @@ use novacron_common::{
     ids::VmId,
     record::{Accel, VmState},
     spec::{MachineKind, VmSpec},
+    wire::ExecCommand,
 };
 use novacron_runtime::time::sleep;
 use std::{net::IpAddr, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
@@ -89,7 +90,13 @@ impl Libvirt {
 #[async_trait]
 impl Hypervisor for Libvirt {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { kind: MachineKind::Kvm, accel: Accel::Tcg, console: false, live_migration: true }
+        Capabilities {
+            kind: MachineKind::Kvm,
+            accel: Accel::Tcg,
+            console: false,
+            exec: false,
+            live_migration: true,
+        }
     }
 
     async fn define(&self, definition: &Definition) -> Result<(), HvError> {
@@ -132,6 +139,10 @@ impl Hypervisor for Libvirt {
 
     async fn console(&self, _vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
         Err(HvError::Unsupported { what: "a console" })
+    }
+
+    async fn exec(&self, _vm: VmId, _command: &ExecCommand) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
+        Err(HvError::Unsupported { what: "a command in a machine" })
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {

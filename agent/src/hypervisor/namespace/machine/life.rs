@@ -2,9 +2,10 @@
 
 use super::upper;
 use crate::hypervisor::{
-    HvError, HypervisorEvent, RootImage,
+    ConsoleStream, HvError, HypervisorEvent, RootImage,
     namespace::{
         cgroup::Group,
+        exec,
         folder::{Folder, FolderError},
         home::Home,
         ids,
@@ -17,11 +18,13 @@ use novacron_common::{
     record::{AttemptEnd, AttemptOutcome, VmState},
     spec::{Program, VmSpec},
     units::ByteCount,
+    wire::ExecCommand,
 };
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -245,6 +248,24 @@ impl Shared {
             }
         });
         looked.await.unwrap_or_else(|_| Err(failed("its supervisor does not say that it runs".into())))
+    }
+
+    pub(super) async fn exec(
+        &self,
+        vm: VmId,
+        command: &ExecCommand,
+    ) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
+        self.defined(vm)?;
+        let refused = |state, remedy| Err(HvError::State { vm, state, remedy });
+        match self.state(vm) {
+            VmState::Running => {}
+            VmState::Paused => return refused(VmState::Paused, "resume it first"),
+            state => return refused(state, "start it first"),
+        }
+        match exec::launch(&self.exe, &self.run_folder(vm), command).await {
+            Ok(socket) => Ok(Box::pin(socket)),
+            Err(cause) => Err(HvError::failed(format!("run a command in {vm}"), cause)),
+        }
     }
 
     pub(super) async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {

@@ -15,6 +15,7 @@ use novacron_common::{
     ids::VmId,
     record::{Accel, VmState},
     spec::MachineKind,
+    wire::ExecCommand,
 };
 use std::{
     net::IpAddr,
@@ -66,6 +67,7 @@ impl Hypervisor for Namespace {
             kind: MachineKind::Namespace,
             accel: Accel::Kvm,
             console: false,
+            exec: true,
             live_migration: false,
         }
     }
@@ -148,6 +150,10 @@ impl Hypervisor for Namespace {
     async fn console(&self, vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
         self.shared.defined(vm)?;
         Err(HvError::Unsupported { what: "the console of a namespace machine" })
+    }
+
+    async fn exec(&self, vm: VmId, command: &ExecCommand) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
+        self.shared.exec(vm, command).await
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {

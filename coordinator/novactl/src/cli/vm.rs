@@ -1,0 +1,222 @@
+//! What a person types of machines.
+
+use super::{job::parse_pair, parse_word};
+use clap::{Args, Subcommand};
+use novacron_common::record::{Strategy, VmState};
+use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub enum VmVerb {
+    /// Make a machine from a template.
+    Create(VmCreateArgs),
+    /// List machines.
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only those in this state.
+        #[arg(long, value_parser = parse_word::<VmState>)]
+        status: Option<VmState>,
+    },
+    /// Show one.
+    Show(VmName),
+    /// Start it.
+    Start(VmWait),
+    /// Ask it to shut down, then cut its power.
+    Stop(VmStopArgs),
+    /// Stop it and start it.
+    Restart(VmStopArgs),
+    /// Stop it, and remove it with its disk.
+    #[command(visible_alias = "rm")]
+    Delete(VmWait),
+    /// Move it to another host.
+    Migrate(VmMigrateArgs),
+    /// Its serial console; ctrl-] leaves.
+    Console(VmName),
+    /// Run a command in a namespace machine; its exit code is that of novactl.
+    #[command(after_help = EXEC)]
+    Exec(VmExecArgs),
+    /// The last part of what its console printed.
+    Log {
+        #[command(flatten)]
+        vm: VmName,
+        /// How many bytes.
+        #[arg(long, default_value_t = 64 * 1024)]
+        bytes: u32,
+    },
+}
+
+const EXEC: &str = "\
+Examples:
+  novactl vm exec box -- cat /etc/os-release
+  novactl vm exec box -it -- sh                      a shell on this terminal
+  novactl vm exec box -i -- tar -x -C /srv <files.tar
+
+The command runs within the machine's limits, and with no more rights than the machine's own. Exit codes: the command's own,
+128 and its number for a signal, 126 if the machine could not run it; 1 to 7 also as for all of novactl. Ctrl-C without a
+terminal is passed on; a second one leaves, which ends the command.";
+
+#[derive(Debug, Args)]
+pub struct VmExecArgs {
+    /// The machine's name or id.
+    pub vm: String,
+    /// Pass standard input on; without it the command reads nothing.
+    #[arg(long, short)]
+    pub interactive: bool,
+    /// Give it a terminal, of the size of this one.
+    #[arg(long, short)]
+    pub tty: bool,
+    /// A user of the machine by name or number, and perhaps a group: web, 33, web:logs (default: user 0).
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Where it starts (default: where the machine's own command does).
+    #[arg(long, short, value_name = "FOLDER")]
+    pub workdir: Option<String>,
+    /// A variable, over those of the machine's own command; may be given again.
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub env: Vec<(String, String)>,
+    /// The command and its arguments; no shell is added.
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct VmName {
+    /// The machine's name or id.
+    pub vm: String,
+}
+
+#[derive(Debug, Args)]
+pub struct VmWait {
+    /// The machine's name or id.
+    pub vm: String,
+    /// Return when it is done, not when it is asked for.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VmStopArgs {
+    /// The machine's name or id.
+    pub vm: String,
+    /// Seconds that the guest is given to shut down (0 cuts its power at once).
+    #[arg(long)]
+    pub grace: Option<u32>,
+    /// Return when it is done, not when it is asked for.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VmMigrateArgs {
+    /// The machine's name or id. Several go one after the other, as a gang: what they have in common in memory, such as
+    /// machines of one template, crosses once for all that go to the same host.
+    #[arg(required = true, value_name = "VM")]
+    pub vms: Vec<String>,
+    /// The target host's name or id; without it the placement decides, for each machine by itself.
+    #[arg(long)]
+    pub to: Option<String>,
+    /// Stop it, move it and start it, in place of moving it running.
+    #[arg(long, conflicts_with_all = ["max_downtime", "max_slowdown", "deadline", "strategy"])]
+    pub offline: bool,
+    /// What may be done to a guest that changes its memory faster than the link carries it: auto slows it and pauses it
+    /// for longer, as far as the limits below allow, and lets it go over at last if the machine allows post-copy; precopy does
+    /// none of that; stop_and_copy pauses it until the rest is sent; postcopy lets it go over, and the rest follows.
+    #[arg(long, value_parser = parse_word::<Strategy>)]
+    pub strategy: Option<Strategy>,
+    /// The longest pause that may be planned for, such as 500ms or 2s (default 300ms; none with stop_and_copy).
+    #[arg(long, value_name = "TIME")]
+    pub max_downtime: Option<String>,
+    /// How much of its processors' time may be withheld from the guest, 0 to 99 percent (default 0; only with auto).
+    #[arg(long, value_name = "PERCENT")]
+    pub max_slowdown: Option<u32>,
+    /// How long the copy may take, such as 10m; then the machine stays where it is (default: for as long as it converges).
+    #[arg(long, value_name = "TIME")]
+    pub deadline: Option<String>,
+    /// What this move may take of its host's link, Mbit (10^6 bits) a second (default: what the host allows its moves).
+    #[arg(long, value_name = "MBIT")]
+    pub bandwidth_mbit: Option<u32>,
+    /// Follow it to its end with a progress bar.
+    #[arg(long, conflicts_with = "plan")]
+    pub wait: bool,
+    /// Move nothing: measure for some seconds, and show for each host what the move would take and what speaks against it.
+    #[arg(long)]
+    pub plan: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VmCreateArgs {
+    /// Its name.
+    pub name: String,
+    /// The template's name or id.
+    #[arg(long)]
+    pub template: String,
+    /// Virtual CPUs.
+    #[arg(long, default_value_t = 1)]
+    pub cpu: u32,
+    /// RAM, such as 512M or 4G.
+    #[arg(long, default_value = "1G", value_parser = parse_size_mb)]
+    pub memory: u64,
+    /// Disk, such as 10G.
+    #[arg(long, value_parser = parse_size_mb)]
+    pub storage: Option<u64>,
+    /// In place of the template's kernel command line, or of the command that a namespace machine's image names.
+    #[arg(long)]
+    pub cmdline: Option<String>,
+    /// A fixed address with prefix length, such as 10.0.0.7/24.
+    #[arg(long)]
+    pub address: Option<String>,
+    /// The default route.
+    #[arg(long)]
+    pub gateway: Option<std::net::IpAddr>,
+    /// A bridge of the hosts.
+    #[arg(long)]
+    pub bridge: Option<String>,
+    /// A file with public keys for the default user, one a line.
+    #[arg(long)]
+    pub ssh_keys: Option<PathBuf>,
+    /// A file with cloud-init user-data.
+    #[arg(long)]
+    pub user_data: Option<PathBuf>,
+    /// The host's name or id; without it the placement decides.
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Start it again by itself after a host boot or when it ends.
+    #[arg(long)]
+    pub restart_always: bool,
+    /// Allow post-copy: a live move that does not converge lets the guest go over before all of its memory has. If the link
+    /// or a host fails just then, the guest stands still until both are back, or is lost.
+    #[arg(long)]
+    pub post_copy: bool,
+    /// Make it, but leave it stopped.
+    #[arg(long)]
+    pub no_start: bool,
+    /// Return when it runs, not when it is asked for.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `512M`, `4G`, `1T`, in MiB.
+pub(super) fn parse_size_mb(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size: write 512M, 4G or 1T");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let factor = match text[split..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "M" => 1,
+        "G" => 1 << 10,
+        "T" => 1 << 20,
+        _ => return Err(wrong()),
+    };
+    text[..split].parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size_mb("512M"), Ok(512));
+        assert_eq!(parse_size_mb("4GiB"), Ok(4096));
+        for bad in ["", "4", "G", "-1G", "4X", "99999999999999999999G"] {
+            assert!(parse_size_mb(bad).is_err(), "{bad}");
+        }
+    }
+}

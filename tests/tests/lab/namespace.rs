@@ -1,0 +1,103 @@
+//! From `novactl` to a namespace machine of an image, over HTTP, the coordinator and the agent of a real cluster.
+
+use std::process::Output;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use novacron_tests::cluster::{Access, Cluster, ClusterOptions};
+use novacron_tests::{bins, require, root_archive};
+use serde_json::json;
+
+const PROGRAMS: &[&str] = &["/bin/sh", "/bin/cat", "/bin/sleep", "/usr/bin/id", "/usr/bin/env"];
+const RUNNING_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs a line of shell in the outside node, in which `$EXEC` is `novactl vm exec` with all that it needs.
+fn shell(cluster: &Cluster, access: &Access, line: &str) -> Result<Output> {
+    let novactl = bins::path("novactl")?.display().to_string();
+    let words = access.arguments().join(" ");
+    let line = format!("EXEC='{novactl} {words} vm exec'; {line}");
+    cluster.lab.outside().output("sh", &["-c", &line])
+}
+
+/// Runs it, and compares what it printed to both streams, and its exit code.
+fn says(cluster: &Cluster, line: &str, wanted: (&str, &str, i32)) -> Result<()> {
+    let output = shell(cluster, &cluster.access, line)?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let found = (out.as_ref(), err.as_ref(), output.status.code().unwrap_or(-1));
+    ensure!(found == wanted, "{line}: {found:?}, not {wanted:?}");
+    Ok(())
+}
+
+#[test]
+fn a_command_typed_at_novactl_runs_in_a_machine_of_an_image() -> Result<()> {
+    require!(root, libvirt);
+    let mut options = ClusterOptions::two_hosts("namespace-e2e");
+    options.hosts.truncate(1);
+    let cluster = Cluster::start(&options)?;
+    let lived = lives(&cluster);
+    lived.with_context(|| cluster.last_words(30))
+}
+
+fn lives(cluster: &Cluster) -> Result<()> {
+    let access = &cluster.access;
+    let archive = root_archive::pack(PROGRAMS, &bins::lab_dir()?.join("namespace-e2e.tar"))?;
+    let disk =
+        json!({"format": "rootfs", "sha256": archive.sha256, "path": archive.path.display().to_string()});
+    let template = cluster.lab.outside().dir().join("tiny.json");
+    std::fs::write(&template, json!({"name": "tiny", "disk": disk}).to_string())?;
+    cluster.novactl(&["template", "create", &template.display().to_string()])?;
+    let words = [
+        "vm",
+        "create",
+        "box",
+        "--template=tiny",
+        "--memory=64M",
+        "--cmdline=sleep 3600",
+        "--no-start",
+        "--wait",
+    ];
+    cluster.novactl(&words)?;
+    refuses(cluster, access, "$EXEC box -- id", "stopped: start it first")?;
+    cluster.novactl(&["vm", "start", "box", "--wait"])?;
+    cluster.wait_until(RUNNING_LIMIT, "the machine runs", |cluster| {
+        Ok(cluster.novactl(&["vm", "show", "box"])?["state"] == "running")
+    })?;
+
+    // Streams apart, input to its end, the command's exit code, and nothing of novactl's own in between.
+    let talk = "printf 'nova\\ncron\\n' | $EXEC box -i -- sh -c 'read a; echo $a; cat; echo no >&2; exit 7'";
+    says(cluster, talk, ("nova\ncron\n", "no\n", 7))?;
+    says(
+        cluster,
+        "$EXEC box -e A=b -w /srv -u web -- sh -c 'echo $A $PWD $HOME; id -u'",
+        ("b /srv /srv\n33\n", "", 0),
+    )?;
+    says(cluster, "$EXEC box -- sh -c 'kill -TERM $$'", ("", "", 143))?;
+    refuses(cluster, access, "$EXEC box -- no-such-program", "no-such-program")?;
+    refuses(cluster, access, "$EXEC box -t -- id", "--tty needs a terminal")?;
+    refuses(cluster, access, "$EXEC none -- id", "none")?;
+    // An interrupt is passed on; one that is not heeded leaves, and nothing is left in the machine.
+    let interrupt = "timeout --foreground -s INT 1 $EXEC box -- sleep 3601; echo $?";
+    says(cluster, interrupt, ("124\n", "", 0))?;
+    let left =
+        shell(cluster, access, "$EXEC box -- sh -c 'for p in /proc/[0-9]*; do cat $p/cmdline; echo; done'")?;
+    let left = String::from_utf8_lossy(&left.stdout).replace('\0', " ");
+    ensure!(left.contains("sleep 3600") && !left.contains("sleep 3601"), "in the machine: {left}");
+    a_reader_may_not(cluster)?;
+    cluster.novactl_said(&["vm", "delete", "box", "--wait"])?;
+    Ok(())
+}
+
+/// It fails and says so.
+fn refuses(cluster: &Cluster, access: &Access, line: &str, wanted: &str) -> Result<()> {
+    let output = shell(cluster, access, line)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success() && said.contains(wanted), "{line}: {} {said}", output.status);
+    Ok(())
+}
+
+fn a_reader_may_not(cluster: &Cluster) -> Result<()> {
+    let token = cluster.novactl(&["token", "create", "looks", "--reader"])?;
+    let token = token["token"].as_str().context("no token was shown")?;
+    let reader = Access { token: token.to_owned(), ..cluster.access.clone() };
+    refuses(cluster, &reader, "$EXEC box -- id", "may look")
+}
