@@ -100,6 +100,14 @@ fn simulate(seed: u64) -> Verdict {
             faults
                 .push("a machine that was started right after it had powered itself off does not run".into());
         }
+        // What hosts were told before a machine was deleted comes once more: it is not to make the machine anew.
+        users.replace(&cluster, 0);
+        let _looked_at_below = wait(&cluster, HEALING, |cluster| {
+            cluster.knows(users.machines())
+                && checks::all_run(cluster, users.machines())
+                && checks::are_settled(cluster)
+        });
+        cluster.net.repeat_orders();
         let asked = users.move_and_cancel(&cluster, &mut rng);
         executor.run_for(Duration::from_millis(REGRET_MS));
         if !wait(&cluster, CANCELLING, |cluster| checks::have_ended(cluster, &asked)) {

@@ -102,16 +102,19 @@ impl Users {
                 cluster.power_off(vm);
                 desire(cluster, vm, VmDesired::Running);
             }
-            Deed::Replace => {
-                self.here.remove(at);
-                if let Some(truth) = cluster.truth() {
-                    truth.dooms(vm);
-                }
-                // Until it is done: who deletes a machine that moves is told to wait.
-                insist(cluster, vm);
-                self.create(cluster);
-            }
+            Deed::Replace => self.replace(cluster, at),
         }
+    }
+
+    /// Deletes the machine at this place, and makes another.
+    pub fn replace(&mut self, cluster: &Cluster, at: usize) {
+        let vm = self.here.remove(at);
+        if let Some(truth) = cluster.truth() {
+            truth.dooms(vm);
+        }
+        // Until it is done: who deletes a machine that moves is told to wait.
+        insist(cluster, vm);
+        self.create(cluster);
     }
 
     /// Everybody who has a machine wants it to run, from now on, and asks until that is answered: a coordinator that has only
@@ -209,14 +212,15 @@ impl Users {
     }
 }
 
-/// Calls a move off once it is heard of: who does so before calls off nothing.
+/// Calls a move off once it is heard of, and again until that is answered well: who does so before calls off nothing, and a
+/// coordinator that has only just found its leader again may not know what came of it.
 fn call_off(cluster: &Cluster, id: MigrationId, after_ms: u64) {
     let Some((machine, ledger)) = someone(cluster) else { return };
     let job = async move {
         novacron_runtime::time::sleep(std::time::Duration::from_millis(after_ms)).await;
         for _look in 0..LOOKS {
-            if ledger.read(|state| state.migration(id).is_some()) {
-                let _ = ledger.propose(CommandBody::MigrationCancel { id }).await; // it may have ended
+            let known = ledger.read(|state| state.migration(id).is_some());
+            if known && ledger.propose(CommandBody::MigrationCancel { id }).await.is_ok() {
                 return;
             }
             novacron_runtime::time::sleep(std::time::Duration::from_millis(LOOK_MS)).await;
