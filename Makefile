@@ -82,10 +82,9 @@ bench: deps build-release ## figures beside a named peer, to $(OUT)/bench/NAME.j
 	@packaging/deps.sh --bench
 	@$(OUT)/release/novacron-benches $(NAME)
 
-soak: deps build ## 40 x SEEDS simulated clusters of each kind, planted mistakes; the rest SEEDS times over, in its long form
+soak: deps build ## 40 x SEEDS simulated clusters of each kind; the rest of the suite SEEDS times over, in its long form
 	$(call say,soak: the suite $(SEEDS) times - NOVACRON_SOAK=1)
 	@$(if $(FILTER),,NOVACRON_SEEDS=$$((40 * $(SEEDS))) cargo nextest run --locked --workspace -E 'package(novacron-sim)')
-	$(if $(FILTER),,cargo nextest run --locked --workspace --features novacron-sim/planted --test planted --ignore-default-filter)
 	NOVACRON_SOAK=1 NOVACRON_SEEDS=$(SEEDS) cargo nextest run --locked --profile soak --workspace --stress-count $(SEEDS) -E '$(or $(FILTER),not package(novacron-sim))'
 
 soak-migration: deps build ## every cell of the crash matrix on real QEMU (CELL=part of a name), table in $(OUT)/migration

@@ -92,6 +92,8 @@ mistakes! {
         LentMachineTouched,
         /// A host obeys an order of a past epoch.
         OldEpochObeyed,
+        /// A host obeys a wish that was overtaken.
+        OldWishObeyed,
         /// What a host saw before it heard the last wish is taken for what came of it.
         OldReportTaken,
         /// A guest goes over, and its target was not told that it may run it.
@@ -100,12 +102,6 @@ mistakes! {
         HalfLetRun,
         /// A half of a guest that is cut off is taken for one that has ended.
         HalfTakenForLost,
-    }
-
-    /// With machines that move, and so seldom of consequence that it takes the seeds of a soak to see it.
-    RARE_OF_MOVES {
-        /// A host obeys a wish that was overtaken.
-        OldWishObeyed,
     }
 }
 
