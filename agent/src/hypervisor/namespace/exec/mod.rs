@@ -8,7 +8,7 @@
 //!
 //! The **porter** has one thread, so that it can enter the machine's user namespace and fork; it inherits one descriptor of
 //! the agent, the socket. It enters the machine's cgroup and namespaces ([`join`]), forks, and the child gives up the same
-//! rights in the same order as the machine's init before it becomes the command ([`start`]). What the porter does from
+//! rights in the same order as the machine's init before it becomes the command (`start.rs`). What the porter does from
 //! then on ([`porter`]) it does as the machine's own user 0, unseen by its processes: it is not in their pid namespace.
 //! The words on the socket are those of [`novacron_common::wire`], which the agent passes on unread.
 //!
