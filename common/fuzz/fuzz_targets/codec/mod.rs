@@ -12,6 +12,8 @@ macro_rules! modules {
         mod choice;
         #[path = "../../../agent/codec/src/decode/mod.rs"]
         mod decode;
+        #[path = "../../../agent/codec/src/effort.rs"]
+        mod effort;
         #[path = "../../../agent/codec/src/encode.rs"]
         mod encode;
         #[path = "../../../agent/codec/src/framer.rs"]
