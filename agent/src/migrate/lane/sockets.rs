@@ -101,8 +101,13 @@ fn clear(folder: &Path, spared: &[String]) -> io::Result<()> {
     };
     for entry in entries {
         let entry = entry?;
-        if !spared.iter().any(|name| entry.file_name() == name.as_str()) {
-            std::fs::remove_dir_all(entry.path())?;
+        if spared.iter().any(|name| entry.file_name() == name.as_str()) {
+            continue;
+        }
+        match std::fs::remove_dir_all(entry.path()) {
+            // Whoever made it has just removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome?,
         }
     }
     Ok(())
