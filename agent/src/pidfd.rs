@@ -44,7 +44,11 @@ impl PidFd {
     }
 }
 
-fn open(pid: Pid) -> Result<OwnedFd, Errno> {
+/// The bare descriptor, for who has no runtime.
+///
+/// # Errors
+/// As [`PidFd::open`].
+pub fn open(pid: Pid) -> Result<OwnedFd, Errno> {
     // SAFETY: takes two numbers, touches no memory.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), libc::PIDFD_NONBLOCK) };
     let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EOVERFLOW)?;

@@ -151,24 +151,12 @@ raised!(
     /// refuses an order of an older one, and names with what it sees the one that it had heard by then.
 );
 
-/// One life of an agent process: raised and synced to disk at each start, so that a report of an earlier
-/// life is never taken for one of this life.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
-#[serde(transparent)]
-pub struct Incarnation(pub u64);
+raised!(
+    Incarnation,
+    "incarnation",
+    /// One life of an agent process: raised and synced to disk at each start, so that a report of an earlier
+    /// life is never taken for one of this life.
+);
 
 #[cfg(test)]
 mod tests {

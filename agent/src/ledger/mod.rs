@@ -45,7 +45,7 @@ impl AgentLedger {
     /// [`LedgerError`].
     pub fn raise_incarnation(&self) -> Result<Incarnation, LedgerError> {
         let shelf = self.shelf::<Incarnation>("incarnation")?;
-        let next = Incarnation(shelf.get(b"last")?.unwrap_or_default().0 + 1);
+        let next = shelf.get(b"last")?.unwrap_or_default().next();
         shelf.put(b"last", &next)?;
         Ok(next)
     }

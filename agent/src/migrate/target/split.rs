@@ -115,11 +115,9 @@ impl Arrival {
                 biased;
                 Some(event) = next_event(&mut stage) => {
                     finished |= matches!(event, LaneEvent::Finished);
-                    match event {
-                        LaneEvent::Broke => (apart, waits) = (true, false),
-                        // The other half has hung up.
-                        LaneEvent::Over { .. } if waits => (apart, waits) = (true, false),
-                        _ => {}
+                    let has_hung_up = waits && matches!(event, LaneEvent::Over { .. });
+                    if has_hung_up || matches!(event, LaneEvent::Broke) {
+                        (apart, waits) = (true, false);
                     }
                 }
                 order = self.orders.recv() => match order {

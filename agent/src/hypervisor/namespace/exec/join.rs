@@ -1,19 +1,22 @@
 //! Into a machine: its first process is found and made sure of, then its cgroup and its namespaces are entered.
 
-use crate::hypervisor::namespace::{
-    cgroup::Group,
-    enter::become_inner_root,
-    folder::Folder,
-    privileges::hide_memory,
-    request::{Isolated, Request, Work},
-    step::{Doing, StepError, checked},
+use crate::{
+    hypervisor::namespace::{
+        cgroup::Group,
+        enter::become_inner_root,
+        folder::Folder,
+        privileges::hide_memory,
+        request::{Isolated, Request, Work},
+        step::{Doing, StepError},
+    },
+    pidfd,
 };
 use nix::{
     sched::{CloneFlags, setns},
     sys::resource::{Resource, setrlimit},
     unistd::Pid,
 };
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// A machine that runs.
 pub struct Machine {
@@ -32,7 +35,7 @@ impl Machine {
         let request = folder.request().map_err(failed)?;
         let Some(Request { work: Work::Isolated(isolated), .. }) = request else { return Err(not_running()) };
         let pid = folder.init().map_err(failed)?.ok_or_else(not_running)?;
-        let init = open(Pid::from_raw(pid))?;
+        let init = pidfd::open(Pid::from_raw(pid)).doing("find the machine's first process")?;
         // The number may be somebody else's by now. It is not if the process behind the descriptor is a child of the
         // supervisor, and that one lives: it collects its child last of all.
         let is_its_child = parent_of(pid).is_some_and(|parent| folder.pid() == Some(parent));
@@ -72,14 +75,6 @@ fn namespaces() -> CloneFlags {
 
 fn not_running() -> StepError {
     StepError::new("enter the machine", "it does not run, or was started before this agent could do this")
-}
-
-fn open(pid: Pid) -> Result<OwnedFd, StepError> {
-    // SAFETY: takes two numbers, touches no memory.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    let fd = checked(fd).doing("find the machine's first process")?;
-    // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) })
 }
 
 /// The fourth field of `/proc/PID/stat` (`proc_pid_stat(5)`), behind the name in brackets, which may hold anything.
