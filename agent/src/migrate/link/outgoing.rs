@@ -111,9 +111,12 @@ impl Outgoing {
         self.chunks.push_back(bytes);
     }
 
-    /// What was pushed since the last weighing stands for `plain` bytes at the other end.
+    /// What was pushed since the last weighing stands for `plain` bytes at the other end. If all of it was passed on there
+    /// before this was said, it weighs nothing any more: no acknowledgement would ever take it off.
     pub fn weigh(&mut self, plain: u64, now: Instant) {
-        self.load.weigh(self.end, plain, now);
+        if self.acked < self.end {
+            self.load.weigh(self.end, plain, now);
+        }
     }
 
     /// Says that nothing follows. Saying it again changes nothing.
@@ -261,6 +264,24 @@ mod tests {
         assert_eq!(out.room(), 0, "half of it still costs a frame");
         out.acknowledge(2 * FRAME_COST as u64, Instant::now()).unwrap();
         assert_eq!(out.room(), 2 * FRAME_COST);
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_it_was_weighed_holds_nothing_up() {
+        const HEAVY: u64 = 1 << 30;
+        let (mut out, now) = (Outgoing::new(1 << 20), Instant::now());
+        push(&mut out, b"abcd");
+        out.next_frame().unwrap();
+        out.acknowledge(4, now).unwrap();
+        out.weigh(HEAVY, now);
+        assert!(out.room() > 0, "nobody is left to say that it is through");
+        push(&mut out, b"efgh");
+        out.next_frame().unwrap();
+        out.acknowledge(6, now).unwrap();
+        out.weigh(HEAVY, now);
+        assert_eq!(out.room(), 0, "some of it is under way");
+        out.acknowledge(8, now).unwrap();
+        assert!(out.room() > 0);
     }
 
     #[test]

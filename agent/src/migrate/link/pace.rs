@@ -83,6 +83,11 @@ mod tests {
 
     const FRAME: usize = 100_000;
 
+    /// When all budgets of a test are surely made: each is due from then on, less the burst.
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
     /// 100 kB each 100 ms.
     fn budget() -> Budget {
         Budget::of_mbit(NonZeroU32::new(8).unwrap())
@@ -96,7 +101,7 @@ mod tests {
 
     #[test]
     fn lanes_share_a_budget_and_together_send_no_faster() {
-        let (budget, now) = (budget(), Instant::now());
+        let (budget, now) = (budget(), later());
         let mut lanes = [now; 2];
         for turn in 0..20 {
             let lane = &mut lanes[turn % 2];
@@ -108,8 +113,7 @@ mod tests {
 
     #[test]
     fn what_was_not_used_is_gone() {
-        let (budget, now) = (budget(), Instant::now());
-        let took = through(&budget, 11, now + Duration::from_secs(60));
+        let took = through(&budget(), 11, later());
         assert!((980..=1000).contains(&took), "ten frames behind the first took {took} ms");
     }
 
@@ -125,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_migration_keeps_to_its_own_budget_within_that_of_its_host() {
-        let (host, now) = (Pacer::of_host(Some(budget()), Sharing::Fair), Instant::now());
+        let (host, now) = (Pacer::of_host(Some(budget()), Sharing::Fair), later());
         let slow = || Some(Budget::of_mbit(NonZeroU32::new(2).unwrap()));
         let [one, _] = both_through([&host.within(slow()), &Pacer::default()], 10, now);
         assert!((1580..=1600).contains(&one), "four frames at 2 Mbit/s before the last took {one} ms");
