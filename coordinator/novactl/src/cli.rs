@@ -192,6 +192,12 @@ pub enum MigrationVerb {
         /// Its id.
         migration: String,
     },
+    /// Give a stranded guest up: its halves, which lost each other in post-copy, end, and its machine is on the target,
+    /// stopped, with its disk.
+    GiveUp {
+        /// Its id.
+        migration: String,
+    },
     /// Follow it to its end with a progress bar.
     Watch {
         /// Its id.

@@ -18,7 +18,11 @@ use novacron_core::{CommandBody, lists, views};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(cancel))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(cancel))
+        .routes(routes!(give_up))
 }
 
 /// List migrations.
@@ -50,8 +54,25 @@ async fn cancel(
     Path(key): Path<String>,
 ) -> ApiResult<(StatusCode, Json<MigrationView>)> {
     let id = parse(&key)?;
-    app.propose(CommandBody::MigrationCancel { id }).await?;
-    Ok((StatusCode::ACCEPTED, Json(view(&app, id).await?)))
+    ask(&app, id, CommandBody::MigrationCancel { id }).await
+}
+
+/// Give a stranded guest up (post-copy): what is left of it ends, and its machine is on the target, stopped, with its disk.
+#[utoipa::path(post, path = "/api/v1/migrations/{migration}/give-up", tag = "migrations",
+    operation_id = "give_up_migration",
+    params(("migration" = String, Path, description = "Id")),
+    responses((status = 202, body = MigrationView), (status = "default", body = Problem)))]
+async fn give_up(
+    State(app): State<App>,
+    Path(key): Path<String>,
+) -> ApiResult<(StatusCode, Json<MigrationView>)> {
+    let id = parse(&key)?;
+    ask(&app, id, CommandBody::MigrationGiveUp { id }).await
+}
+
+async fn ask(app: &App, id: MigrationId, body: CommandBody) -> ApiResult<(StatusCode, Json<MigrationView>)> {
+    app.propose(body).await?;
+    Ok((StatusCode::ACCEPTED, Json(view(app, id).await?)))
 }
 
 fn parse(key: &str) -> ApiResult<MigrationId> {

@@ -63,7 +63,7 @@ fn story(cluster: &mut Cluster, machine: &Machine, blow: (Victim, Blow), fate: F
     wound.hold(cluster, |cluster| stranded(cluster, &id))?;
     if fate == Fate::GivenUp {
         // The way out that the migration's message names.
-        strike(cluster, (Victim::SourceQemu, Blow::Kill), SIDES)?;
+        cluster.novactl(&["migration", "give-up", &id])?;
         cluster.follow(&id, SOON, is_lost)?;
     }
     wound.heal(cluster)?;

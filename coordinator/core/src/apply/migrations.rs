@@ -198,9 +198,7 @@ pub(super) fn cancel(state: &mut State, id: MigrationId) -> Outcome {
         }
         MigrationState::Stranded => {
             return Err(Refusal::conflict("it is too late to cancel: a half of the guest is on each host")
-                .fix(
-                    "the guest can be given up: end its QEMU on one of the hosts, or remove a host that is off by force",
-                ));
+                .fix("let them meet again, or give the guest up: `novactl migration give-up`"));
         }
         _ if record.cancel_requested => return Ok(Applied::AlreadySo),
         _ => (),
@@ -208,6 +206,28 @@ pub(super) fn cancel(state: &mut State, id: MigrationId) -> Outcome {
     record.cancel_requested = true;
     record.message = "cancelled on request".to_owned();
     saga::advance(&mut record);
+    store(state, record);
+    Ok(Applied::Done)
+}
+
+/// Ends what is left of a guest whose halves lost each other. The half on the source counts as lost from here on; the target
+/// is told to let go of its own, unless all of the guest is there by then.
+pub(super) fn give_up(state: &mut State, id: MigrationId) -> Outcome {
+    let mut record = find(state, id)?.clone();
+    if record.state.is_final() {
+        return Err(Refusal::conflict("the migration has ended"));
+    }
+    if matches!(record.outbound, OutboundState::Lost { .. }) {
+        return Ok(Applied::AlreadySo);
+    }
+    if record.state != MigrationState::Stranded {
+        return Err(Refusal::conflict(
+            "the halves of its guest have not lost each other: it is not stranded",
+        )
+        .fix("`novactl migration show` says how far it is; until the hand-over it can be cancelled"));
+    }
+    let reason = "the guest is lost: it was given up on request".to_owned();
+    saga::step(&mut record, SideState::Outbound(OutboundState::Lost { reason }), None);
     store(state, record);
     Ok(Applied::Done)
 }

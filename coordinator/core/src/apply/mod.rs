@@ -95,6 +95,7 @@ fn apply_work(state: &mut State, body: CommandBody) -> Applied {
         C::MigrationObserve(c) => migrations::observe(state, *c),
         C::MigrationDenied(c) => migrations::denied(state, &c),
         C::MigrationCancel { id } => migrations::cancel(state, id),
+        C::MigrationGiveUp { id } => migrations::give_up(state, id),
         C::Handover(c) => handover::commit(state, &c),
         C::Keyed(_) => Err(Refusal::new(ProblemCode::InvalidRequest, "a keyed command inside a batch")),
         body => return apply_workflow(state, body),

@@ -191,4 +191,9 @@ pub enum CommandBody {
     },
     /// An attempt that was declared over is observed gone.
     AttemptSettled(AttemptSettled),
+    /// A guest that is stranded (post-copy) is wanted no more; refused of any other.
+    MigrationGiveUp {
+        /// Which.
+        id: MigrationId,
+    },
 }

@@ -67,8 +67,8 @@ fn status(state: &State, record: &MigrationRecord) -> MigrationStatus {
 
 /// What an operator can do for a stranded guest.
 const WAYS_OUT: &str = "they meet again by themselves as soon as both hosts are up and reach each other; to give the guest up \
-                        instead, end its QEMU on one of the hosts, or remove a host that is off by force \
-                        (coordinator/MIGRATIONS.md, Post-copy)";
+                        instead: `novactl migration give-up`, and if a host is off and stays off, \
+                        `novactl host remove --force` (coordinator/MIGRATIONS.md, Post-copy)";
 
 /// The host without which it cannot go on, if that host is down.
 fn awaited<'a>(state: &'a State, record: &MigrationRecord) -> Option<&'a HostRecord> {

@@ -60,6 +60,7 @@ fn what_is_not_there_is_not_found() {
         CommandBody::AttemptPlace(AttemptPlace { fire, host: NOBODY }),
         CommandBody::FireCancel { fire },
         CommandBody::MigrationCancel { id: MigrationId::from_u128(9) },
+        CommandBody::MigrationGiveUp { id: MigrationId::from_u128(9) },
         world.ask(1, vm, NOBODY, true),
     ];
     for body in unknown {

@@ -174,6 +174,7 @@ fn move_machine() -> impl Strategy<Value = CommandBody> {
             CommandBody::MigrationDenied(MigrationDenied { id, step, reason: "no".into() })
         }),
         1 => migration_id().prop_map(|id| CommandBody::MigrationCancel { id }),
+        1 => migration_id().prop_map(|id| CommandBody::MigrationGiveUp { id }),
         3 => (migration_id(), vm_id(), host_id(), 1..4u64).prop_map(|(migration, vm, to, epoch)| {
             CommandBody::Handover(Handover { migration, vm, to, expect_epoch: Epoch(epoch) })
         }),

@@ -40,15 +40,17 @@ pub async fn run(context: &Context, verb: MigrationVerb) -> Result<(), CtlError>
             output::list(&client.all::<MigrationView>("/api/v1/migrations", &query).await?, context.format)
         }
         MigrationVerb::Show { migration } => show(context, &client.get(&path(&migration)).await?),
-        MigrationVerb::Cancel { migration } => {
-            let view: MigrationView =
-                client.post(&format!("{}/cancel", path(&migration)), None::<&()>).await?;
-            show(context, &view)
-        }
+        MigrationVerb::Cancel { migration } => ask(context, &format!("{}/cancel", path(&migration))).await,
+        MigrationVerb::GiveUp { migration } => ask(context, &format!("{}/give-up", path(&migration))).await,
         MigrationVerb::Watch { migration } => {
             show(context, &progress::migration(client, &segment(&migration)).await?)
         }
     }
+}
+
+async fn ask(context: &Context, path: &str) -> Result<(), CtlError> {
+    let view: MigrationView = context.client.post(path, None::<&()>).await?;
+    show(context, &view)
 }
 
 /// One migration with all that is known of it.

@@ -133,6 +133,38 @@ fn a_half_that_ends_takes_the_other_with_it_and_the_machine_is_on_the_target() {
 }
 
 #[test]
+fn a_stranded_guest_can_be_given_up_and_no_other() {
+    let give_up = || CommandBody::MigrationGiveUp { id: MIGRATION };
+    let mut m = split();
+    assert!(m.world.refused(give_up()).cause.contains("not stranded"));
+    m.source_says(stranded());
+    m.world.ok(give_up());
+    assert_eq!(saga::next(m.record()), [SagaAction::AbandonInbound, SagaAction::ObserveTarget]);
+    m.source_says(stranded());
+    assert_eq!(
+        m.world.apply(give_up()),
+        Applied::AlreadySo,
+        "a source that repeats itself brings nothing back"
+    );
+    m.target_says(InboundState::Lost { reason: "told so".into() });
+    m.source_says(OutboundState::Released);
+    assert_eq!((m.record().state, place(&m)), (MigrationState::Lost, (Some(m.target), Epoch(2), None)));
+    assert_eq!(m.record().message, "the guest is lost: it was given up on request");
+    assert!(m.world.refused(give_up()).cause.contains("has ended"));
+}
+
+#[test]
+fn a_guest_that_was_whole_before_it_was_given_up_runs() {
+    let mut m = split();
+    m.source_says(stranded());
+    m.world.ok(CommandBody::MigrationGiveUp { id: MIGRATION });
+    m.target_says(InboundState::Running);
+    assert_eq!(saga::next(m.record()), [SagaAction::ReleaseOutbound, SagaAction::ObserveSource]);
+    m.source_says(OutboundState::Released);
+    assert_eq!(m.record().state, MigrationState::Completed);
+}
+
+#[test]
 fn what_the_other_half_says_behind_a_loss_at_the_target_hides_nothing() {
     let mut m = split();
     m.target_says(InboundState::Lost { reason: "the target's QEMU ended".into() });

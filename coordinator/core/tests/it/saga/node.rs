@@ -89,6 +89,7 @@ pub struct Node {
     answers: Vec<Seen>,
     faults_left: u8,
     may_cancel: bool,
+    may_give_up: bool,
     /// Agents write down a cancel of what they do not know (the contract); without it a late start slips through.
     tombstones: bool,
     /// The machine allows post-copy.
@@ -121,6 +122,7 @@ pub enum Event {
     Mends,
     SourceHalfEnds,
     TargetHalfEnds,
+    GiveUp,
 }
 
 #[derive(Debug)]
@@ -147,6 +149,7 @@ impl Node {
             answers: Vec::new(),
             faults_left: faults,
             may_cancel: true,
+            may_give_up: true,
             tombstones,
             post_copy,
         }
@@ -163,19 +166,9 @@ impl Node {
 
     pub fn key(&self) -> Vec<u8> {
         let vm = self.state.vm(self.vm).unwrap();
-        let world = format!(
-            "{:?}",
-            (
-                self.source,
-                self.target,
-                self.finished,
-                self.crashed,
-                self.late_call,
-                &self.answers,
-                self.faults_left
-            )
-        );
-        let rest = (self.may_cancel, vm.placed_on, vm.epoch, world);
+        let places = (self.source, self.target, self.finished, self.crashed);
+        let world = format!("{:?}", (places, self.late_call, &self.answers, self.faults_left));
+        let rest = (self.may_cancel, self.may_give_up, vm.placed_on, vm.epoch, world);
         codec::encode(&(self.record(), rest)).unwrap()
     }
 
@@ -194,7 +187,8 @@ impl Node {
             events.extend([Event::Breaks, Event::SourceHalfEnds, Event::TargetHalfEnds]);
         }
         events.extend((0..self.answers.len()).map(Event::Commit));
-        events.extend([Event::LateArrives, Event::TargetComplete, Event::SourceHears, Event::Cancel]);
+        events.extend([Event::LateArrives, Event::TargetComplete, Event::SourceHears]);
+        events.extend([Event::Cancel, Event::GiveUp]);
         events.extend([Event::Poises, Event::GoesOver, Event::MemoryFollows, Event::Mends]);
         events.retain(|event| self.can(*event));
         events
@@ -221,6 +215,7 @@ impl Node {
             Event::SourceHalfEnds => matches!(self.source, Source::Split | Source::Stranded),
             Event::TargetHalfEnds => matches!(self.target, Target::Split | Target::Stranded),
             Event::Cancel => self.may_cancel,
+            Event::GiveUp => self.may_give_up && self.record().state == MigrationState::Stranded,
             Event::Act { .. } | Event::Commit(_) => true,
         }
     }
@@ -258,6 +253,10 @@ impl Node {
             Event::Cancel => {
                 self.may_cancel = false;
                 self.apply(CommandBody::MigrationCancel { id: MIGRATION });
+            }
+            Event::GiveUp => {
+                self.may_give_up = false;
+                self.apply(CommandBody::MigrationGiveUp { id: MIGRATION });
             }
             Event::Poises => self.source = Source::Poised,
             Event::GoesOver => self.go_over(),
@@ -370,6 +369,9 @@ impl Node {
             SagaAction::SplitOutbound if self.source == Source::Poised => self.source = Source::Going,
             SagaAction::AbandonInbound if matches!(self.target, Target::Split | Target::Stranded) => {
                 self.target = Target::Lost;
+                if self.source == Source::Split {
+                    self.source = Source::Stranded;
+                }
             }
             SagaAction::ReleaseOutbound
                 if matches!(self.source, Source::Gone | Source::Stranded | Source::Lost) =>
