@@ -6,9 +6,10 @@
 use libfuzzer_sys::fuzz_target;
 use novacron_common::record::{HostHello, HostStatus};
 use novacron_common::wire::{
-    AgentCommand, AgentReply, ConsoleOpen, ControlRequest, Directory, Enrolled, GossipFrame, ImageRequest,
-    ImageResponse, JoinDenied, JoinRequest, LaneOpen, LaneVerdict, LeasesGranted, LogChunk, ProbeCount,
-    ProbeOpen, ProbeVerdict, RenewRequest, SessionOpened, codec,
+    AgentCommand, AgentReply, ConsoleOpen, ControlRequest, Departed, Directory, Enrolled, ExecCommand,
+    ExecInput, ExecOpen, ExecOutput, GossipFrame, ImageRequest, ImageResponse, JoinDenied, JoinRequest,
+    LaneOpen, LaneVerdict, LeasesGranted, LogChunk, ProbeCount, ProbeOpen, ProbeVerdict, RenewRequest,
+    SessionOpened, codec,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -43,6 +44,11 @@ const MESSAGES: &[fn(&[u8])] = &[
     round_trip::<ProbeOpen>,
     round_trip::<ProbeVerdict>,
     round_trip::<ProbeCount>,
+    round_trip::<Departed>,
+    round_trip::<ExecOpen>,
+    round_trip::<ExecCommand>,
+    round_trip::<ExecInput>,
+    round_trip::<ExecOutput>,
 ];
 
 fuzz_target!(|data: &[u8]| {
