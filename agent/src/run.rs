@@ -27,7 +27,8 @@ use crate::{
         Budget, Directory, Migrations, MigrationsParts, Pacer, Preview, PreviewParts, Prober, QemuProcesses,
         QuicRoads, SocketError, SocketRoom,
         checkpoint::Checkpoints,
-        ports::{Mover, Surveyor},
+        journal::{self, Record},
+        ports::{Failure, Mover, Surveyor},
     },
     peers::Peers,
     room::Room,
@@ -136,13 +137,16 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let room = open_room(&config, &endpoint, &peers, &board)?;
     let shelf = ledger.shelf(vm::SHELF)?;
     sweep_layers(&room, &shelf).await?;
-    let machines = Machines::adopt(MachinesParts {
+    let journal: Shelf<Record> = ledger.shelf(journal::SHELF)?;
+    let unread = |cause: Failure| RunError::Migrations(cause.to_string());
+    let machines = MachinesParts {
         shelf,
         hypervisors,
         files: Arc::new(room.clone()),
         board,
         bridge: config.bridge.clone(),
-    })?;
+    };
+    let machines = Machines::adopt(machines, &journal::under_way(&journal).map_err(unread)?)?;
     let (changes, changed) = mpsc::channel(CHANGES);
     let checkpoints = open_checkpoints(&config)?;
     let libvirt_socket = config.hypervisor.as_ref().map(|h| h.socket.clone()).unwrap_or_default();
@@ -163,7 +167,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             mover: libvirt.clone().map(|l| l as Arc<dyn Mover>),
             files: Arc::new(Arc::new(room.clone())),
             residents: Arc::new(machines.clone()),
-            journal: Arc::new(ledger.shelf("migrations")?),
+            journal: Arc::new(journal),
             bridge: config.bridge.clone(),
             checkpoints: checkpoints.clone(),
             now: clock::now,
@@ -171,7 +175,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         },
         left.copies,
     )
-    .map_err(|cause| RunError::Migrations(cause.to_string()))?;
+    .map_err(unread)?;
     forget_monitors(libvirt.as_deref(), &migrations);
     let leaving = migrations.clone();
     let attempts = Arc::new(AttemptRunner::open(&config.data_dir, attempts_of(&config)?).await?);

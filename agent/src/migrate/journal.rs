@@ -3,12 +3,18 @@
 //! Written before the step that it announces is taken. A record is small: it is kept after the end, so that a
 //! coordinator that asks late gets the true answer, and forgotten when there are too many newer ones.
 
+use super::ports::{Failure, Journal};
 use novacron_common::{
+    ids::MigrationId,
     record::{InboundState, MigrationProgress, MigrationReport, OutboundState, SideState, Ticket},
     spec::VmSpec,
     units::Epoch,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The journal's shelf in the agent's ledger.
+pub const SHELF: &str = "migrations";
 
 /// Ended migrations that are remembered.
 pub const ENDED_MAX: usize = 256;
@@ -78,6 +84,15 @@ pub enum InboundMark {
         /// Why, for people.
         reason: String,
     },
+}
+
+/// Migrations that have begun here and have not ended. Blocking.
+///
+/// # Errors
+/// If the journal cannot be read.
+pub fn under_way(journal: &dyn Journal) -> Result<BTreeSet<MigrationId>, Failure> {
+    let open = journal.list()?.into_iter().filter(|(_, record)| !matches!(record, Record::Ended(_)));
+    Ok(open.map(|(id, _)| id).collect())
 }
 
 impl Record {

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     hypervisor::{Hypervisor, HypervisorEvent, Listed},
     ledger::{LedgerError, Shelf},
+    text::describe,
 };
 use novacron_common::{
     ids::{MigrationId, VmId},
@@ -20,7 +21,7 @@ use novacron_common::{
 };
 use novacron_runtime::spawn;
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::{
@@ -98,14 +99,16 @@ pub struct Machines {
 }
 
 impl Machines {
-    /// Takes up what the ledger holds: a restarted agent adopts what runs.
+    /// Takes up what the ledger holds: a restarted agent adopts what runs. What is lent to a migration that is not `under_way`
+    /// is given back: an agent that was killed before that migration was written down had only just lent it.
     ///
     /// # Errors
     /// [`MachinesError`] if the ledger cannot be read.
-    pub fn adopt(parts: MachinesParts) -> Result<Self, MachinesError> {
+    pub fn adopt(parts: MachinesParts, under_way: &BTreeSet<MigrationId>) -> Result<Self, MachinesError> {
         let machines = Self { parts: Arc::new(parts), tasks: Arc::default() };
         for (key, entry) in machines.parts.shelf.list_each()? {
             let Some(vm) = vm_of_key(&key) else { continue };
+            let entry = entry.map(|entry| machines.without_void_loan(vm, entry, under_way));
             if !matches!(entry, Ok(Entry::Left { .. })) {
                 machines.task(vm, Some(entry.map(Some)));
             }
@@ -114,6 +117,21 @@ impl Machines {
             spawn(machines.clone().follow(hypervisor.events()));
         }
         Ok(machines)
+    }
+
+    fn without_void_loan(&self, vm: VmId, entry: Entry, under_way: &BTreeSet<MigrationId>) -> Entry {
+        let lent = match &entry {
+            Entry::Held(record) => record.lent.filter(|migration| !under_way.contains(migration)),
+            Entry::Left { .. } => None,
+        };
+        let Some(migration) = lent else { return entry };
+        tracing::info!(%vm, %migration, "it was lent to a migration that is not under way, and is given back");
+        let entry = entry.given_back();
+        if let Err(error) = self.parts.shelf.put(&ledger_key(vm), &entry) {
+            // The next agent gives it back as well.
+            tracing::error!(%vm, reason = describe(&error), "that it was given back could not be written down");
+        }
+        entry
     }
 
     /// What is seen of them.

@@ -42,6 +42,14 @@ impl Entry {
             Self::Left { epoch } => *epoch,
         }
     }
+
+    /// The same, in nobody's hands.
+    pub(super) fn given_back(self) -> Self {
+        match self {
+            Self::Held(record) => Self::Held(VmRecord { lent: None, ..record }),
+            left @ Self::Left { .. } => left,
+        }
+    }
 }
 
 /// The archives that the machines of these entries are made over; `None` if one cannot be read, as nobody knows then.

@@ -16,7 +16,7 @@ use novacron_common::{
     units::{Epoch, Generation},
     wire::AgentReply,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 struct NoFiles;
 
@@ -38,6 +38,10 @@ pub(super) fn adopt(ledger: &AgentLedger) -> (Machines, Arc<Fake>) {
 }
 
 fn adopt_over(ledger: &AgentLedger, fake: &Arc<Fake>) -> Machines {
+    adopt_while(ledger, fake, &BTreeSet::new())
+}
+
+fn adopt_while(ledger: &AgentLedger, fake: &Arc<Fake>, under_way: &BTreeSet<MigrationId>) -> Machines {
     let parts = MachinesParts {
         shelf: ledger.shelf(SHELF).unwrap(),
         hypervisors: Hypervisors { kvm: Some(fake.clone()), namespace: None },
@@ -45,7 +49,7 @@ fn adopt_over(ledger: &AgentLedger, fake: &Arc<Fake>) -> Machines {
         board: Arc::default(),
         bridge: "br".into(),
     };
-    Machines::adopt(parts).unwrap()
+    Machines::adopt(parts, under_way).unwrap()
 }
 
 pub(super) async fn until(what: impl AsyncFn() -> bool) {
@@ -101,6 +105,22 @@ async fn a_machine_that_was_halted_for_a_move_that_failed_runs_again() {
     fake.turn(vm, VmState::Stopped).unwrap();
     machines.give_back(vm, MIGRATION, true).await.unwrap();
     until(async || fake.state(vm).await.unwrap() == VmState::Running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lent_to_a_migration_that_is_not_under_way_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, machines, fake, vm) = running(&folder).await;
+    machines.lend(vm, MIGRATION, Epoch(1)).await.unwrap();
+    drop(machines);
+    let stop = VmAssignment { generation: Generation(9), ..order(1, VmAction::Stop { grace_ms: 0 }) };
+    let machines = adopt_while(&ledger, &fake, &BTreeSet::from([MIGRATION]));
+    assert!(matches!(machines.assign(stop.clone()).await, AgentReply::Denied(_)), "it moves");
+    drop(machines);
+    drop(adopt_while(&ledger, &fake, &BTreeSet::from([MigrationId::from_u128(10)])));
+    let machines = adopt_while(&ledger, &fake, &BTreeSet::from([MIGRATION]));
+    assert_eq!(machines.assign(stop).await, AgentReply::Accepted, "that it was given back was written down");
+    until(async || fake.state(vm).await.unwrap() == VmState::Stopped).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

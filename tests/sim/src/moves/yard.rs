@@ -5,7 +5,11 @@ use super::{libvirt::Libvirt, metal::Metal, road::SimulatedRoads};
 use novacron_agent::{
     control::Reports,
     ledger::{AgentLedger, Shelf},
-    migrate::{Migrations, MigrationsParts, checkpoint::Checkpoints, journal::Record},
+    migrate::{
+        Migrations, MigrationsParts,
+        checkpoint::Checkpoints,
+        journal::{self, Record},
+    },
     vm::{Board, Entry, Hypervisors, Machines, MachinesParts, SHELF},
 };
 use novacron_common::{
@@ -84,17 +88,18 @@ impl Yard {
     ) -> Self {
         let ledger = AgentLedger::on(Store::simulated(disk).expect("nobody else has the disk"));
         let entries: Shelf<Entry> = ledger.shelf(SHELF).expect("a shelf");
-        let journal: Shelf<Record> = ledger.shelf("migrations").expect("a shelf");
+        let journal: Shelf<Record> = ledger.shelf(journal::SHELF).expect("a shelf");
+        let under_way = journal::under_way(&journal).expect("the journal is read");
         let libvirt = Libvirt(Arc::clone(&moving.metal));
         let board = Arc::new(Board::default());
-        let machines = Machines::adopt(MachinesParts {
+        let machines = MachinesParts {
             shelf: entries.clone(),
             hypervisors: Hypervisors { kvm: Some(Arc::new(libvirt.clone())), namespace: None },
             files: Arc::new(libvirt.clone()),
             board: Arc::clone(&board),
             bridge: "novabr0".into(),
-        });
-        let machines = machines.expect("the machines are taken up");
+        };
+        let machines = Machines::adopt(machines, &under_way).expect("the machines are taken up");
         let (changes, changed) = mpsc::channel(CHANGES);
         let roads = SimulatedRoads { metal: Arc::clone(&moving.metal), endpoint: endpoint.clone() };
         let migrations = Migrations::restore(MigrationsParts {
