@@ -64,16 +64,16 @@ fn is_overtaken(vm: &VmRecord, host: HostId, seen: &VmObservation) -> bool {
 }
 
 /// What of a host's report is worth committing: changes of state, message, address or restart count, and a
-/// `Missing` for every machine that it should have and did not list. Figures (CPU time, memory) alone are not news;
+/// `Missing` for every machine that was there and is not listed. Figures (CPU time, memory) alone are not news;
 /// they travel with the next change.
 pub fn news(state: &State, host: HostId, report: &[VmObservation], now: UnixMillis) -> Vec<VmObservation> {
     let listed: BTreeSet<_> = report.iter().map(|seen| seen.vm).collect();
     let changed =
         report.iter().filter(|seen| state.vm(seen.vm).is_some_and(|vm| is_news(vm, host, seen))).cloned();
     let unlisted = state.index().vms_on(host).filter(|vm| !listed.contains(vm)).filter_map(|id| state.vm(id));
-    // A machine that no host ever spoke of is still to be made, unless it is to go.
-    let expected = |vm: &&VmRecord| vm.observed.is_some() || vm.desired == VmDesired::Deleted;
-    let missing = unlisted.filter(expected).map(|vm| (vm, missing(vm, now)));
+    // Of a machine that no host ever spoke of silence says nothing: it is still to be made. Also if it is to go: the order to
+    // make it may still be on its way, and is refused only by a host that has heard the order to delete it.
+    let missing = unlisted.filter(|vm| vm.observed.is_some()).map(|vm| (vm, missing(vm, now)));
     let missing = missing.filter(|(vm, seen)| is_news(vm, host, seen)).map(|(_, seen)| seen);
     changed.chain(missing).collect()
 }

@@ -138,6 +138,8 @@ fn only_news_is_committed_and_what_is_not_listed_is_missing() {
     assert_eq!(news(&world, std::slice::from_ref(&moved)), [moved]);
     let missing = news(&world, &[]);
     assert_eq!(missing.iter().map(|o| (o.vm, o.state)).collect::<Vec<_>>(), [(vm, VmState::Missing)]);
+    desire(&mut world, new, VmDesired::Deleted);
+    assert_eq!(news(&world, &[]), missing, "the order to make it may still come, after that to delete it");
     world.down(host);
     assert_eq!(world.state.vm(vm).unwrap().state, VmState::Unknown);
     assert_eq!(news(&world, std::slice::from_ref(&same)).len(), 1, "known again after the host came back");
