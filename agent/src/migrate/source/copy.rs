@@ -137,7 +137,13 @@ impl Departure {
     async fn abort(&self, copy: &mut Copy, why: Why) {
         copy.why = Some(why);
         copy.cut_at = Instant::now() + ABORT_DEADLINE;
-        let aborted = timeout(ABORT_DEADLINE, self.mover.abort(self.vm())).await;
+        self.ask_to_end(copy.cut_at).await;
+    }
+
+    /// Has the hypervisor end the copy; an answer is awaited until `deadline`.
+    async fn ask_to_end(&self, deadline: Instant) {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let aborted = timeout(patience, self.mover.abort(self.vm())).await;
         if let Ok(Err(error)) = aborted {
             // "Broken pipe" was seen from an abort that worked: what counts is what is observed.
             tracing::info!(migration = %self.ticket.migration, reason = describe(&error), "abort");
@@ -166,7 +172,13 @@ impl Departure {
         // Without new figures the last ones serve: a deadline passes all the same.
         let step = match copy.why {
             None => copy.ladder.look(copy.meter.last().at(now - copy.began)),
-            Some(_) => Step::GoOn,
+            Some(_) => {
+                // It may have been asked before it had begun the copy, and then there was nothing to end.
+                if copied.is_some() {
+                    self.ask_to_end(copy.cut_at).await;
+                }
+                Step::GoOn
+            }
         };
         progress.climb = copy.ladder.climb();
         self.show(match copy.stage {

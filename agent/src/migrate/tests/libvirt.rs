@@ -55,8 +55,10 @@ pub struct Faults {
     pub tidies_slowly: AtomicBool,
     /// It has begun to.
     pub tidying: Notify,
-    /// Abort is not heeded.
-    pub deaf_to_abort: AtomicBool,
+    /// So many aborts are not heeded.
+    pub unheeded_aborts: AtomicU64,
+    /// The source's QEMU was cut off while it hung.
+    pub cut_off: AtomicBool,
     /// The source's guest writes as fast as is sent: no pass leaves less than the one before.
     pub busy: AtomicBool,
     /// Both QEMUs can be told to go on with a copy that broke.
@@ -207,7 +209,7 @@ impl PlayedHypervisor {
                 let mut closed = [0];
                 tokio::select! {
                     () = self.abort.notified() => {}
-                    _ = memory.read(&mut closed) => {} // somebody cut it off
+                    _ = memory.read(&mut closed) => self.faults.cut_off.store(true, SeqCst),
                 }
                 return Err(io::Error::other("aborted"));
             }
@@ -257,7 +259,8 @@ impl Mover for Arc<PlayedHypervisor> {
         outcome.map_err(|error| HvError::failed(format!("migrate {vm}"), error))
     }
     async fn abort(&self, _: VmId) -> Result<(), HvError> {
-        if !self.faults.deaf_to_abort.load(SeqCst) {
+        let one_less = |left: u64| left.checked_sub(1);
+        if self.faults.unheeded_aborts.fetch_update(SeqCst, SeqCst, one_less).is_err() {
             self.abort.notify_one();
         }
         Ok(())

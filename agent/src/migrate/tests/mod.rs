@@ -1,6 +1,7 @@
 //! Two agents with real QUIC, real sockets, the real filter and both state machines; only the hypervisor is played
 //! (`libvirt`). Whatever goes wrong, a machine runs in one place at most, and a migration ends there or back.
 
+mod cancels;
 mod codec;
 mod cuts;
 mod lanes;
