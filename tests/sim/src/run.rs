@@ -8,6 +8,8 @@ use crate::{
     identities::{COORDINATORS, MACHINES, identity},
     jobs, os, tell,
 };
+#[cfg(feature = "planted")]
+use novacron_common::planted::Mistake;
 use novacron_common::splitmix::SplitMix64;
 use std::{any::Any, thread, time::Duration};
 
@@ -53,12 +55,17 @@ pub fn run(seed: u64) -> Verdict {
 /// # Panics
 /// As [`run`].
 #[cfg(feature = "planted")]
-pub fn run_with(seed: u64, mistake: Option<novacron_common::planted::Mistake>) -> Verdict {
-    let simulated = move || {
+pub fn run_with(seed: u64, mistake: Option<Mistake>) -> Verdict {
+    on_a_thread(seed, planting(mistake, move || simulate(seed)), failed)
+}
+
+/// Simulates while the code makes a mistake.
+#[cfg(feature = "planted")]
+pub(crate) fn planting<V>(mistake: Option<Mistake>, simulate: impl FnOnce() -> V) -> impl FnOnce() -> V {
+    move || {
         novacron_common::planted::plant(mistake);
-        simulate(seed)
-    };
-    on_a_thread(seed, simulated, failed)
+        simulate()
+    }
 }
 
 fn failed(panic: String) -> Verdict {

@@ -10,12 +10,12 @@
 //!
 //! People move machines, cancel, stop, start, restart and delete them; messages are lost, late, doubled or repeated long
 //! afterwards; coordinators, agents, libvirtds, guests and hosts are killed by chance, and agents and libvirtds at the edges of
-//! moves. At each start, stop and loss: one copy runs, where the ledger says, with its newest memory and disk. In the end: every
-//! move has ended, every machine is as it is wanted, nothing is lent, open in a journal or left over; and a move that is called
-//! off on a calm day ends within five seconds. Of a guest that goes over before its memory has (post-copy): neither half of it is
-//! ended while the other is there, and no two halves stay apart. There a QEMU that waits for a page heeds nobody new for a while,
-//! not for ever, and a libvirtd that is killed costs the target nothing. Not modelled: gangs, checkpoints, and commands inside
-//! machines.
+//! moves. At each start, stop and loss: one copy runs, where the ledger says, with its newest memory and disk. In the end:
+//! every move has ended, every machine is as it is wanted, nothing is lent, open in a journal or left over; and who calls a
+//! move off on a calm day is answered, and then it ends within five seconds. Of a guest that goes over before its
+//! memory has (post-copy): neither half of it is ended while the other is there, and no two halves stay apart. There a QEMU
+//! that waits for a page heeds nobody new for a while, not for ever, and a libvirtd that is killed costs the target nothing.
+//! Not modelled: gangs, checkpoints, and commands inside machines.
 //!
 //! Which seeds show what changes with anything that changes the order of events. How a seed went, line by line:
 //! `NOVACRON_SEED=46 NOVACRON_TELL=info,openraft=off cargo nextest run -p novacron-sim --no-capture every_seed_of_moves`.

@@ -24,7 +24,10 @@ const STORM: Duration = Duration::from_secs(25);
 /// time-out, an election, two looks at what does not report by itself, and copies that libvirt gives up.
 const HEALING: Duration = Duration::from_secs(100);
 
-/// How long a move may take to end once it is called off, when nothing is wrong: less than the hypervisor is given before
+/// How long it may take until whoever calls a move off on a calm day has done so, and is answered: a coordinator that asks its
+/// leader over a link that died learns it by that link's idle time-out, and gives up each proposal before.
+const ANSWERING: Duration = Duration::from_secs(15);
+/// How long a move may take to end once that is answered, when nothing is wrong: less than the hypervisor is given before
 /// its connections are cut.
 const CANCELLING: Duration = Duration::from_secs(5);
 
@@ -59,11 +62,7 @@ pub fn run(seed: u64) -> Verdict {
 /// As [`run`].
 #[cfg(feature = "planted")]
 pub fn run_with(seed: u64, mistake: Option<novacron_common::planted::Mistake>) -> Verdict {
-    let simulated = move || {
-        novacron_common::planted::plant(mistake);
-        simulate(seed)
-    };
-    on_a_thread(seed, simulated, failed)
+    on_a_thread(seed, crate::run::planting(mistake, move || simulate(seed)), failed)
 }
 
 fn failed(panic: String) -> Verdict {
@@ -108,9 +107,11 @@ fn simulate(seed: u64) -> Verdict {
                 && checks::are_settled(cluster)
         });
         cluster.net.repeat_orders();
-        let asked = users.move_and_cancel(&cluster, &mut rng);
-        executor.run_for(Duration::from_millis(REGRET_MS));
-        if !wait(&cluster, CANCELLING, |cluster| checks::have_ended(cluster, &asked)) {
+        let called_off = users.move_and_cancel(&cluster, &mut rng);
+        if !wait(&cluster, ANSWERING, |_| called_off.is_answered()) {
+            faults.push("nobody answers who calls a move off on a calm day".into());
+        }
+        if !wait(&cluster, CANCELLING, |cluster| checks::have_ended(cluster, &called_off.accepted())) {
             faults.push("a move that was called off on a calm day does not end".into());
         }
         if wait(&cluster, HEALING, checks::are_settled) {

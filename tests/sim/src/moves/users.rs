@@ -20,6 +20,14 @@ use novacron_core::{
     command::{MigrationAsk, VmCreate, VmDesire, VmRestart},
     forecast::Measures,
 };
+use novacron_runtime::time::sleep;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 /// Machines at once.
 const VMS: u128 = 2;
@@ -31,9 +39,9 @@ pub const REGRET_MS: u64 = 1500;
 /// Within which a guest that powered itself off is started again, milliseconds.
 const HASTE_MS: u64 = 6;
 
-/// How often, and how many milliseconds apart, somebody looks whether a move is known.
+/// How often, and how long apart, somebody looks whether a move is known.
 const LOOKS: u32 = 20;
-const LOOK_MS: u64 = 50;
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Something that is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,16 +144,14 @@ impl Users {
         }
     }
 
-    /// Moves every machine, and calls that off within [`REGRET_MS`]; says which moves these are.
-    pub fn move_and_cancel(&mut self, cluster: &Cluster, rng: &mut SplitMix64) -> Vec<MigrationId> {
-        let vms = self.here.clone();
-        let asked = vms.into_iter().map(|vm| {
-            let id = self.set_out(cluster, vm, true, rng);
-            let id = MigrationId::from_u128(id);
-            call_off(cluster, id, rng.below(REGRET_MS));
-            id
-        });
-        asked.collect()
+    /// Moves every machine, and calls that off within [`REGRET_MS`].
+    pub fn move_and_cancel(&mut self, cluster: &Cluster, rng: &mut SplitMix64) -> CalledOff {
+        let called_off = CalledOff::default();
+        for vm in self.here.clone() {
+            let id = MigrationId::from_u128(self.set_out(cluster, vm, true, rng));
+            called_off.call_off(cluster, id, rng.below(REGRET_MS));
+        }
+        called_off
     }
 
     /// Moves every machine that allows post-copy, by it; says which moves these are.
@@ -212,21 +218,60 @@ impl Users {
     }
 }
 
-/// Calls a move off once it is heard of, and again until that is answered well: who does so before calls off nothing, and a
-/// coordinator that has only just found its leader again may not know what came of it.
-fn call_off(cluster: &Cluster, id: MigrationId, after_ms: u64) {
-    let Some((machine, ledger)) = someone(cluster) else { return };
-    let job = async move {
-        novacron_runtime::time::sleep(std::time::Duration::from_millis(after_ms)).await;
-        for _look in 0..LOOKS {
-            let known = ledger.read(|state| state.migration(id).is_some());
-            if known && ledger.propose(CommandBody::MigrationCancel { id }).await.is_ok() {
-                return;
+/// Moves that are called off, and what people are told of that.
+#[derive(Debug, Default)]
+pub struct CalledOff {
+    /// Who waits for an answer.
+    waiting: Arc<AtomicUsize>,
+    /// What is to end: for all others it was too late.
+    accepted: Arc<Mutex<Vec<MigrationId>>>,
+}
+
+impl CalledOff {
+    /// Whether nobody waits for an answer.
+    pub fn is_answered(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+
+    /// The moves that are to end.
+    pub fn accepted(&self) -> Vec<MigrationId> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Calls a move off once it is heard of, and again until that is answered: who does so before calls off nothing, and a
+    /// coordinator whose link to its leader is dead does not know what came of it.
+    fn call_off(&self, cluster: &Cluster, id: MigrationId, after_ms: u64) {
+        let Some((machine, ledger)) = someone(cluster) else { return };
+        let (waiting, accepted) = (self.waiting.clone(), self.accepted.clone());
+        waiting.fetch_add(1, Ordering::Relaxed);
+        let job = async move {
+            sleep(Duration::from_millis(after_ms)).await;
+            if let Some(Applied::Done | Applied::AlreadySo) = cancel(&ledger, id).await {
+                accepted.lock().unwrap_or_else(PoisonError::into_inner).push(id);
             }
-            novacron_runtime::time::sleep(std::time::Duration::from_millis(LOOK_MS)).await;
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        };
+        cluster.executor.spawn_on(machine, Box::pin(job));
+    }
+}
+
+/// The answer of the ledger; none if there is no such move.
+async fn cancel(ledger: &Ledger, id: MigrationId) -> Option<Applied> {
+    for _look in 0..LOOKS {
+        if ledger.read(|state| state.migration(id).is_some()) {
+            break;
         }
-    };
-    cluster.executor.spawn_on(machine, Box::pin(job));
+        sleep(LOOK).await;
+    }
+    while ledger.read(|state| state.migration(id).is_some()) {
+        let answer = ledger.propose(CommandBody::MigrationCancel { id }).await;
+        tracing::info!(%id, ?answer, "called off");
+        if let Ok(answer) = answer {
+            return Some(answer);
+        }
+        sleep(LOOK).await;
+    }
+    None
 }
 
 /// The other of two hosts.
@@ -251,7 +296,7 @@ fn someone(cluster: &Cluster) -> Option<(Machine, Ledger)> {
 fn tell(cluster: &Cluster, after_ms: u64, body: CommandBody) {
     let Some((machine, ledger)) = someone(cluster) else { return };
     let job = async move {
-        novacron_runtime::time::sleep(std::time::Duration::from_millis(after_ms)).await;
+        sleep(Duration::from_millis(after_ms)).await;
         let _ = ledger.propose(body).await; // a person reads the answer, and lives with it
     };
     cluster.executor.spawn_on(machine, Box::pin(job));
@@ -264,7 +309,7 @@ fn repeat(cluster: &Cluster, body: CommandBody, wanted: impl Fn() -> bool + Clon
         let (body, wanted) = (body.clone(), wanted.clone());
         let job = async move {
             while wanted() && ledger.propose(body.clone()).await.is_err() {
-                novacron_runtime::time::sleep(std::time::Duration::from_millis(300)).await;
+                sleep(Duration::from_millis(300)).await;
             }
         };
         cluster.executor.spawn_on(machine, Box::pin(job));
@@ -282,7 +327,7 @@ fn insist(cluster: &Cluster, vm: VmId) {
                 Ok(Applied::Done | Applied::AlreadySo)
             ) && ledger.read(|state| state.vm(vm).is_some())
             {
-                novacron_runtime::time::sleep(std::time::Duration::from_millis(500)).await;
+                sleep(Duration::from_millis(500)).await;
             }
         };
         cluster.executor.spawn_on(machine, Box::pin(job));
