@@ -22,7 +22,7 @@ declare -A TOOL_VERSION=([cargo-nextest]=0.9.143 [cargo-deny]=0.20.2 [cargo-fuzz
 # Without these nothing builds; the others are for tests, lint and packages.
 BUILD=(build-essential pkg-config libvirt-dev)
 BASE=(build-essential pkg-config git make cmake ca-certificates iproute2 bridge-utils procps util-linux
-      cpio dpkg-dev tcpdump iptables openssl systemd shellcheck
+      cpio dpkg-dev tcpdump iptables nftables openssl systemd shellcheck
       debootstrap e2fsprogs openssh-client)
 # What benches run beside NovaCron.
 BENCH=(etcd-server etcd-client lz4 xz-utils zstd)

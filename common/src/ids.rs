@@ -116,6 +116,8 @@ typed_ids! {
     ClusterId = "cl",
     /// One run of a workflow.
     RunId = "run",
+    /// One tenant network.
+    NetworkId = "net",
 }
 
 /// One node of a workflow's run, for which a fire was made.

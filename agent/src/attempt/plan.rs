@@ -127,6 +127,7 @@ pub fn isolate(
         masked: place.masked,
         cgroup: place.cgroup,
         id_slot: place.id_slot,
+        card: None,
         timeout_ms: Some(start.timeout_ms),
     })
 }

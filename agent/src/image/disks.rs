@@ -346,7 +346,7 @@ pub(super) mod fixture {
                 disk: None,
             },
             cmdline: None,
-            network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+            network: NetworkSpec::default(),
             cloud_init: Some(CloudInit::default()),
             restart: RestartPolicy::Never,
             post_copy: false,

@@ -99,7 +99,7 @@ pub(super) mod tests {
             storage: ByteCount(0),
             template,
             cmdline: None,
-            network: NetworkSpec { bridge: None, address: None, gateway: None, dns: vec![] },
+            network: NetworkSpec::default(),
             cloud_init: None,
             restart: RestartPolicy::Never,
             post_copy: false,

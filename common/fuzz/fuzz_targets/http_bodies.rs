@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
     if let Some(template) = body::<TemplateCreate>(data).and_then(|body| TemplateSpec::try_from(&body).ok()) {
         kept_by_the_ledger(&template);
     }
-    if let Some(vm) = body::<VmCreate>(data).and_then(|body| body.to_spec(&TEMPLATE).ok()) {
+    if let Some(vm) = body::<VmCreate>(data).and_then(|body| body.to_spec(&TEMPLATE, None).ok()) {
         kept_by_the_ledger(&vm);
     }
     if let Some(job) = body::<JobCreate>(data).and_then(|body| JobSpec::try_from(&body).ok()) {

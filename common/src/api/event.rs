@@ -33,6 +33,8 @@ pub enum EventKind {
     Run,
     /// A node of a run changed; `object` is a `NodeRunView` without its output, `id` is `run-…/node`.
     Node,
+    /// A tenant network was made or removed; `object` is a `NetworkView`.
+    Network,
 }
 
 /// One change.

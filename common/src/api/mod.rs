@@ -10,6 +10,7 @@ mod host;
 mod job;
 mod migrate;
 mod migration;
+mod network;
 mod page;
 mod plan;
 mod problem;
@@ -33,6 +34,7 @@ pub use job::{
 };
 pub use migrate::MigrateRequest;
 pub use migration::{MigrationState, MigrationStatus, MigrationView};
+pub use network::{NetworkCreate, NetworkView};
 pub use page::{JobQuery, Page, PageQuery};
 pub use plan::{Actual, Candidate, MigrateQuery, MigrationPlan, PlannedGuest, PlannedLink};
 pub use problem::{Problem, ProblemCode};

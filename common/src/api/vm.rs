@@ -2,13 +2,13 @@
 
 use super::template::check_cmdline;
 use crate::{
-    ids::{HostId, VmId},
+    ids::{HostId, NetworkId, VmId},
     record::{Progress, VmState},
-    spec::{CloudInit, Faults, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    spec::{CloudInit, Faults, MachineKind, NetworkSpec, PublishedPort, RestartPolicy, TemplateSpec, VmSpec},
     units::{ByteCount, Epoch, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 use utoipa::ToSchema;
 
 /// What a machine may use. RAM and disk are given in GB (2^30 bytes) or, for small machines, in MB (2^20).
@@ -64,6 +64,13 @@ pub struct NetworkBody {
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub dns: Vec<IpAddr>,
+    /// A tenant network's name or id, for namespace machines: the machine gets a card with an address there. Without it a
+    /// namespace machine has no network at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Ports of the host that lead to the machine, on a tenant network: `8080:80`, `5353:53/udp`.
+    #[serde(default)]
+    pub publish: Vec<String>,
 }
 
 /// Whether a machine should run.
@@ -122,18 +129,18 @@ pub struct VmCreate {
 }
 
 impl VmCreate {
-    /// Checks the request against its template, which the caller has looked up.
+    /// Checks the request against its template and its tenant network, which the caller has looked up.
     ///
     /// # Errors
     /// [`Faults`] name every field that is wrong.
-    pub fn to_spec(&self, template: &TemplateSpec) -> Result<VmSpec, Faults> {
+    pub fn to_spec(&self, template: &TemplateSpec, tenant: Option<NetworkId>) -> Result<VmSpec, Faults> {
         let mut faults = Faults::default();
         let name = faults.take("name", self.name.parse());
         let (memory, storage) = self.resources.check(template, &mut faults);
         if let Some(cmdline) = &self.cmdline {
             check_cmdline("cmdline", cmdline, &mut faults);
         }
-        let network = self.network.check(&mut faults);
+        let network = self.network.check(tenant, &mut faults);
         let kind = self.check_kind(template, &mut faults);
         let cloud_init = self.check_cloud_init(template, &mut faults);
         let spec = name.zip(network).map(|(name, network)| VmSpec {
@@ -170,16 +177,34 @@ impl VmCreate {
             }
             _ => {}
         }
-        if fits == MachineKind::Namespace {
-            self.check_namespace(faults);
+        match fits {
+            MachineKind::Namespace => self.check_namespace(faults),
+            MachineKind::Kvm if self.network.name.is_some() => faults.add(
+                "network.name",
+                "must be left out: only namespace machines are on tenant networks; give a virtual machine a bridge",
+            ),
+            MachineKind::Kvm => {}
         }
         fits
     }
 
     /// What namespace machines do not have is refused, and not left out in silence.
     fn check_namespace(&self, faults: &mut Faults) {
-        if self.network != NetworkBody::default() {
-            faults.add("network", "must be left out: namespace machines have no network card yet");
+        let NetworkBody { bridge, address, gateway, dns, name, publish: _ } = &self.network;
+        if bridge.is_some() {
+            faults.add(
+                "network.bridge",
+                "must be left out: a namespace machine is on a tenant network (network.name)",
+            );
+        }
+        if address.is_some() || gateway.is_some() {
+            faults.add(
+                "network.address",
+                "must be left out, as gateway: the tenant network gives the machine both",
+            );
+        }
+        if name.is_none() && !dns.is_empty() {
+            faults.add("network.dns", "needs a network.name: without a network there is nobody to ask");
         }
         if self.cloud_init.is_some() {
             faults.add(
@@ -257,7 +282,7 @@ fn amount(
 }
 
 impl NetworkBody {
-    fn check(&self, faults: &mut Faults) -> Option<NetworkSpec> {
+    fn check(&self, tenant: Option<NetworkId>, faults: &mut Faults) -> Option<NetworkSpec> {
         let bridge = self.bridge.as_ref().map(|b| faults.take("network.bridge", b.parse()));
         if self.bridge.as_ref().is_some_and(|b| b.len() > 15) {
             faults.add("network.bridge", "is longer than the 15 characters of a Linux interface name");
@@ -266,6 +291,12 @@ impl NetworkBody {
             let parsed = a.parse::<ipnet::IpNet>().map_err(|_| "write it like 10.0.0.7/24".to_owned());
             faults.take("network.address", parsed)
         });
+        if self.name.is_none() && !self.publish.is_empty() {
+            faults.add(
+                "network.publish",
+                "needs a network.name: only what is on a tenant network has ports to publish",
+            );
+        }
         if self.dns.len() > 8 {
             faults.add("network.dns", "has more than 8 resolvers");
         }
@@ -274,7 +305,28 @@ impl NetworkBody {
             address: address.flatten(),
             gateway: self.gateway,
             dns: self.dns.clone(),
+            tenant,
+            publish: self.check_publish(faults),
         })
+    }
+}
+
+impl NetworkBody {
+    fn check_publish(&self, faults: &mut Faults) -> Vec<PublishedPort> {
+        if self.publish.len() > NetworkSpec::PUBLISH_MAX {
+            faults.add("network.publish", format!("has more than {} ports", NetworkSpec::PUBLISH_MAX));
+        }
+        let mut taken = BTreeSet::new();
+        let ports = self.publish.iter().enumerate().filter_map(|(i, text)| {
+            let field = format!("network.publish[{i}]");
+            let port: PublishedPort = faults.take(&field, text.parse())?;
+            if !taken.insert((port.protocol, port.host)) {
+                faults
+                    .add(field, format!("leads the host's port {} elsewhere than one before it", port.host));
+            }
+            Some(port)
+        });
+        ports.collect()
     }
 }
 
@@ -373,6 +425,12 @@ pub struct VmView {
     pub mac: String,
     /// Its IP addresses: the fixed one, and what its host sees.
     pub addresses: Vec<String>,
+    /// The tenant network that it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Ports of its host that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<String>,
     /// Whether it starts by itself.
     pub restart: RestartPolicy,
     /// Whether it may be moved by post-copy.

@@ -16,7 +16,8 @@ fn made(template: &TemplateSpec, fields: Value) -> Result<VmSpec, Vec<String>> {
     let all = body.as_object_mut().unwrap();
     all.extend(fields.as_object().unwrap().clone());
     let body: VmCreate = serde_json::from_value(body).unwrap();
-    body.to_spec(template).map_err(|faults| faults.0.into_iter().map(|fault| fault.field).collect())
+    let tenant = body.network.name.as_ref().map(|_| NetworkId::from_u128(1));
+    body.to_spec(template, tenant).map_err(|faults| faults.0.into_iter().map(|fault| fault.field).collect())
 }
 
 #[test]
@@ -37,14 +38,32 @@ fn the_template_says_what_kind_of_machine_it_is_for() {
 
 #[test]
 fn what_namespace_machines_do_not_have_is_refused_by_name() {
+    let many_ports: Vec<String> = (1..=65).map(|port| format!("{port}:80")).collect();
     let asked = [
-        (json!({"network": {"address": "10.0.0.7/24"}}), "network"),
+        (json!({"network": {"address": "10.0.0.7/24"}}), "network.address"),
+        (json!({"network": {"gateway": "10.0.0.1"}}), "network.address"),
+        (json!({"network": {"bridge": "br0"}}), "network.bridge"),
+        (json!({"network": {"dns": ["10.0.0.1"]}}), "network.dns"),
+        (json!({"network": {"publish": ["80:80"]}}), "network.publish"),
+        (json!({"network": {"name": "blue", "publish": ["80:80", "80"]}}), "network.publish[1]"),
+        (json!({"network": {"name": "blue", "publish": ["80:80", "80:81"]}}), "network.publish[1]"),
+        (json!({"network": {"name": "blue", "publish": many_ports}}), "network.publish"),
         (json!({"cloud_init": {"ssh_keys": []}}), "cloud_init"),
         (json!({"post_copy": true}), "post_copy"),
     ];
     for (fields, field) in asked {
         assert_eq!(made(&template("oci"), fields).unwrap_err(), [field]);
     }
+}
+
+#[test]
+fn only_a_namespace_machine_is_on_a_tenant_network() {
+    let on = json!({"network": {"name": "blue", "dns": ["10.0.0.1"]}});
+    let card = made(&template("oci"), on.clone()).unwrap().network;
+    assert_eq!((card.tenant, card.dns.len(), card.address), (Some(NetworkId::from_u128(1)), 1, None));
+    let mut virtual_machine = on;
+    virtual_machine["resources"] = json!({"cpu": 1, "memory_mb": 64, "storage_mb": 64});
+    assert_eq!(made(&template("qcow2"), virtual_machine).unwrap_err(), ["network.name"]);
 }
 
 #[test]

@@ -8,7 +8,9 @@ mod job;
 mod lease;
 mod name;
 mod network;
+mod publish;
 pub mod schedule;
+mod tenant;
 mod vm;
 pub mod workflow;
 
@@ -23,5 +25,7 @@ pub use job::{
 pub use lease::OnLeaseLost;
 pub use name::{BadName, Name};
 pub use network::{MacAddress, NetworkSpec};
+pub use publish::{BadPublishedPort, Protocol, PublishedPort};
 pub use schedule::{Schedule, TimeZone};
+pub use tenant::{BadSubnet, Subnet, TenantNetwork};
 pub use vm::{CloudInit, MachineKind, RestartPolicy, VmSpec};

@@ -2,7 +2,10 @@
 
 use novacron_common::{
     api::{Problem, ProblemCode, TokenRole},
-    ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, RunId, TemplateId, TokenId, VmId, WorkflowId},
+    ids::{
+        AttemptKey, FireKey, HostId, JobId, MigrationId, NetworkId, RunId, TemplateId, TokenId, VmId,
+        WorkflowId,
+    },
     spec::Fault,
     units::Epoch,
     wire::JoinDenied,
@@ -138,6 +141,8 @@ pub enum Applied {
     WorkflowStored(WorkflowId),
     /// A run has begun, or waits for another.
     RunStarted(RunId),
+    /// A tenant network is stored.
+    NetworkStored(NetworkId),
 }
 
 impl Applied {

@@ -1,8 +1,10 @@
 //! What is derived from the rows: names, reservations, and what is due. Kept incrementally, never stored; a
 //! recount from the rows gives the same (a property test holds it to that).
 
+mod network;
 mod workflow;
 
+pub use network::NetworkIndex;
 pub use workflow::{Counts, WorkflowIndex};
 pub(crate) use workflow::{definition_of, nodes_of};
 
@@ -63,6 +65,7 @@ pub struct Indices {
     request_ages: BTreeSet<(UnixMillis, RequestKey)>,
     request_bytes: usize,
     pub(crate) workflows: WorkflowIndex,
+    pub(crate) networks: NetworkIndex,
 }
 
 /// Of all ids, for ranges.
@@ -93,6 +96,11 @@ impl Indices {
     /// The workflow of this name.
     pub fn workflow_named(&self, name: &Name) -> Option<WorkflowId> {
         self.workflow_names.get(name).copied()
+    }
+
+    /// What is derived for tenant networks.
+    pub const fn networks(&self) -> &NetworkIndex {
+        &self.networks
     }
 
     /// What is derived for workflows.
@@ -188,8 +196,10 @@ impl Indices {
 
     pub(crate) fn add_vm(&mut self, vm: &VmRecord) {
         self.vms_in.insert((state_number(vm.state), vm.id));
+        self.networks.lease(&vm.spec.network);
         if let Some(host) = vm.placed_on {
             self.vms_on.insert((host, vm.id));
+            self.networks.publish(host, &vm.spec.network);
             self.reserve(host, &vm.claim());
             self.usage.entry(host).or_default().vms += 1;
         }
@@ -197,8 +207,10 @@ impl Indices {
 
     pub(crate) fn drop_vm(&mut self, vm: &VmRecord) {
         self.vms_in.remove(&(state_number(vm.state), vm.id));
+        self.networks.give_back(&vm.spec.network);
         if let Some(host) = vm.placed_on {
             self.vms_on.remove(&(host, vm.id));
+            self.networks.withdraw(host, &vm.spec.network);
             self.usage.entry(host).or_default().vms -= 1;
             self.release(host, &vm.claim());
         }

@@ -6,8 +6,8 @@ use crate::{
 };
 use novacron_common::{
     ids::{
-        AttemptKey, FireCause, FireKey, HostId, JobId, MigrationId, NodeRef, RunId, TemplateId, TokenId,
-        VmId, WorkflowId,
+        AttemptKey, FireCause, FireKey, HostId, JobId, MigrationId, NetworkId, NodeRef, RunId, TemplateId,
+        TokenId, VmId, WorkflowId,
     },
     spec::Sha256Digest,
     units::UnixMillis,
@@ -26,7 +26,7 @@ macro_rules! id_keys {
     )*};
 }
 
-id_keys!(VmId, HostId, JobId, MigrationId, TemplateId, TokenId, WorkflowId, RunId);
+id_keys!(VmId, HostId, JobId, MigrationId, TemplateId, TokenId, WorkflowId, RunId, NetworkId);
 
 impl RowKey for RequestKey {
     fn to_bytes(self) -> Vec<u8> {

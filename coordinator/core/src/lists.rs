@@ -10,8 +10,8 @@ use crate::{
 };
 use novacron_common::{
     api::{
-        FireView, HostState, HostView, JobQuery, JobStatus, JobView, MigrationState, MigrationView, Page,
-        PageQuery, ProblemCode, RunView, TemplateView, TokenView, VmView, WorkflowView,
+        FireView, HostState, HostView, JobQuery, JobStatus, JobView, MigrationState, MigrationView,
+        NetworkView, Page, PageQuery, ProblemCode, RunView, TemplateView, TokenView, VmView, WorkflowView,
     },
     ids::{BadId, FireKey, JobId, RunId, VmId, WorkflowId},
     record::VmState,
@@ -53,6 +53,14 @@ pub fn hosts(state: &State, query: &PageQuery) -> Result<Page<HostView>, Refusal
 /// As [`vms`].
 pub fn templates(state: &State, query: &PageQuery) -> Result<Page<TemplateView>, Refusal> {
     table(state, query, views::template)
+}
+
+/// Tenant networks.
+///
+/// # Errors
+/// As [`vms`].
+pub fn networks(state: &State, query: &PageQuery) -> Result<Page<NetworkView>, Refusal> {
+    table(state, query, |network| views::network(state, network))
 }
 
 /// Jobs that are looked at for one filtered page; a page costs no more, whatever it is filtered by.

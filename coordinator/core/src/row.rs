@@ -8,12 +8,12 @@ use crate::{
     record::{
         AlarmRecord, ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord, CoordinatorRecord,
         FireRecord, HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord, MigrationRecord,
-        OverdueRecord, RequestKey, RequestRecord, TemplateRecord, TicketRecord, VmRecord,
+        NetworkRecord, OverdueRecord, RequestKey, RequestRecord, TemplateRecord, TicketRecord, VmRecord,
     },
     table::{Row, TableId},
 };
 use novacron_common::{
-    ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    ids::{AttemptKey, FireKey, HostId, JobId, MigrationId, NetworkId, TemplateId, TokenId, VmId},
     spec::Sha256Digest,
 };
 
@@ -82,6 +82,20 @@ impl Row for TemplateRecord {
     }
     fn leave(&self, index: &mut Indices) {
         index.unname(Named::Template(self.id), &self.spec.name);
+    }
+}
+
+impl Row for NetworkRecord {
+    type Key = NetworkId;
+    const TABLE: TableId = TableId::Networks;
+    fn key(&self) -> NetworkId {
+        self.id
+    }
+    fn enter(&self, index: &mut Indices) {
+        index.networks.add(self);
+    }
+    fn leave(&self, index: &mut Indices) {
+        index.networks.drop(self);
     }
 }
 

@@ -9,15 +9,15 @@ use crate::{
     record::{
         AlarmRecord, ApiTokenRecord, AttemptRecord, ClockRecord, ClusterRecord, CoordinatorRecord,
         FireRecord, HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord, MigrationRecord,
-        NodeKey, NodeRecord, NodeRunRecord, OverdueRecord, RequestKey, RequestRecord, RunInputRecord,
-        RunRecord, TaskRecord, TemplateRecord, TicketRecord, VmRecord, WorkflowRecord,
+        NetworkRecord, NodeKey, NodeRecord, NodeRunRecord, OverdueRecord, RequestKey, RequestRecord,
+        RunInputRecord, RunRecord, TaskRecord, TemplateRecord, TicketRecord, VmRecord, WorkflowRecord,
     },
     table::{Change, DecodeError, Row, Table, TableId},
 };
 use novacron_common::{
     ids::{
-        AttemptKey, FireKey, HostId, JobId, MigrationId, NodeRef, RunId, TemplateId, TokenId, VmId,
-        WorkflowId,
+        AttemptKey, FireKey, HostId, JobId, MigrationId, NetworkId, NodeRef, RunId, TemplateId, TokenId,
+        VmId, WorkflowId,
     },
     units::UnixMillis,
 };
@@ -43,6 +43,7 @@ pub struct State {
     requests: Table<RequestRecord>,
     tickets: Table<TicketRecord>,
     alarms: Table<AlarmRecord>,
+    networks: Table<NetworkRecord>,
     workflows: Table<WorkflowRecord>,
     workflow_nodes: Table<NodeRecord>,
     runs: Table<RunRecord>,
@@ -115,6 +116,7 @@ stored! {
     RequestRecord in requests,
     TicketRecord in tickets,
     AlarmRecord in alarms,
+    NetworkRecord in networks,
     WorkflowRecord in workflows,
     NodeRecord in workflow_nodes,
     RunRecord in runs,
@@ -335,6 +337,11 @@ impl State {
     /// A request with an idempotency key.
     pub fn request(&self, key: &RequestKey) -> Option<&RequestRecord> {
         self.requests.get(key)
+    }
+
+    /// A tenant network.
+    pub fn network(&self, id: NetworkId) -> Option<&NetworkRecord> {
+        self.networks.get(&id)
     }
 
     /// A join token.

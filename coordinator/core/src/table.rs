@@ -75,6 +75,8 @@ table_ids! {
     History = 24 "history",
     /// Jobs whose fires have not succeeded when they were expected to.
     Overdue = 25 "overdue",
+    /// Tenant networks.
+    Networks = 26 "networks",
     /// Workflows.
     Workflows = 30 "workflows",
     /// Nodes of workflows' definitions.

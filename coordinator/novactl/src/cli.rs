@@ -85,6 +85,9 @@ pub enum Noun {
     /// Image definitions from which machines are made.
     #[command(subcommand)]
     Template(TemplateVerb),
+    /// Tenant networks, which namespace machines are on.
+    #[command(subcommand)]
+    Network(NetworkVerb),
     /// Migrations, past and present.
     #[command(subcommand)]
     Migration(MigrationVerb),
@@ -170,6 +173,35 @@ pub enum TemplateVerb {
     Delete {
         /// Its name or id.
         template: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NetworkVerb {
+    /// Make a network. Machines on it reach each other on their host; machines of other networks do not reach them.
+    Create {
+        /// Its name.
+        name: String,
+        /// Its addresses, such as 10.1.2.0/24; the first is the gateway's (default: a free range in 10.213.0.0/16).
+        #[arg(long)]
+        subnet: Option<String>,
+        /// A resolver of its machines; may be given again.
+        #[arg(long, value_name = "ADDRESS")]
+        dns: Vec<std::net::IpAddr>,
+    },
+    /// List networks.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one.
+    Show {
+        /// Its name or id.
+        network: String,
+    },
+    /// Remove it, once no machine is on it.
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Its name or id.
+        network: String,
     },
 }
 

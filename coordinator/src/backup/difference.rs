@@ -1,6 +1,6 @@
 //! What a restore would undo: the present state against that of the backup, by kind and name.
 
-use novacron_core::{State, TableId, table::RowKey};
+use novacron_core::{State, TableId, record::NetworkRecord, table::RowKey};
 use std::{collections::BTreeMap, fmt};
 
 /// Rows that come and go by themselves; nobody misses them.
@@ -100,11 +100,20 @@ fn names(state: &State) -> BTreeMap<(TableId, Vec<u8>), String> {
     let hosts = state.hosts().iter().map(|host| (TableId::Hosts, host.id.to_bytes(), host.name.to_string()));
     let templates =
         state.templates().iter().map(|t| (TableId::Templates, t.id.to_bytes(), t.spec.name.to_string()));
+    let networks = state.table::<NetworkRecord>().iter();
+    let networks = networks.map(|n| (TableId::Networks, n.id.to_bytes(), n.spec.name.to_string()));
     let tokens = state.api_tokens().iter().map(|t| (TableId::ApiTokens, t.id.to_bytes(), t.name.to_string()));
     let coordinators =
         state.coordinators().iter().map(|c| (TableId::Coordinators, c.node.to_bytes(), c.name.to_string()));
     let fires = state.fires().iter().map(|f| (TableId::Fires, f.key.to_bytes(), f.key.to_string()));
-    let all = vms.chain(jobs).chain(hosts).chain(templates).chain(tokens).chain(coordinators).chain(fires);
+    let all = vms
+        .chain(networks)
+        .chain(jobs)
+        .chain(hosts)
+        .chain(templates)
+        .chain(tokens)
+        .chain(coordinators)
+        .chain(fires);
     all.map(|(table, key, name)| ((table, key), name)).collect()
 }
 

@@ -3,12 +3,12 @@
 
 use super::problem::{ApiError, ApiResult};
 use novacron_common::{
-    ids::{HostId, JobId, TemplateId, VmId, WorkflowId},
+    ids::{HostId, JobId, NetworkId, TemplateId, VmId, WorkflowId},
     spec::Name,
 };
 use novacron_core::{
     State,
-    record::{HostRecord, JobRecord, TemplateRecord, VmRecord, WorkflowRecord},
+    record::{HostRecord, JobRecord, NetworkRecord, TemplateRecord, VmRecord, WorkflowRecord},
 };
 use std::str::FromStr;
 
@@ -38,6 +38,13 @@ pub fn template<'s>(state: &'s State, key: &str) -> ApiResult<&'s TemplateRecord
         .ok_or_else(|| ApiError::not_found("template", key))
 }
 
+/// The tenant network with this id or name.
+pub fn network<'s>(state: &'s State, key: &str) -> ApiResult<&'s NetworkRecord> {
+    resolve::<NetworkId>(key, |name| state.index().networks().named(name))
+        .and_then(|id| state.network(id))
+        .ok_or_else(|| ApiError::not_found("network", key))
+}
+
 /// The job with this id or name.
 pub fn job<'s>(state: &'s State, key: &str) -> ApiResult<&'s JobRecord> {
     resolve::<JobId>(key, |name| state.index().job_named(name))
@@ -61,4 +68,9 @@ pub fn host_in_field(state: &State, field: &str, key: &str) -> ApiResult<HostId>
 /// The template that a body's field names.
 pub fn template_in_field<'s>(state: &'s State, field: &str, key: &str) -> ApiResult<&'s TemplateRecord> {
     template(state, key).map_err(|e| ApiError::field(field, e.problem().cause.clone()))
+}
+
+/// The tenant network that a body's field names.
+pub fn network_in_field(state: &State, field: &str, key: &str) -> ApiResult<NetworkId> {
+    network(state, key).map(|n| n.id).map_err(|e| ApiError::field(field, e.problem().cause.clone()))
 }

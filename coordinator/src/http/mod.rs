@@ -20,6 +20,7 @@ mod layers;
 mod lookup;
 mod metrics;
 mod migrations;
+mod networks;
 mod openapi;
 mod plan;
 mod problem;

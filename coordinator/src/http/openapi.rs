@@ -2,8 +2,8 @@
 //! by its documentation (`utoipa_axum::routes!`), so one without the other does not exist.
 
 use super::{
-    App, cluster, console, events, exec, health, hosts, job_logs, jobs, metrics, migrations, templates,
-    tokens, vms, workflows,
+    App, cluster, console, events, exec, health, hosts, job_logs, jobs, metrics, migrations, networks,
+    templates, tokens, vms, workflows,
 };
 use axum::{Json, Router, routing::get};
 use novacron_common::api::{ExecControl, ExecEvent, ExecRequest, OverdueView};
@@ -114,6 +114,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(exec::routes())
         .merge(hosts::routes())
         .merge(templates::routes())
+        .merge(networks::routes())
         .merge(migrations::routes())
         .merge(jobs::routes())
         .merge(job_logs::routes())

@@ -62,7 +62,10 @@ async fn make(app: &App, body: &VmCreate) -> ApiResult<VmView> {
             let template = lookup::template_in_field(state, "template", &body.template)?;
             let host =
                 body.host.as_deref().map(|key| lookup::host_in_field(state, "host", key)).transpose()?;
-            ApiResult::Ok((body.to_spec(&template.spec)?, host))
+            let network = body.network.name.as_deref();
+            let network =
+                network.map(|key| lookup::network_in_field(state, "network.name", key)).transpose()?;
+            ApiResult::Ok((body.to_spec(&template.spec, network)?, host))
         })
         .await??;
     let id = VmId::generate();

@@ -13,6 +13,7 @@ mod job_policies;
 mod jobs;
 mod machines;
 mod migrations;
+mod networks;
 mod plans;
 mod replicas;
 mod requests;

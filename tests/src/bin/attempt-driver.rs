@@ -2,15 +2,22 @@
 //!
 //! `attempt-driver supervise FOLDER` is a supervisor, `attempt-driver exec FOLDER` runs a command in its machine. `attempt-driver hold DATA_DIR PROGRAM ARGUMENT…` starts one
 //! attempt, says `started`, and waits to be killed. `attempt-driver lease DATA_DIR keep|kill MILLISECONDS PROGRAM
-//! ARGUMENT…` does the same with a lease, which it grants itself as long as it runs.
+//! ARGUMENT…` does the same with a lease, which it grants itself as long as it runs. `attempt-driver machine DATA_DIR ADDRESS
+//! GATEWAY` starts a machine on a tenant network, says `started`, and waits to be killed.
 
 use novacron_agent::{
     attempt::{AttemptRunner, Next, Settings, call, supervisor},
-    hypervisor::namespace::{exec, lease::BootTime},
+    hypervisor::{
+        Definition, Hypervisor, MachineFiles,
+        namespace::{Namespace, exec, lease::BootTime},
+    },
 };
 use novacron_common::{
-    ids::{AttemptKey, FireCause, FireKey, JobId},
-    spec::{CommandTarget, JobTarget, OnLeaseLost, Program, Root},
+    ids::{AttemptKey, FireCause, FireKey, JobId, NetworkId, VmId},
+    spec::{
+        BootSource, CommandTarget, JobTarget, MachineKind, NetworkSpec, OnLeaseLost, Program, RestartPolicy,
+        Root, TemplateSpec, VmSpec,
+    },
     units::{ByteCount, Epoch, UnixMillis},
     wire::{AttemptStart, Lease, LeasesGranted},
 };
@@ -84,6 +91,38 @@ fn hold(data_dir: &str, argv: &[String]) -> anyhow::Result<()> {
     })
 }
 
+fn machine(data_dir: &str, address: &str, gateway: &str) -> anyhow::Result<()> {
+    let network = NetworkSpec {
+        address: Some(address.parse()?),
+        gateway: Some(gateway.parse()?),
+        tenant: Some(NetworkId::from_u128(1)),
+        ..NetworkSpec::default()
+    };
+    let spec = VmSpec {
+        name: "box".parse()?,
+        kind: MachineKind::Namespace,
+        cpus: 1,
+        memory: ByteCount::mib(64),
+        storage: ByteCount(0),
+        template: TemplateSpec { name: "host".parse()?, boot: BootSource::Disk, disk: None },
+        cmdline: Some("sleep 600.4242".into()),
+        network,
+        cloud_init: None,
+        restart: RestartPolicy::Never,
+        post_copy: false,
+    };
+    let (vm, files) = (VmId::from_u128(7), MachineFiles::bare(data_dir));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let host = Namespace::open(Path::new(data_dir), std::env::current_exe()?).await?;
+        host.define(&Definition { vm, spec, files, bridge: None }).await?;
+        host.start(vm).await?;
+        println!("started");
+        std::future::pending::<()>().await;
+        Ok(())
+    })
+}
+
 fn tell(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -104,10 +143,11 @@ fn main() -> ExitCode {
         ["exec", rest @ ..] => exec::main(&rest.iter().map(OsString::from).collect::<Vec<_>>()),
         ["hold", data_dir, ..] => tell(hold(data_dir, &words[2..])),
         ["lease", data_dir, policy, duration, ..] => tell(lease(data_dir, policy, duration, &words[4..])),
+        ["machine", data_dir, address, gateway] => tell(machine(data_dir, address, gateway)),
         _ => {
             eprintln!(
                 "attempt-driver supervise FOLDER | hold DATA_DIR PROGRAM ARGUMENT… | \
-                 lease DATA_DIR keep|kill MILLISECONDS PROGRAM ARGUMENT…"
+                 lease DATA_DIR keep|kill MILLISECONDS PROGRAM ARGUMENT… | machine DATA_DIR ADDRESS GATEWAY"
             );
             ExitCode::from(64)
         }

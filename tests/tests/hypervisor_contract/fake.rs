@@ -20,7 +20,7 @@ impl Place for InMemory {
 
     async fn definition(&self, number: u128) -> Result<Definition> {
         let template = TemplateSpec { name: "fake".parse()?, boot: BootSource::Disk, disk: None };
-        let network = NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() };
+        let network = NetworkSpec::default();
         let spec = VmSpec {
             name: format!("fake-{number}").parse()?,
             kind: MachineKind::Kvm,

@@ -120,7 +120,7 @@ impl Place for InLab {
             storage: ByteCount::mib(32),
             template: self.template.clone(),
             cmdline: None,
-            network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+            network: NetworkSpec::default(),
             cloud_init: Some(CloudInit::default()),
             restart: RestartPolicy::Never,
             post_copy: false,

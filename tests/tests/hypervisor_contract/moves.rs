@@ -122,7 +122,7 @@ fn definition() -> Result<Definition> {
         storage: ByteCount::mib(16),
         template: TemplateSpec { name: "guest".parse()?, boot, disk: Some(image) },
         cmdline: None,
-        network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+        network: NetworkSpec::default(),
         cloud_init: None,
         restart: RestartPolicy::Never,
         post_copy: false,

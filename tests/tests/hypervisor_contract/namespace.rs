@@ -55,7 +55,7 @@ impl Place for OnHost {
             template: TemplateSpec { name: "host".parse()?, boot: BootSource::Disk, disk: None },
             // Works all the time, and ends at SIGTERM.
             cmdline: Some("perl -e 1while(1)".to_owned()),
-            network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+            network: NetworkSpec::default(),
             cloud_init: None,
             restart: RestartPolicy::Never,
             post_copy: false,

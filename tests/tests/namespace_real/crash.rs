@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Moments of death after the first sign of life, in milliseconds: a start takes ten to fifty here.
-const MOMENTS: [u64; 12] = [0, 1, 2, 4, 6, 8, 11, 15, 20, 30, 45, 70];
+pub const MOMENTS: [u64; 12] = [0, 1, 2, 4, 6, 8, 11, 15, 20, 30, 45, 70];
 
 #[tokio::test]
 async fn a_runner_that_dies_during_a_start_leaves_a_true_account() {
@@ -75,6 +75,6 @@ async fn a_supervisor_that_dies_at_any_moment_leaves_nothing_behind() {
     world.leave_no_trace().await;
 }
 
-fn read_pid(path: &Path) -> Option<Pid> {
+pub fn read_pid(path: &Path) -> Option<Pid> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok().map(Pid::from_raw)
 }

@@ -22,7 +22,7 @@ pub fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
             storage: ByteCount(0),
             template: TemplateSpec { name: "host".parse().unwrap(), boot: BootSource::Disk, disk: None },
             cmdline: cmdline.map(str::to_owned),
-            network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+            network: NetworkSpec::default(),
             cloud_init: None,
             restart: RestartPolicy::Never,
             post_copy: false,

@@ -94,7 +94,7 @@ impl Place {
                 storage: ByteCount(0),
                 template: TemplateSpec { name: "tiny".parse().unwrap(), boot: BootSource::Disk, disk: None },
                 cmdline: None,
-                network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+                network: NetworkSpec::default(),
                 cloud_init: None,
                 restart: RestartPolicy::Never,
                 post_copy: false,

@@ -35,7 +35,7 @@ pub fn definition() -> Definition {
             disk: Some(image(2, ImageFormat::Raw)),
         },
         cmdline: None,
-        network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+        network: NetworkSpec::default(),
         cloud_init: Some(CloudInit::default()),
         restart: RestartPolicy::Never,
         post_copy: false,

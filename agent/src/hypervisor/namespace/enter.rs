@@ -76,6 +76,9 @@ fn isolate(
     unshare(CloneFlags::CLONE_NEWCGROUP).doing("make a cgroup namespace")?;
     sethostname(&isolated.hostname).doing("set the host name")?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).doing("forbid core files")?;
+    if let Some(card) = &isolated.card {
+        card.configure()?;
+    }
     root::enter()?;
     if !has_input {
         read_from_nothing()?;

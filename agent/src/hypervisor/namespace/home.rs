@@ -4,6 +4,7 @@
 use super::{
     cgroup::Group,
     folder::{Folder, FolderError},
+    net::Tag,
     step::{Doing, StepError},
 };
 use std::path::{Path, PathBuf};
@@ -91,6 +92,11 @@ impl Home {
     /// The cgroup of the supervisor with this name.
     pub fn group_of(&self, name: &str) -> String {
         format!("{}/{name}", self.group())
+    }
+
+    /// What its network links have in their names.
+    pub fn tag(&self) -> Tag {
+        Tag::of(&self.instance)
     }
 
     fn group(&self) -> String {

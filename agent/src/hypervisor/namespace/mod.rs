@@ -11,7 +11,7 @@
 //! ```
 //!
 //! * [`supervise`] is the supervisor's whole life, [`enter`] the order in which the new process gives up rights;
-//! * [`root`], [`cgroup`], [`ids`], [`identity`], [`seccomp`], [`privileges`], [`output`] are one measure each;
+//! * [`root`], [`cgroup`], [`ids`], [`identity`], [`seccomp`], [`privileges`], [`output`], [`net`] are one measure each;
 //! * [`exec`] brings one more command into a tree that runs;
 //! * [`home`] and [`process`] are the agent's side of it; [`Namespace`] is the hypervisor made from these.
 
@@ -27,6 +27,7 @@ mod init;
 pub mod lease;
 mod limit;
 mod machine;
+pub mod net;
 mod outcome;
 pub mod output;
 mod privileges;

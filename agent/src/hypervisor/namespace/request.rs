@@ -1,7 +1,7 @@
 //! What a supervisor is told to do. Written by the agent, read by a supervisor that may be a newer or older build:
 //! the first byte of every file between them is the version of this protocol.
 
-pub use super::privileges::Rights;
+pub use super::{net::Card, privileges::Rights};
 
 use crate::attempt::call::{Call, Callee};
 use novacron_common::{
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{path::PathBuf, time::Duration};
 
 /// The version that this build writes.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 
 /// What one isolated process tree may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +81,8 @@ pub struct Isolated {
     pub id_slot: u32,
     /// Ends it, milliseconds after its start.
     pub timeout_ms: Option<u64>,
+    /// Its way to others; without a card it has none.
+    pub card: Option<Card>,
 }
 
 /// For whom a command runs, where it is an attempt. The supervisor does not read it; an agent that starts anew does.

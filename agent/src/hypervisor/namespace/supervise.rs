@@ -12,7 +12,7 @@ use super::{
     limit::Reached,
     outcome::{Ending, Evidence},
     output::Capture,
-    request::Isolated,
+    request::{Card, Isolated},
     root,
     seccomp::Filters,
     spawn::{Init, Word, into_new_namespaces},
@@ -81,6 +81,9 @@ fn try_supervise(
     if let Err(error) = gone.and_then(|()| group.remove()) {
         tracing::warn!(error = error.chain(), group = isolated.cgroup, "left a cgroup behind");
     }
+    if let Some(Err(error)) = isolated.card.as_ref().map(Card::detach) {
+        tracing::warn!(error = error.chain(), "left a network card behind");
+    }
     end
 }
 
@@ -117,6 +120,9 @@ fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
     // Dropping the channel on an error lets init end, which waits for the word to go on.
     map.write(init.pid)?;
     group.add(init.pid)?;
+    if let Some(card) = &isolated.card {
+        card.attach(init.pid)?;
+    }
     init.channel.say_go()?;
     Ok(Tree { init, output })
 }

@@ -363,7 +363,7 @@ pub fn spec() -> VmSpec {
         storage: ByteCount::mib(64),
         template: TemplateSpec { name: "t".parse().unwrap(), boot, disk: None },
         cmdline: None,
-        network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+        network: NetworkSpec::default(),
         cloud_init: None,
         restart: RestartPolicy::Never,
         post_copy: false,

@@ -9,6 +9,7 @@ mod hosts;
 mod jobs;
 mod members;
 mod migrations;
+mod networks;
 mod overdue;
 mod requests;
 mod templates;
@@ -59,6 +60,8 @@ fn apply_one(state: &mut State, body: CommandBody) -> Applied {
         C::HostRemove(c) => hosts::remove(state, &c),
         C::TemplatePut(c) => templates::put(state, *c),
         C::TemplateRemove { id } => templates::remove(state, id),
+        C::NetworkCreate(c) => networks::create(state, *c),
+        C::NetworkRemove { id } => networks::remove(state, id),
         C::RequestAnswered(c) => requests::answered(state, *c),
         C::TicketPut(c) => requests::ticket_put(state, c),
         C::TicketUse { digest } => requests::ticket_use(state, digest),

@@ -1,6 +1,6 @@
 //! Machines.
 
-use super::Outcome;
+use super::{Outcome, networks::Lease};
 use crate::{
     applied::{Applied, Refusal},
     command::{VmCreate, VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate},
@@ -13,7 +13,7 @@ use novacron_common::{
     api::VmDesired,
     ids::{HostId, VmId},
     record::{VmObservation, VmState},
-    spec::{Name, RestartPolicy},
+    spec::{Name, RestartPolicy, VmSpec},
     units::{Epoch, Generation},
 };
 
@@ -31,10 +31,14 @@ pub(super) fn create(state: &mut State, c: VmCreate) -> Outcome {
         return same_again(old, &c);
     }
     check_name(state, c.id, &c.spec.name)?;
+    let lease = Lease::of(state, &c.spec.network)?;
     let placement = choose(state, &c)?;
     let host = placement.host;
-    let record = new_vm(state, c, placement);
+    let mut record = new_vm(state, c, placement);
     super::fits(&record, "cloud_init")?;
+    if let Some(lease) = lease {
+        record.spec.network = lease.take(state);
+    }
     let vm = record.id;
     state.write(record);
     Ok(Applied::VmCreated { vm, host })
@@ -43,8 +47,18 @@ pub(super) fn create(state: &mut State, c: VmCreate) -> Outcome {
 /// A proposal that was committed although its proposer never heard so, and came again.
 fn same_again(old: &VmRecord, c: &VmCreate) -> Outcome {
     match old.placed_on {
-        Some(host) if old.spec == c.spec => Ok(Applied::VmCreated { vm: old.id, host }),
+        Some(host) if same_wish(&old.spec, &c.spec) => Ok(Applied::VmCreated { vm: old.id, host }),
         _ => Err(Refusal::conflict(format!("there is another machine {}", old.id))),
+    }
+}
+
+/// Whether the one was made of the other, but for what the ledger added.
+fn same_wish(made: &VmSpec, asked: &VmSpec) -> bool {
+    match asked.network.tenant {
+        Some(_) if made.network.tenant == asked.network.tenant => {
+            *made == VmSpec { network: made.network.clone(), ..asked.clone() }
+        }
+        _ => made == asked,
     }
 }
 

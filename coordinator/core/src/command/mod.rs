@@ -7,6 +7,7 @@ mod cluster;
 mod host;
 mod job;
 mod migration;
+mod network;
 mod request;
 mod vm;
 mod workflow;
@@ -17,6 +18,7 @@ pub use job::{
     AttemptPlace, AttemptSettled, FireCommit, JobExecute, JobPut, JobUpdate, NextTick, VerbBegin, VerbStep,
 };
 pub use migration::{Handover, MigrationAsk, MigrationDenied, MigrationObserve};
+pub use network::NetworkCreate;
 pub use request::{ClockAlarm, Keyed, RequestAnswered, TicketPut};
 pub use vm::{VmCreate, VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate};
 
@@ -24,7 +26,7 @@ pub use workflow::{NodeDecide, RunAdvance, RunRetry, RunStart, RunTick, Shape, W
 
 use crate::record::CoordinatorRecord;
 use novacron_common::{
-    ids::{FireKey, HostId, JobId, MigrationId, RunId, TemplateId, TokenId, VmId, WorkflowId},
+    ids::{FireKey, HostId, JobId, MigrationId, NetworkId, RunId, TemplateId, TokenId, VmId, WorkflowId},
     record::{AttemptReport, HostHello},
     spec::Sha256Digest,
     units::UnixMillis,
@@ -195,5 +197,12 @@ pub enum CommandBody {
     MigrationGiveUp {
         /// Which.
         id: MigrationId,
+    },
+    /// A new tenant network. Answer: `NetworkStored`.
+    NetworkCreate(Box<NetworkCreate>),
+    /// A tenant network is removed; refused while a machine is on it.
+    NetworkRemove {
+        /// Which.
+        id: NetworkId,
     },
 }

@@ -4,7 +4,7 @@ use crate::applied::Refusal;
 use novacron_common::{
     api::ProblemCode,
     ids::HostId,
-    spec::{Fault, Name},
+    spec::{Fault, Name, PublishedPort},
     units::ByteCount,
 };
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub enum Shortfall {
     Storage(ByteCount),
     /// Too few CPUs, over-commitment included; short by this many.
     Cpus(u32),
+    /// A port of it that is to lead to the machine leads to another.
+    Port(PublishedPort),
 }
 
 impl fmt::Display for Shortfall {
@@ -44,6 +46,9 @@ impl fmt::Display for Shortfall {
             Self::NoNamespace => f.write_str("cannot run namespace machines"),
             Self::Memory(by) => write!(f, "is short of memory by {by}"),
             Self::Storage(by) => write!(f, "is short of disk by {by}"),
+            Self::Port(port) => {
+                write!(f, "leads its port {}/{} to another machine", port.host, port.protocol)
+            }
             Self::Cpus(by) => write!(f, "is short of {by} virtual CPUs"),
         }
     }

@@ -48,6 +48,7 @@ pub fn check_host(
         MachineKind::Namespace => note(host.is_up() && !can(|h| h.can_namespace), Shortfall::NoNamespace),
     }
     lacks.extend(short_of_room(state, host, spec));
+    lacks.extend(state.index().networks().taken_port(host.id, &spec.network).map(Shortfall::Port));
     lacks
 }
 

@@ -8,6 +8,7 @@ mod history;
 mod host;
 mod job;
 mod migration;
+mod network;
 mod request;
 mod vm;
 mod workflow;
@@ -19,6 +20,7 @@ pub use history::{HistoryRecord, TickFate, TickReason, TickRun, TickTotals, Verb
 pub use host::HostRecord;
 pub use job::{AttemptRecord, FireRecord, JobPulse, JobRecord, OverdueRecord, Skip};
 pub use migration::{Claim, MigrationRecord};
+pub use network::NetworkRecord;
 pub use request::{AlarmRecord, Answer, RequestKey, RequestRecord, TicketRecord};
 pub use vm::{Observed, VmRecord};
 pub use workflow::{

@@ -3,18 +3,18 @@
 use super::{NodeOutputs, Outputs, Shapes};
 use crate::{
     record::{
-        AlarmRecord, FireRecord, HostRecord, JobPulse, JobRecord, MigrationRecord, NodeRunRecord,
-        OverdueRecord, RunRecord, TemplateRecord, VmRecord, WorkflowRecord,
+        AlarmRecord, FireRecord, HostRecord, JobPulse, JobRecord, MigrationRecord, NetworkRecord,
+        NodeRunRecord, OverdueRecord, RunRecord, TemplateRecord, VmRecord, WorkflowRecord,
     },
     state::State,
     table::{Change, DecodeError, Row, RowKey, TableId, decode_row},
 };
 use novacron_common::{
     api::{
-        AlarmView, EventKind, FireView, HostView, JobView, MigrationView, NodeRunView, OverdueView, RunView,
-        TemplateView, VmView, WorkflowView,
+        AlarmView, EventKind, FireView, HostView, JobView, MigrationView, NetworkView, NodeRunView,
+        OverdueView, RunView, TemplateView, VmView, WorkflowView,
     },
-    ids::{FireKey, HostId, JobId, MigrationId, RunId, TemplateId, VmId, WorkflowId},
+    ids::{FireKey, HostId, JobId, MigrationId, NetworkId, RunId, TemplateId, VmId, WorkflowId},
 };
 use serde::Serialize;
 use std::fmt::Display;
@@ -45,6 +45,8 @@ pub enum Object {
     Run(Box<RunView>),
     /// A node of a run, without its output.
     Node(Box<NodeRunView>),
+    /// A tenant network.
+    Network(Box<NetworkView>),
 }
 
 /// What changed.
@@ -97,6 +99,9 @@ pub fn changed(state: &State, change: &Change) -> Result<Option<ChangedObject>, 
         })?,
         TableId::Runs => read::<RunRecord, RunId>(EventKind::Run, change, |row| {
             Object::Run(Box::new(super::run(state, &row)))
+        })?,
+        TableId::Networks => read::<NetworkRecord, NetworkId>(EventKind::Network, change, |row| {
+            Object::Network(Box::new(super::network(state, &row)))
         })?,
         TableId::NodeRuns => return node(state, change),
         TableId::WorkflowNodes

@@ -7,6 +7,7 @@ mod host;
 mod job;
 mod ledger;
 mod migration;
+mod network;
 mod vm;
 mod workflow;
 
@@ -17,5 +18,6 @@ pub(crate) use job::outcome_text;
 pub use job::{Outputs, fire, job, job_with, overdue, status};
 pub use ledger::{LEDGER_MAX, ledger};
 pub use migration::migration;
+pub use network::network;
 pub use vm::vm;
 pub use workflow::{NodeOutputs, Shapes, items, node_run, run, run_detail, workflow, workflow_spec};

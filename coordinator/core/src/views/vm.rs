@@ -4,7 +4,6 @@ use crate::{record::VmRecord, state::State};
 use novacron_common::{
     api::{Resources, VmView},
     record::VmState,
-    spec::MacAddress,
     units::ByteCount,
 };
 
@@ -24,8 +23,10 @@ pub fn vm(state: &State, vm: &VmRecord) -> VmView {
         host: vm.placed_on,
         host_name: vm.placed_on.and_then(|id| state.host(id)).map(|h| h.name.to_string()),
         epoch: vm.epoch,
-        mac: MacAddress::of_vm(vm.id).to_string(),
+        mac: vm.spec.network.mac(vm.id).to_string(),
         addresses: addresses(vm),
+        network: vm.spec.network.tenant.and_then(|id| state.network(id)).map(|n| n.spec.name.to_string()),
+        publish: vm.spec.network.publish.iter().map(ToString::to_string).collect(),
         restart: vm.spec.restart,
         post_copy: vm.spec.post_copy,
         placement: vm.placement.as_ref().map(ToString::to_string),

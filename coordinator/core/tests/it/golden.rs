@@ -5,15 +5,15 @@ use crate::world::{NOON, hello, job_spec, name, seen, template_spec, vm_spec};
 use novacron_common::{
     api::{FireState, HostState, JoinTokenRole, MigrationState, TokenRole, VmDesired},
     ids::{
-        AttemptKey, ClusterId, FireCause, FireKey, GangId, HostId, JobId, MigrationId, NodeRef, RunId,
-        TemplateId, TokenId, VmId,
+        AttemptKey, ClusterId, FireCause, FireKey, GangId, HostId, JobId, MigrationId, NetworkId, NodeRef,
+        RunId, TemplateId, TokenId, VmId,
     },
     record::{
         AttemptEnd, AttemptOutcome, Basis, Climb, Forecast, InboundState, Interval, Limit, MemoryTraffic,
         MigrationProgress, MigrationReport, MoveLimits, OutboundState, Output, Rung, SentPages, Strategy,
         TransferCounts, VmState,
     },
-    spec::Sha256Digest,
+    spec::{Sha256Digest, TenantNetwork},
     units::{ByteCount, Epoch, Generation, UnixMillis},
     wire::codec,
 };
@@ -27,8 +27,8 @@ use novacron_core::{
     record::{
         AlarmRecord, Answer, ApiTokenRecord, AttemptRecord, Claim, ClockRecord, ClusterRecord,
         CoordinatorRecord, FireRecord, HistoryRecord, HostRecord, JobPulse, JobRecord, JoinTokenRecord,
-        MigrationRecord, Observed, OverdueRecord, RequestKey, RequestRecord, TemplateRecord, TickFate,
-        TickReason, TickRun, TickTotals, TicketRecord, VerbWatch, VmRecord,
+        MigrationRecord, NetworkRecord, Observed, OverdueRecord, RequestKey, RequestRecord, TemplateRecord,
+        TickFate, TickReason, TickRun, TickTotals, TicketRecord, VerbWatch, VmRecord,
     },
     table::{DecodeError, Row, decode_row, encode_row},
 };
@@ -143,6 +143,17 @@ fn hosts_and_templates() {
     let template =
         TemplateRecord { id: TemplateId::from_u128(2), spec: template_spec("debian"), created_at: NOON };
     check(&template, GOLDEN_TEMPLATE);
+}
+
+#[test]
+fn networks() {
+    let spec = TenantNetwork {
+        name: name("blue"),
+        subnet: "10.1.2.0/24".parse().unwrap(),
+        dns: vec!["10.9.9.9".parse().unwrap()],
+    };
+    let last = "10.1.2.7".parse().unwrap();
+    check(&NetworkRecord { id: NetworkId::from_u128(2), spec, last, created_at: NOON }, GOLDEN_NETWORK);
 }
 
 #[test]
@@ -387,8 +398,9 @@ const GOLDEN_API_TOKEN: &str =
     "0109026369010202020202020202020202020202020202020202020202020202020202020202fd00d8a08841030000";
 const GOLDEN_HOST: &str = "010101610001010101610105302e312e30000a000001fb9c1f08fd0000000004000000fd00000000190000000101010008fd0000000004000000fd0000000019000000fbdc05fc000000c0010674686569727301fd00d8a08841030000fd00d8a08841030000";
 const GOLDEN_TEMPLATE: &str = "01020664656269616e0000fd00d8a08841030000";
-const GOLDEN_VM: &str = "0103057765622d310002fd0000000001000000fd00000080020000000664656269616e0000000000000000000001fb3075010102050801010302010200000000010000fd00d8a08841030000020101040101010161fd0000000003000000030201020162030106fc00005000080201fd00d8a08841030000";
+const GOLDEN_VM: &str = "0103057765622d310002fd0000000001000000fd00000080020000000664656269616e00000000000000000000000001fb3075010102050801010302010200000000010000fd00d8a08841030000020101040101010161fd0000000003000000030201020162030106fc00005000080201fd00d8a08841030000";
 const GOLDEN_JOB: &str = "0105067265706f727409302032202a202a202a0355544301000105fb30750000fbe803fce0930400c80a000101010100016400000000000000fbe803fc00840c240301fd00d8a0884103000000fd00d8a08841030000";
+const GOLDEN_NETWORK: &str = "010204626c75650a0102001801000a0909090a010207fd00d8a08841030000";
 const GOLDEN_PULSE: &str = "010501fd00d8a08841030000010200040301090201";
 const GOLDEN_OVERDUE: &str = "0105fd00d8a08841030000fd02d8a0884103000002";
 const GOLDEN_HISTORY: &str = "01050200020402070407020402070100010203000000";

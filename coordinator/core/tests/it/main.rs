@@ -5,6 +5,7 @@ mod gangs;
 mod golden;
 mod lists;
 mod moves;
+mod networks;
 mod outages;
 mod placement;
 mod policies;

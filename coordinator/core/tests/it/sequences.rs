@@ -1,14 +1,18 @@
 //! Random commands: never a panic, and rows, indices and reservations always agree with a recount.
 
 use crate::world::{NOON, capacity, command_target, hello, job_spec, name, template_spec, vm_spec};
+use ipnet::IpNet;
 use novacron_common::{
     api::{JoinTokenRole, VmDesired},
-    ids::{AttemptKey, FireCause, FireKey, GangId, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
+    ids::{
+        AttemptKey, FireCause, FireKey, GangId, HostId, JobId, MigrationId, NetworkId, TemplateId, TokenId,
+        VmId,
+    },
     record::{
         AttemptEnd, AttemptOutcome, AttemptReport, Climb, InboundState, MigrationReport, MoveLimits,
         OutboundState, Output, SideState, VmObservation, VmState,
     },
-    spec::{Concurrency, Sha256Digest},
+    spec::{Concurrency, Sha256Digest, Subnet},
     units::{ByteCount, Epoch, Generation, UnixMillis},
     wire::JoinPurpose,
 };
@@ -16,8 +20,8 @@ use novacron_core::{
     Applied, Command, CommandBody, State, TableId,
     command::{
         AttemptPlace, FireCommit, Handover, HostCordon, HostDown, HostRemove, JobExecute, JobPut, JobUpdate,
-        JoinTokenPut, JoinTokenUse, Keyed, MigrationAsk, MigrationDenied, MigrationObserve, RequestAnswered,
-        TemplatePut, VmCreate, VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate,
+        JoinTokenPut, JoinTokenUse, Keyed, MigrationAsk, MigrationDenied, MigrationObserve, NetworkCreate,
+        RequestAnswered, TemplatePut, VmCreate, VmDesire, VmObserve, VmPlace, VmRestart, VmUpdate,
     },
     forecast::Measures,
     placement::{Constraints, plan},
@@ -128,6 +132,11 @@ fn member() -> impl Strategy<Value = CommandBody> {
             let id = TemplateId::from_u128(1);
             CommandBody::TemplatePut(Box::new(TemplatePut { id, spec: template_spec(n.as_str()) }))
         }),
+        2 => (1..=2u128, short_name(), any::<bool>()).prop_map(|(id, name, narrow)| {
+            let subnet = narrow.then(|| "10.213.0.0/29".parse().expect("a good subnet"));
+            CommandBody::NetworkCreate(Box::new(NetworkCreate { id: NetworkId::from_u128(id), name, subnet, dns: vec![] }))
+        }),
+        1 => (1..=2u128).prop_map(|id| CommandBody::NetworkRemove { id: NetworkId::from_u128(id) }),
     ]
 }
 
@@ -138,8 +147,9 @@ fn machine() -> impl Strategy<Value = CommandBody> {
         1 => Just(VmDesired::Deleted),
     ];
     prop_oneof![
-        3 => (vm_id(), short_name(), proptest::option::of(host_id())).prop_map(|(id, name, host)| {
-            let spec = vm_spec(name.as_str());
+        3 => (vm_id(), short_name(), proptest::option::of(host_id()), proptest::option::of(1..=2u128)).prop_map(|(id, name, host, tenant)| {
+            let mut spec = vm_spec(name.as_str());
+            spec.network.tenant = tenant.map(NetworkId::from_u128);
             CommandBody::VmCreate(Box::new(VmCreate { id, spec, host, offer: None, start: true }))
         }),
         2 => (vm_id(), desired).prop_map(|(vm, desired)| {
@@ -323,6 +333,22 @@ impl Ledger {
         let rows = self.store.iter().map(|((table, key), value)| (*table, key.clone(), value.clone()));
         let loaded = State::load(rows).expect("rows of our own");
         prop_assert_eq!(&loaded, &self.state, "a reload gives another state: rows or derived data are wrong");
+        let mut leases = BTreeSet::new();
+        for vm in self.state.vms().iter() {
+            let card = &vm.spec.network;
+            let lease = card.tenant.map(|network| (network, card.address));
+            prop_assert!(lease.is_none_or(|lease| leases.insert(lease)), "two machines have {:?}", lease);
+            let network =
+                card.tenant.map(|network| self.state.network(network).map(|network| network.spec.subnet));
+            let within = |subnet: Subnet| {
+                card.address.is_some_and(|net| IpNet::V4(subnet.net()).contains(&net.addr()))
+            };
+            prop_assert!(
+                network.is_none_or(|subnet| subnet.is_some_and(within)),
+                "{:?} has no network",
+                lease
+            );
+        }
         for host in self.state.hosts().iter() {
             let used = self.state.index().usage(host.id);
             prop_assert!(

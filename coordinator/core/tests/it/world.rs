@@ -61,7 +61,7 @@ pub fn vm_spec(vm: &str) -> VmSpec {
         storage: ByteCount::gib(10),
         template: template_spec("debian"),
         cmdline: None,
-        network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+        network: NetworkSpec::default(),
         cloud_init: None,
         restart: RestartPolicy::Never,
         post_copy: false,

@@ -170,6 +170,12 @@ pub struct VmCreateArgs {
     /// A bridge of the hosts.
     #[arg(long)]
     pub bridge: Option<String>,
+    /// The tenant network that a namespace machine is on, which gives it an address (default: no network at all).
+    #[arg(long, conflicts_with_all = ["address", "gateway", "bridge"])]
+    pub network: Option<String>,
+    /// A port of its host that leads to it, such as 8080:80 or 5353:53/udp; may be given again.
+    #[arg(long, requires = "network", value_name = "HOST:MACHINE[/udp]")]
+    pub publish: Vec<String>,
     /// A file with public keys for the default user, one a line.
     #[arg(long)]
     pub ssh_keys: Option<PathBuf>,

@@ -13,6 +13,7 @@ mod job_options;
 mod job_rows;
 mod login;
 mod migration;
+mod network;
 mod plan;
 mod template;
 mod token;
@@ -54,6 +55,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, CtlError> {
         Noun::Workflow(verb) => workflow::run(&context, verb).await,
         Noun::Host(verb) => host::run(&context, verb).await,
         Noun::Template(verb) => template::run(&context, verb).await,
+        Noun::Network(verb) => network::run(&context, verb).await,
         Noun::Migration(verb) => migration::run(&context, verb).await,
         Noun::Token(verb) => token::run(&context, verb).await,
         Noun::Cluster(verb) => cluster::run(&context, verb).await,

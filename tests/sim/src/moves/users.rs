@@ -344,7 +344,7 @@ fn spec(number: u128) -> VmSpec {
         storage: ByteCount::mib(1024),
         template,
         cmdline: None,
-        network: NetworkSpec { bridge: None, address: None, gateway: None, dns: Vec::new() },
+        network: NetworkSpec::default(),
         cloud_init: None,
         restart: if number.is_multiple_of(3) { RestartPolicy::Always } else { RestartPolicy::Never },
         post_copy: allows_post_copy(number),

@@ -9,6 +9,7 @@ use crate::hypervisor::{
         folder::{Folder, FolderError},
         home::Home,
         ids,
+        net::{Card, bridge, firewall::Firewall, ports},
         process::{ProcessError, Supervisor},
         request::{BadRecord, Isolated, KillRequest, Limits, Lower, PATH, Request, Rights, Work},
     },
@@ -61,6 +62,9 @@ pub(super) struct Shared {
     pub(super) exe: PathBuf,
     pub(super) data_dir: PathBuf,
     pub(super) live: Mutex<BTreeMap<VmId, Live>>,
+    /// Network cards of machines that have ended, until the next [`Self::tidy`].
+    pub(super) left: Mutex<Vec<Card>>,
+    pub(super) firewall: tokio::sync::Mutex<Firewall>,
     /// One machine is started or stopped at a time: two starts of one machine must not both find it stopped.
     pub(super) turn: tokio::sync::Mutex<()>,
     pub(super) events: broadcast::Sender<HypervisorEvent>,
@@ -70,11 +74,17 @@ pub(super) struct Shared {
 pub(super) struct Live {
     pub(super) supervisor: Arc<Supervisor>,
     pub(super) slot: u32,
+    pub(super) card: Option<Card>,
 }
 
 impl Shared {
     pub(super) fn live(&self) -> MutexGuard<'_, BTreeMap<VmId, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The network cards of the machines that run.
+    pub(super) fn cards(&self) -> Vec<Card> {
+        self.live().values().filter_map(|machine| machine.card.clone()).collect()
     }
 
     pub(super) fn folder(&self, vm: VmId) -> Folder {
@@ -126,12 +136,12 @@ impl Shared {
 
     pub(super) async fn adopt(self: &Arc<Self>, vm: VmId) {
         let folder = self.run_folder(vm);
-        let slot = match folder.request() {
-            Ok(Some(Request { work: Work::Isolated(isolated), .. })) => isolated.id_slot,
-            _ => FIRST_SLOT,
+        let (slot, card) = match folder.request() {
+            Ok(Some(Request { work: Work::Isolated(isolated), .. })) => (isolated.id_slot, isolated.card),
+            _ => (FIRST_SLOT, None),
         };
         match Supervisor::adopt(&folder).await {
-            Ok(Some(supervisor)) => self.watch(vm, Live { supervisor: Arc::new(supervisor), slot }),
+            Ok(Some(supervisor)) => self.watch(vm, Live { supervisor: Arc::new(supervisor), slot, card }),
             Ok(None) => {}
             Err(error) => tracing::warn!(%vm, %error, "could not adopt a namespace machine"),
         }
@@ -143,18 +153,30 @@ impl Shared {
         tokio::spawn(async move {
             machine.supervisor.ended().await;
             shared.note_end(vm, &machine.supervisor);
-            if let Ok(_turn) = shared.turn.try_lock() {
-                shared.tidy();
-            }
+            let _turn = shared.turn.lock().await;
+            shared.tidy().await;
         });
     }
 
-    /// Removes what is left of our cgroups if no machine runs. Only in a turn: a machine that is being started
-    /// has a group before it is in `live`.
-    pub(super) fn tidy(&self) {
+    /// Removes what is left of our cgroups if no machine runs, and what the machines that ended had of the network. Only in a
+    /// turn: a machine that is being started has a group and a bridge before it is in `live`.
+    pub(super) async fn tidy(&self) {
         if self.live().is_empty() {
             self.home.sweep_groups(&[]);
         }
+        let (live, left) = (self.cards(), std::mem::take(&mut *self.left()));
+        // A machine that was started again has its card again.
+        let gone = left.into_iter().filter(|card| live.iter().all(|other| other.link != card.link));
+        for card in gone {
+            let shut_out = self.firewall.lock().await.dismiss(&card, &live).await;
+            if let Err(error) = shut_out.and(bridge::leave(&card, &live)) {
+                tracing::warn!(error = error.chain(), "left network links behind");
+            }
+        }
+    }
+
+    fn left(&self) -> MutexGuard<'_, Vec<Card>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Called by whoever sees the end first; the second call changes nothing.
@@ -163,7 +185,7 @@ impl Shared {
         if live.get(&vm).is_some_and(|machine| Arc::ptr_eq(&machine.supervisor, ended)) {
             // A supervisor that was killed could not clean up.
             self.home.sweep_group(&vm.to_string());
-            live.remove(&vm);
+            self.left().extend(live.remove(&vm).and_then(|machine| machine.card));
             let _nobody_listens = self.events.send(HypervisorEvent::Changed(vm));
         }
     }
@@ -180,15 +202,40 @@ impl Shared {
         if defined.root.is_some() {
             upper::ensure(vm, self.folder(vm).path(), defined.spec.storage).await?;
         }
-        let supervisor =
-            self.launch(vm, &defined, slot).map_err(|cause| HvError::failed(format!("start {vm}"), cause))?;
-        self.watch(vm, Live { supervisor: Arc::new(supervisor), slot });
+        let card = Card::of(&self.home.tag(), vm, &defined.spec.network);
+        let launched = self.join_network(vm, card.as_ref()).await.and_then(|()| {
+            let launched = self.launch(vm, &defined, slot, card.clone());
+            launched.map_err(|cause| HvError::failed(format!("start {vm}"), cause))
+        });
+        let supervisor = match launched {
+            Ok(supervisor) => supervisor,
+            Err(error) => {
+                self.left().extend(card);
+                self.tidy().await;
+                return Err(error);
+            }
+        };
+        self.watch(vm, Live { supervisor: Arc::new(supervisor), slot, card });
         let _nobody_listens = self.events.send(HypervisorEvent::Changed(vm));
         self.until_started(vm).await
     }
 
-    fn launch(&self, vm: VmId, defined: &Defined, slot: u32) -> Result<Supervisor, ProcessError> {
-        let isolated = self.isolated(vm, defined, slot);
+    async fn join_network(&self, vm: VmId, card: Option<&Card>) -> Result<(), HvError> {
+        let Some(card) = card else { return Ok(()) };
+        let failed = |cause| HvError::failed(format!("start {vm}"), cause);
+        ports::require_free(card).map_err(failed)?;
+        self.firewall.lock().await.admit(card, &self.cards()).await.map_err(failed)?;
+        bridge::ensure(card).map_err(failed)
+    }
+
+    fn launch(
+        &self,
+        vm: VmId,
+        defined: &Defined,
+        slot: u32,
+        card: Option<Card>,
+    ) -> Result<Supervisor, ProcessError> {
+        let isolated = Isolated { card, ..self.isolated(vm, defined, slot) };
         self.run_folder(vm).remove()?;
         let request = Request { claim: None, work: Work::Isolated(isolated), lease: None };
         let folder = Folder::create(self.run_folder(vm).path(), &request)?;
@@ -224,6 +271,7 @@ impl Shared {
             cgroup: self.home.group_of(&vm.to_string()),
             id_slot: slot,
             timeout_ms: None,
+            card: None,
         }
     }
 
@@ -272,7 +320,7 @@ impl Shared {
         let _turn = self.turn.lock().await;
         self.defined(vm)?;
         let Some(Live { supervisor, .. }) = self.live().get(&vm).cloned() else {
-            self.tidy();
+            self.tidy().await;
             return Ok(());
         };
         let doing = || format!("stop {vm}");
@@ -283,7 +331,7 @@ impl Shared {
         let ended = timeout(grace.saturating_add(PATIENCE), supervisor.ended()).await;
         ended.map_err(|_| HvError::failed(doing(), "its supervisor does not end"))?;
         self.note_end(vm, &supervisor);
-        self.tidy();
+        self.tidy().await;
         Ok(())
     }
 }

@@ -1,11 +1,15 @@
 //! Long-lived machines made of namespaces: the hypervisor port over supervisors. The root is an image's, below a
 //! layer of the machine's own ([`upper`]); or, where the template has none, the host's, and what the machine writes to that is
-//! gone when it stops. There is no network and no console yet, and a machine cannot move.
+//! gone when it stops. A machine on a tenant network has a card there ([`net`](super::net)), any other no network. There is no
+//! console yet, and a machine cannot move.
 
 mod life;
 mod upper;
 
-use super::home::{Home, HomeError};
+use super::{
+    home::{Home, HomeError},
+    net::{bridge, firewall::Firewall},
+};
 use crate::hypervisor::{
     Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage,
 };
@@ -42,11 +46,14 @@ impl Namespace {
     pub async fn open(data_dir: &Path, exe: PathBuf) -> Result<Self, HomeError> {
         let home = Home::open(data_dir.join("machines"))?;
         let (events, _) = broadcast::channel(EVENTS_MAX);
+        let firewall = Firewall::new(home.tag()).into();
         let shared = Arc::new(Shared {
             home,
             exe,
             data_dir: data_dir.to_owned(),
             live: Mutex::default(),
+            left: Mutex::default(),
+            firewall,
             turn: tokio::sync::Mutex::default(),
             events,
         });
@@ -55,6 +62,15 @@ impl Namespace {
         }
         let keep: Vec<String> = shared.live().keys().map(ToString::to_string).collect();
         shared.home.sweep_groups(&keep);
+        let cards = shared.cards();
+        // Rules first: what they let in is gone before they are.
+        let rules = shared.firewall.lock().await.reset(&cards).await;
+        if let Err(error) = rules.and(bridge::sweep(&shared.home.tag(), &cards)) {
+            tracing::warn!(
+                error = error.chain(),
+                "could not bring the network in order after an earlier life"
+            );
+        }
         Ok(Self { shared })
     }
 }
@@ -144,7 +160,9 @@ impl Hypervisor for Namespace {
     }
 
     async fn addresses(&self, vm: VmId) -> Result<Vec<IpAddr>, HvError> {
-        self.shared.defined(vm).map(|_| Vec::new())
+        self.shared.defined(vm)?;
+        let card = self.shared.live().get(&vm).and_then(|machine| machine.card.clone());
+        Ok(card.into_iter().map(|card| card.address.addr().into()).collect())
     }
 
     async fn console(&self, vm: VmId) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
