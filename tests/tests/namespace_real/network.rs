@@ -4,6 +4,7 @@
 use crate::{
     crash::{MOMENTS, read_pid},
     machine::definition,
+    place::place,
     world::{eventually, exe, processes_with},
 };
 use nix::{
@@ -264,5 +265,34 @@ fn what_an_earlier_life_left_is_swept_and_what_is_half_made_is_made_whole() {
         hears(&host, wanted.vm, "10.77.1.2/7000", "hi", "one of its own network").await;
         host.undefine(wanted.vm).await.unwrap();
         assert_eq!(traces(), [foreign]);
+    });
+}
+
+/// Tells whom it is to ask for names, and whether it may change that.
+const ASKS: &str = r#"#!/usr/bin/perl
+open(my $file, '<', '/etc/resolv.conf'); open(STDOUT, '>', '/tmp/told'); $| = 1;
+print <$file>; print open(my $own, '>', '/etc/resolv.conf') ? "written\n" : "read-only\n";
+print "END\n"; sleep 1 while 1;
+"#;
+
+#[test]
+fn a_machine_asks_the_resolvers_of_its_network_whatever_its_image_says() {
+    novacron_tests::require!(root);
+    on_a_host(|| async {
+        for link in [None, Some("../run/nowhere"), Some("motto")] {
+            let place = place(ASKS, &["/bin/sh", "/usr/bin/perl"]);
+            if let Some(target) = link {
+                let upper = &place.image.layers[1].join("etc");
+                std::os::unix::fs::symlink(target, upper.join("resolv.conf")).unwrap();
+            }
+            let host = Namespace::open(place.folder.path(), exe()).await.unwrap();
+            let mut wanted = place.definition();
+            let network = machine(place.folder.path(), "10.77.1.2/24", "10.77.1.1").spec.network;
+            wanted.spec.network = NetworkSpec { dns: vec!["10.9.9.9".parse().unwrap()], ..network };
+            host.define(&wanted).await.unwrap();
+            host.start(wanted.vm).await.unwrap();
+            assert_eq!(place.told(wanted.vm).await, "nameserver 10.9.9.9\nread-only\nEND\n", "{link:?}");
+            host.undefine(wanted.vm).await.unwrap();
+        }
     });
 }

@@ -108,6 +108,7 @@ fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
         map,
         scratch_max: isolated.limits.scratch_max,
         masked: &isolated.masked,
+        resolvers: isolated.card.as_ref().map_or(&[], |card| &card.resolvers),
     })?;
     let mut write_end = Some(write_end);
     let init = into_new_namespaces(|channel| match write_end.take() {

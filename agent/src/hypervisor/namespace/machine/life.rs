@@ -9,7 +9,7 @@ use crate::hypervisor::{
         folder::{Folder, FolderError},
         home::Home,
         ids,
-        net::{Card, bridge, firewall::Firewall, ports},
+        net::{Card, bridge, firewall::Firewall, ports, resolvers::wanted_or_the_hosts},
         process::{ProcessError, Supervisor},
         request::{BadRecord, Isolated, KillRequest, Limits, Lower, PATH, Request, Rights, Work},
     },
@@ -202,7 +202,8 @@ impl Shared {
         if defined.root.is_some() {
             upper::ensure(vm, self.folder(vm).path(), defined.spec.storage).await?;
         }
-        let card = Card::of(&self.home.tag(), vm, &defined.spec.network);
+        let card = Card::of(&self.home.tag(), vm, &defined.spec.network)
+            .map(|card| Card { resolvers: wanted_or_the_hosts(&card.resolvers), ..card });
         let launched = self.join_network(vm, card.as_ref()).await.and_then(|()| {
             let launched = self.launch(vm, &defined, slot, card.clone());
             launched.map_err(|cause| HvError::failed(format!("start {vm}"), cause))

@@ -17,6 +17,7 @@ pub mod card;
 pub mod firewall;
 mod netlink;
 pub mod ports;
+pub mod resolvers;
 
 use ipnet::{IpNet, Ipv4Net};
 use novacron_common::{
@@ -45,6 +46,8 @@ pub struct Card {
     pub gateway: Ipv4Addr,
     /// Ports of the host that lead to it.
     pub publish: Vec<PublishedPort>,
+    /// Whom it asks for names.
+    pub resolvers: Vec<IpAddr>,
 }
 
 impl Card {
@@ -58,6 +61,7 @@ impl Card {
                 address,
                 gateway,
                 publish: spec.publish.clone(),
+                resolvers: spec.dns.clone(),
             }),
             _ => None,
         }

@@ -2,7 +2,7 @@
 
 use super::{
     Place, STAGE, bind, device, inert, lower::Opened, mask, mount_new, new_root, own::making_files_as,
-    restrict,
+    resolv_conf, restrict,
 };
 use crate::hypervisor::namespace::{
     ids::IdMap,
@@ -19,6 +19,7 @@ use nix::{
 use novacron_common::units::ByteCount;
 use std::{
     fs::{File, create_dir, metadata, set_permissions},
+    net::IpAddr,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -39,6 +40,8 @@ pub struct Plan<'a> {
     pub scratch_max: ByteCount,
     /// Paths to mask, beside those that always are.
     pub masked: &'a [PathBuf],
+    /// Whom it asks for names; without any, what it has in its files counts.
+    pub resolvers: &'a [IpAddr],
 }
 
 /// Gives this process a mount namespace of its own and builds the new root in it.
@@ -61,6 +64,9 @@ pub fn build(plan: &Plan<'_>) -> Result<(), StepError> {
         Opened::Folder(_) => mask_secrets(&root, &mask::secrets(plan.masked))?,
         // What an image has is no secret of the host's.
         Opened::Image { .. } => making_files_as(owner, || make_mount_points(&root))?,
+    }
+    if !plan.resolvers.is_empty() {
+        making_files_as(owner, || resolv_conf::put(&root, plan.resolvers))?;
     }
     put(&root, &device::build()?, "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY)?;
     let places = match lower {

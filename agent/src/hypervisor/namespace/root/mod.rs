@@ -17,6 +17,7 @@ mod loopback;
 mod lower;
 mod mask;
 mod own;
+mod resolv_conf;
 
 pub use build::{Plan, build};
 pub use enter::enter;
