@@ -29,12 +29,7 @@ impl PidFd {
     /// # Errors
     /// The kernel's; `ESRCH` if it has ended.
     pub fn signal(&self, signal: libc::c_int) -> Result<(), Errno> {
-        let pidfd = self.0.as_raw_fd();
-        // SAFETY: a null siginfo is allowed and means the default one; nothing else points to memory.
-        let sent = unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, std::ptr::null::<libc::siginfo_t>(), 0)
-        };
-        Errno::result(sent).map(drop)
+        self::signal(self.0.get_ref(), signal)
     }
 
     /// Waits until it has ended.
@@ -54,4 +49,22 @@ pub fn open(pid: Pid) -> Result<OwnedFd, Errno> {
     let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EOVERFLOW)?;
     // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to the process behind a bare descriptor.
+///
+/// # Errors
+/// As [`PidFd::signal`].
+pub fn signal(pidfd: &OwnedFd, signal: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: a null siginfo is allowed and means the default one; nothing else points to memory.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    Errno::result(sent).map(drop)
 }

@@ -18,7 +18,10 @@ pub fn libraries(program: &str) -> Result<Vec<PathBuf>> {
     Ok(told.split_ascii_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
-/// Packs these programs, with what they need to run and the usual folders, into `archive`.
+/// A script that counts aloud.
+const TICK: &str = "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.1; done\n";
+
+/// Packs these programs, with what they need to run, the usual folders and `/tick`, into `archive`.
 ///
 /// # Errors
 /// When one of them is not there, or tar fails.
@@ -28,6 +31,7 @@ pub fn pack(programs: &[&str], archive: &Path) -> Result<Checked> {
         fs::create_dir(root.path().join(folder))?;
     }
     fs::write(root.path().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n")?;
+    fs::write(root.path().join("tick"), TICK)?;
     for program in programs {
         for file in libraries(program)?.into_iter().chain([PathBuf::from(program)]) {
             let to = root.path().join(file.strip_prefix("/")?);

@@ -45,7 +45,10 @@ impl Dispatch {
     pub(super) async fn serve(&self, mut stream: Stream) -> Result<(), LinkError> {
         let command: AgentCommand = stream.recv().await?;
         if let AgentCommand::AttemptLog { attempt, follow } = command {
-            return logs::serve(stream, &self.attempts, attempt, follow).await;
+            return logs::of_attempt(stream, &self.attempts, attempt, follow).await;
+        }
+        if let AgentCommand::MachineLog { vm, lines, follow } = command {
+            return logs::of_machine(stream, &self.machines, vm, lines, follow).await;
         }
         let reply = self.answer(command).await;
         stream.send(&reply).await?;
@@ -63,8 +66,18 @@ impl Dispatch {
             AgentCommand::KillAttempt { attempt, epoch } => {
                 admitted(self.attempts.kill(attempt, epoch).await)
             }
-            // Served on its own stream.
-            AgentCommand::AttemptLog { .. } => deny(DenialCode::Invalid, "it has no single answer".into()),
+            AgentCommand::ActOnVm { vm, epoch, act } => {
+                let acted = self.machines.act(vm, epoch, act).await;
+                acted.map_or_else(AgentReply::Denied, |()| AgentReply::AlreadySo)
+            }
+            AgentCommand::CountVm(vm) => {
+                let counted = self.machines.statistics(vm).await;
+                counted.map_or_else(AgentReply::Denied, AgentReply::Counted)
+            }
+            // Served on streams of their own.
+            AgentCommand::AttemptLog { .. } | AgentCommand::MachineLog { .. } => {
+                deny(DenialCode::Invalid, "it has no single answer".into())
+            }
             AgentCommand::PrepareInbound { ticket, spec, post_copy } => {
                 self.prepare_inbound(ticket, spec, post_copy).await
             }

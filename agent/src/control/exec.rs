@@ -53,7 +53,7 @@ async fn begin(
     machines: &Machines,
 ) -> Result<std::pin::Pin<Box<dyn crate::hypervisor::ConsoleStream>>, Denial> {
     let invalid = |text: String| Err(Denial { code: DenialCode::Invalid, text });
-    if command.argv.is_empty() {
+    if command.argv.is_empty() && command.copy.is_none() {
         return invalid("no command was given".into());
     }
     if command.bytes() > ExecCommand::BYTES_MAX {

@@ -1,93 +1,102 @@
-//! What an attempt prints, to whoever the coordinator lets look, while it runs.
+//! What an attempt or a machine prints, to whoever the coordinator lets look, while it runs.
 
-use crate::{attempt::AttemptRunner, hypervisor::namespace::spool::SpoolReader};
+use crate::{
+    attempt::AttemptRunner,
+    hypervisor::{Printed, namespace::follow::follow as follow_spool},
+    text::describe,
+    vm::Machines,
+};
 use novacron_common::{
-    ids::AttemptKey,
+    ids::{AttemptKey, VmId},
     wire::{AgentReply, Denial, DenialCode, LogChunk},
 };
 use novacron_transport::{LinkError, Stream};
-use std::{
-    io,
-    time::{Duration, Instant},
+use std::{io, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
 };
-use tokio::{sync::Semaphore, task::spawn_blocking};
-
-/// How often an attempt that prints nothing is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// An empty chunk is sent this often, so that either side notices the other's end.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
-/// Attempts that are looked at once.
-static PLACES: Semaphore = Semaphore::const_new(64);
+/// Whose output can be looked at at once.
+const PLACES_MAX: usize = 64;
+
+static PLACES: Semaphore = Semaphore::const_new(PLACES_MAX);
 
 /// Answers `AttemptLog`.
-pub(super) async fn serve(
-    mut stream: Stream,
-    runner: &AttemptRunner,
+pub(super) async fn of_attempt(
+    stream: Stream,
+    runner: &Arc<AttemptRunner>,
     attempt: AttemptKey,
     follow: bool,
 ) -> Result<(), LinkError> {
-    let place = PLACES.try_acquire();
-    let denial = match &place {
-        Err(_) => Some((DenialCode::NoRoom, "64 attempts are being looked at on this host: try again later")),
-        Ok(_) if !runner.folder(attempt).path().exists() => {
-            Some((DenialCode::Unknown, "this host holds nothing of this attempt any more"))
-        }
-        Ok(_) => None,
-    };
-    if let Some((code, text)) = denial {
-        stream.send(&AgentReply::Denied(Denial { code, text: text.into() })).await?;
+    let folder = runner.folder(attempt);
+    let printed = if folder.path().exists() {
+        let runner = Arc::clone(runner);
+        Ok(follow_spool(folder, None, move || follow && runner.is_running(attempt)))
     } else {
-        stream.send(&AgentReply::Accepted).await?;
-        copy(&mut stream, runner, attempt, follow).await?;
+        Err(deny(DenialCode::Unknown, "this host holds nothing of this attempt any more".into()))
+    };
+    serve(stream, printed).await
+}
+
+/// Answers `MachineLog`.
+pub(super) async fn of_machine(
+    stream: Stream,
+    machines: &Machines,
+    vm: VmId,
+    lines: Option<u32>,
+    follow: bool,
+) -> Result<(), LinkError> {
+    let printed = match machines.hypervisors().that_knows(vm).await {
+        Some(hypervisor) => hypervisor
+            .printed(vm, lines, follow)
+            .await
+            .map_err(|error| deny(DenialCode::Failed, describe(&error))),
+        None => Err(deny(
+            DenialCode::Unknown,
+            format!("{vm} is not made on this host yet: see `novactl vm show`"),
+        )),
+    };
+    serve(stream, printed).await
+}
+
+fn deny(code: DenialCode, text: String) -> Denial {
+    Denial { code, text }
+}
+
+fn place() -> Result<SemaphorePermit<'static>, Denial> {
+    let full = || format!("{PLACES_MAX} are being looked at on this host: try again later");
+    PLACES.try_acquire().map_err(|_| deny(DenialCode::NoRoom, full()))
+}
+
+async fn serve(mut stream: Stream, printed: Result<Printed, Denial>) -> Result<(), LinkError> {
+    match printed.and_then(|printed| Ok((printed, place()?))) {
+        Ok((printed, _place)) => {
+            stream.send(&AgentReply::Accepted).await?;
+            copy(&mut stream, printed).await?;
+        }
+        Err(denial) => stream.send(&AgentReply::Denied(denial)).await?,
     }
     stream.finish();
     Ok(())
 }
 
-async fn copy(
-    stream: &mut Stream,
-    runner: &AttemptRunner,
-    attempt: AttemptKey,
-    follow: bool,
-) -> Result<(), LinkError> {
-    let mut reader = None;
-    let mut last_sent = Instant::now();
+async fn copy(stream: &mut Stream, mut printed: Printed) -> Result<(), LinkError> {
+    let mut shown = 0;
     loop {
-        // Looked at before the reading: what is printed after that is printed by nobody.
-        let goes_on = follow && runner.is_running(attempt);
-        let (at, bytes);
-        (reader, at, bytes) = read(reader, runner, attempt).await.map_err(broken)?;
-        if !bytes.is_empty() || last_sent.elapsed() > SIGN_OF_LIFE {
-            last_sent = Instant::now();
-            stream.send(&LogChunk { at, bytes }).await?;
-        } else if goes_on {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        } else {
-            return Ok(());
-        }
+        let chunk = match timeout(SIGN_OF_LIFE, printed.recv()).await {
+            Err(_) => LogChunk { at: shown, bytes: Vec::new() },
+            Ok(Some(chunk)) => chunk.map_err(broken)?,
+            Ok(None) => return Ok(()),
+        };
+        shown = chunk.at + chunk.bytes.len() as u64;
+        stream.send(&chunk).await?;
     }
 }
 
-/// The next bytes, if there are any yet.
-async fn read(
-    reader: Option<SpoolReader>,
-    runner: &AttemptRunner,
-    attempt: AttemptKey,
-) -> io::Result<(Option<SpoolReader>, u64, Vec<u8>)> {
-    let folder = runner.folder(attempt);
-    let read = spawn_blocking(move || {
-        let Some(mut reader) = reader.map_or_else(|| SpoolReader::open(&folder), |open| Ok(Some(open)))?
-        else {
-            return Ok((None, 0, Vec::new()));
-        };
-        let (at, bytes) = reader.next(LogChunk::BYTES_MAX)?;
-        Ok((Some(reader), at, bytes))
-    });
-    read.await.map_err(io::Error::other)?
-}
-
 fn broken(cause: io::Error) -> LinkError {
-    LinkError::Broken { doing: "reading what an attempt prints", reason: cause.to_string() }
+    LinkError::Broken { doing: "reading what is printed", reason: cause.to_string() }
 }

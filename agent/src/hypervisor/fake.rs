@@ -1,13 +1,16 @@
 //! A hypervisor in memory, for tests of what is above the port. It keeps the port's promises (the contract suite
 //! runs against it) and can be told to fail.
 
-use super::{Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage};
+use super::{
+    Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Printed, Usage,
+};
+use crate::clock;
 use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,
-    record::{Accel, VmState},
-    spec::MachineKind,
-    wire::{ExecCommand, ExecEnd, ExecInput, ExecOutput, codec},
+    record::{Accel, VmState, VmStatistics},
+    spec::{MachineKind, Signal},
+    wire::{ExecCommand, ExecEnd, ExecInput, ExecOutput, LogChunk, codec},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,12 +21,15 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-    sync::broadcast,
+    sync::{broadcast, mpsc},
     task::AbortHandle,
 };
 
 const EVENTS_MAX: usize = 64;
 const CONSOLE_BUFFER: usize = 4096;
+
+/// What every guest prints when it is started.
+pub const GREETING: &str = "are-you-there\n";
 
 /// A failure that was asked for with [`Fake::fail_next`].
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,8 @@ struct Machine {
     started: Option<Instant>,
     console: Option<AbortHandle>,
     commands: Vec<AbortHandle>,
+    has_run: bool,
+    followers: Vec<mpsc::Sender<std::io::Result<LogChunk>>>,
 }
 
 #[derive(Default)]
@@ -133,6 +141,7 @@ impl Machine {
             self.hang_up();
         } else if self.started.is_none() {
             self.started = Some(Instant::now());
+            self.has_run = true;
         }
         self.state = state;
     }
@@ -142,6 +151,7 @@ impl Machine {
             console.abort();
         }
         self.commands.drain(..).for_each(|command| command.abort());
+        self.followers.clear();
     }
 }
 
@@ -171,7 +181,14 @@ async fn cat(mut guest: DuplexStream) -> std::io::Result<()> {
 impl Hypervisor for Fake {
     fn capabilities(&self) -> Capabilities {
         let live_migration = self.kind == MachineKind::Kvm;
-        Capabilities { kind: self.kind, accel: Accel::Tcg, console: true, exec: true, live_migration }
+        Capabilities {
+            kind: self.kind,
+            accel: Accel::Tcg,
+            console: true,
+            exec: true,
+            printed: true,
+            live_migration,
+        }
     }
 
     async fn define(&self, definition: &Definition) -> Result<(), HvError> {
@@ -184,6 +201,8 @@ impl Hypervisor for Fake {
             started: None,
             console: None,
             commands: Vec::new(),
+            has_run: false,
+            followers: Vec::new(),
         });
         machine.definition = definition;
         Ok(())
@@ -207,6 +226,32 @@ impl Hypervisor for Fake {
             tokio::time::sleep(grace).await;
         }
         self.with(vm, |machine| machine.enter(VmState::Stopped))
+    }
+
+    async fn pause(&self, vm: VmId) -> Result<(), HvError> {
+        self.asked("pause")?;
+        self.with(vm, |machine| match machine.state {
+            VmState::Running | VmState::Paused => {
+                machine.enter(VmState::Paused);
+                Ok(())
+            }
+            state => Err(HvError::State { vm, state, remedy: "start it first" }),
+        })?
+    }
+
+    /// Its guests end at any signal.
+    async fn signal(&self, vm: VmId, signal: Signal) -> Result<(), HvError> {
+        self.asked("signal")?;
+        self.with(vm, |machine| match machine.state {
+            VmState::Paused if signal != Signal::Kill => {
+                Err(HvError::State { vm, state: machine.state, remedy: "resume it first" })
+            }
+            VmState::Running | VmState::Paused => {
+                machine.enter(VmState::Stopped);
+                Ok(())
+            }
+            state => Err(HvError::State { vm, state, remedy: "start it first" }),
+        })?
     }
 
     async fn resume(&self, vm: VmId) -> Result<(), HvError> {
@@ -247,6 +292,15 @@ impl Hypervisor for Fake {
         self.with(vm, |machine| match machine.started {
             Some(started) => Usage { cpu: started.elapsed(), memory: machine.definition.spec.memory },
             None => Usage::default(),
+        })
+    }
+
+    async fn statistics(&self, vm: VmId) -> Result<VmStatistics, HvError> {
+        let used = self.usage(vm).await?;
+        Ok(VmStatistics {
+            cpu_ms: u64::try_from(used.cpu.as_millis()).unwrap_or(u64::MAX),
+            memory: used.memory,
+            ..VmStatistics::none(clock::now())
         })
     }
 
@@ -291,6 +345,21 @@ impl Hypervisor for Fake {
             let user: Pin<Box<dyn ConsoleStream>> = Box::pin(user);
             Ok(user)
         })?
+    }
+
+    /// Every guest prints one line when it is started.
+    async fn printed(&self, vm: VmId, lines: Option<u32>, follow: bool) -> Result<Printed, HvError> {
+        self.asked("printed")?;
+        self.with(vm, |machine| {
+            let (to, printed) = mpsc::channel(1);
+            if machine.has_run && lines != Some(0) {
+                let _has_room = to.try_send(Ok(LogChunk { at: 0, bytes: GREETING.into() }));
+            }
+            if follow && machine.started.is_some() {
+                machine.followers.push(to);
+            }
+            printed
+        })
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {

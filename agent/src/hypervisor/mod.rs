@@ -11,10 +11,10 @@ pub mod namespace;
 use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,
-    record::{Accel, VmState},
-    spec::{ImageFormat, MachineKind, Program, VmSpec},
+    record::{Accel, VmState, VmStatistics},
+    spec::{ImageFormat, MachineKind, Program, Signal, VmSpec},
     units::ByteCount,
-    wire::ExecCommand,
+    wire::{ExecCommand, LogChunk},
 };
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, path::PathBuf, pin::Pin, time::Duration};
@@ -93,6 +93,8 @@ pub struct Capabilities {
     pub console: bool,
     /// Whether [`Hypervisor::exec`] works.
     pub exec: bool,
+    /// Whether [`Hypervisor::printed`] works.
+    pub printed: bool,
     /// Whether machines can be moved while they run.
     pub live_migration: bool,
 }
@@ -127,6 +129,9 @@ pub enum HypervisorEvent {
 /// A byte stream into a machine: its serial console, or the frames of a command.
 pub trait ConsoleStream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> ConsoleStream for T {}
+
+/// What a machine prints, as it comes; ends when there is no more.
+pub type Printed = tokio::sync::mpsc::Receiver<std::io::Result<LogChunk>>;
 
 /// Why a hypervisor did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -190,6 +195,13 @@ pub trait Hypervisor: Send + Sync {
     /// Asks the guest to shut down, waits `grace`, then cuts its power. Returns once it is not running.
     async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError>;
 
+    /// Holds a running machine where it is: its memory stays, its time stands still. A held one stays held.
+    async fn pause(&self, vm: VmId) -> Result<(), HvError>;
+
+    /// Sends a signal to the command of a running machine. [`Signal::Kill`] ends the machine at once, as if its power were cut;
+    /// also a held one, and of every kind.
+    async fn signal(&self, vm: VmId, signal: Signal) -> Result<(), HvError>;
+
     /// Lets a paused machine run on.
     async fn resume(&self, vm: VmId) -> Result<(), HvError>;
 
@@ -205,6 +217,9 @@ pub trait Hypervisor: Send + Sync {
     /// What it uses; zero if it is not running.
     async fn usage(&self, vm: VmId) -> Result<Usage, HvError>;
 
+    /// All that is counted of it; zeros if it does not run.
+    async fn statistics(&self, vm: VmId) -> Result<VmStatistics, HvError>;
+
     /// The guest's addresses, as far as this host can see them.
     async fn addresses(&self, vm: VmId) -> Result<Vec<IpAddr>, HvError>;
 
@@ -216,6 +231,11 @@ pub trait Hypervisor: Send + Sync {
     /// [`ExecOutput`](novacron_common::wire::ExecOutput) frames, the first of which says whether it runs. The command is
     /// ended when the stream is dropped or the machine ends.
     async fn exec(&self, vm: VmId, command: &ExecCommand) -> Result<Pin<Box<dyn ConsoleStream>>, HvError>;
+
+    /// What the machine's command prints, from the oldest byte at hand or from the last `lines` lines: up to now, or, if it
+    /// is to be followed, until this run of the machine has ended. What its last run printed can be had until it is started
+    /// again.
+    async fn printed(&self, vm: VmId, lines: Option<u32>, follow: bool) -> Result<Printed, HvError>;
 
     /// Changes that nobody here asked for. The channel is bounded; when it is full a `Resync` stands for the rest.
     fn events(&self) -> tokio::sync::broadcast::Receiver<HypervisorEvent>;

@@ -72,6 +72,7 @@ impl Damaged {
             }
             // It was never lent.
             Message::GiveBack { reply, .. } => drop(reply.send(Ok(()))),
+            Message::Act { reply, .. } => drop(reply.send(Err(self.denial.clone()))),
             Message::Settled { reply, .. } => drop(reply.send(Err(self.denial.clone()))),
             Message::Holds { reply } => drop(reply.send(Err(self.denial.clone()))),
             Message::Look => {}

@@ -14,10 +14,10 @@ use crate::{
 };
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::{VmAssignment, VmState},
+    record::{VmAssignment, VmState, VmStatistics},
     spec::{MachineKind, VmSpec},
     units::Epoch,
-    wire::{AgentReply, Denial, DenialCode},
+    wire::{AgentReply, Denial, DenialCode, VmAct},
 };
 use novacron_runtime::spawn;
 use std::{
@@ -166,6 +166,27 @@ impl Machines {
     /// [`Denial`] if the agent is stopping or cannot write its ledger.
     pub async fn give_back(&self, vm: VmId, migration: MigrationId, halted: bool) -> Result<(), Denial> {
         self.ask(vm, |reply| Message::GiveBack { migration, halted, reply }).await?
+    }
+
+    /// Does this to a machine that runs.
+    ///
+    /// # Errors
+    /// [`Denial`] if it is not here under `epoch`, is in other hands, or the hypervisor refuses.
+    pub async fn act(&self, vm: VmId, epoch: Epoch, act: VmAct) -> Result<(), Denial> {
+        self.ask(vm, |reply| Message::Act { epoch, act, reply }).await?
+    }
+
+    /// What it has used since it was started.
+    ///
+    /// # Errors
+    /// [`Denial`] if no hypervisor here knows it, or does not say.
+    pub async fn statistics(&self, vm: VmId) -> Result<VmStatistics, Denial> {
+        let Some(hypervisor) = self.parts.hypervisors.that_knows(vm).await else {
+            let text = format!("{vm} is not made on this host yet: see `novactl vm show`");
+            return Err(Denial { code: DenialCode::Unknown, text });
+        };
+        let failed = |error| Denial { code: DenialCode::Failed, text: describe(&error) };
+        hypervisor.statistics(vm).await.map_err(failed)
     }
 
     /// Whether the machine belongs here, by the ledger.

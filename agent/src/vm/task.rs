@@ -19,7 +19,7 @@ use novacron_common::{
     record::{VmAction, VmAssignment, VmObservation, VmState},
     spec::VmSpec,
     units::{Epoch, UnixMillis},
-    wire::{AgentReply, Denial, DenialCode},
+    wire::{AgentReply, Denial, DenialCode, VmAct},
 };
 use novacron_runtime::{
     block_in_place,
@@ -40,6 +40,7 @@ pub(super) enum Message {
     Assign(VmAssignment, oneshot::Sender<AgentReply>),
     Lend { migration: MigrationId, epoch: Epoch, reply: oneshot::Sender<Result<VmSpec, Denial>> },
     GiveBack { migration: MigrationId, halted: bool, reply: oneshot::Sender<Result<(), Denial>> },
+    Act { epoch: Epoch, act: VmAct, reply: oneshot::Sender<Result<(), Denial>> },
     Holds { reply: oneshot::Sender<Result<bool, Denial>> },
     Arrived { assignment: Box<VmAssignment>, reply: oneshot::Sender<Result<(), Denial>> },
     Settled { migration: MigrationId, reply: oneshot::Sender<Result<(), Denial>> },
@@ -86,7 +87,7 @@ impl VmTask {
                 biased;
                 outcome = work(&mut self.working) => self.finished(outcome),
                 message = self.inbox.recv() => match message {
-                    Some(message) => self.handle(message),
+                    Some(message) => self.handle(message).await,
                     None => return,
                 },
                 () = tick.tick() => {}
@@ -99,13 +100,14 @@ impl VmTask {
         }
     }
 
-    fn handle(&mut self, message: Message) {
+    async fn handle(&mut self, message: Message) {
         match message {
             Message::Assign(assignment, reply) => drop(reply.send(self.assign(assignment))),
             Message::Lend { migration, epoch, reply } => drop(reply.send(self.lend(migration, epoch))),
             Message::GiveBack { migration, halted, reply } => {
                 drop(reply.send(self.give_back(migration, halted)));
             }
+            Message::Act { epoch, act, reply } => drop(reply.send(self.act(epoch, act).await)),
             Message::Holds { reply } => drop(reply.send(Ok(matches!(self.entry, Some(Entry::Held(_)))))),
             Message::Arrived { assignment, reply } => drop(reply.send(self.arrived(*assignment))),
             Message::Settled { migration, reply } => self.awaiting.push((migration, reply)),
@@ -141,28 +143,51 @@ impl VmTask {
     }
 
     fn lend(&mut self, migration: MigrationId, epoch: Epoch) -> Result<VmSpec, Denial> {
-        let deny = |code, text: String| Err(Denial { code, text });
-        let Some(Entry::Held(record)) = &self.entry else {
-            return deny(DenialCode::Unknown, format!("{} is not on this host", self.vm));
-        };
-        if record.assignment.epoch != epoch {
-            return deny(
-                DenialCode::StaleEpoch,
-                format!("{} is here under {}", self.vm, record.assignment.epoch),
-            );
-        }
-        match record.lent {
-            Some(other) if other != migration => {
-                return deny(DenialCode::Conflict, format!("{} is in the hands of {other}", self.vm));
-            }
-            _ if self.working.is_some() => {
-                return deny(DenialCode::Conflict, format!("{} is being changed: try again", self.vm));
-            }
-            _ => {}
+        let record = self.at_rest(epoch)?;
+        if let Some(other) = record.lent.filter(|other| *other != migration) {
+            return Err(self.in_the_hands_of(other));
         }
         let record = VmRecord { lent: Some(migration), ..record.clone() };
         let spec = record.assignment.spec.clone();
         self.write(Entry::Held(record)).map(|()| spec)
+    }
+
+    /// The record, if the machine is here under `epoch` and nothing is being done with it.
+    fn at_rest(&self, epoch: Epoch) -> Result<&VmRecord, Denial> {
+        let deny = |code, text: String| Err(Denial { code, text });
+        match &self.entry {
+            Some(Entry::Held(record)) if record.assignment.epoch != epoch => {
+                deny(DenialCode::StaleEpoch, format!("{} is here under {}", self.vm, record.assignment.epoch))
+            }
+            Some(Entry::Held(_)) if self.working.is_some() => {
+                deny(DenialCode::Conflict, format!("{} is being changed: try again", self.vm))
+            }
+            Some(Entry::Held(record)) => Ok(record),
+            _ => deny(DenialCode::Unknown, format!("{} is not on this host", self.vm)),
+        }
+    }
+
+    fn in_the_hands_of(&self, migration: MigrationId) -> Denial {
+        let text = format!("{} is in the hands of {migration}", self.vm);
+        Denial { code: DenialCode::Conflict, text }
+    }
+
+    /// Done here, between two steps, so that no migration can take the machine meanwhile.
+    async fn act(&mut self, epoch: Epoch, act: VmAct) -> Result<(), Denial> {
+        let record = self.at_rest(epoch)?;
+        if let Some(migration) = record.lent {
+            return Err(self.in_the_hands_of(migration));
+        }
+        let failed = |text: String| Denial { code: DenialCode::Failed, text };
+        let Some(hypervisor) = self.parts.hypervisors.of(record.assignment.spec.kind).cloned() else {
+            return Err(failed("this host does not run machines of this kind".into()));
+        };
+        let done = match act {
+            VmAct::Pause => hypervisor.pause(self.vm).await,
+            VmAct::Resume => hypervisor.resume(self.vm).await,
+            VmAct::Signal(signal) => hypervisor.signal(self.vm, signal).await,
+        };
+        done.map_err(|error| failed(describe(&error)))
     }
 
     fn give_back(&mut self, migration: MigrationId, halted: bool) -> Result<(), Denial> {

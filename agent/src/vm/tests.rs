@@ -12,9 +12,9 @@ use futures_util::FutureExt as _;
 use novacron_common::{
     ids::{MigrationId, VmId},
     record::{VmAction, VmAssignment, VmObservation, VmState},
-    spec::{MachineKind, VmSpec},
+    spec::{MachineKind, Signal, VmSpec},
     units::{Epoch, Generation},
-    wire::AgentReply,
+    wire::{AgentReply, Denial, DenialCode, VmAct},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -121,6 +121,28 @@ async fn what_is_lent_to_a_migration_that_is_not_under_way_is_given_back() {
     let machines = adopt_while(&ledger, &fake, &BTreeSet::from([MIGRATION]));
     assert_eq!(machines.assign(stop).await, AgentReply::Accepted, "that it was given back was written down");
     until(async || fake.state(vm).await.unwrap() == VmState::Stopped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_held_under_its_epoch_only_and_never_while_it_moves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, machines, fake, vm) = running(&folder).await;
+    let code = |denied: Result<(), Denial>| denied.unwrap_err().code;
+    assert_eq!(code(machines.act(vm, Epoch(2), VmAct::Pause).await), DenialCode::StaleEpoch);
+    assert_eq!(fake.state(vm).await.unwrap(), VmState::Running);
+    machines.act(vm, Epoch(1), VmAct::Pause).await.unwrap();
+    assert_eq!(fake.state(vm).await.unwrap(), VmState::Paused);
+    // A move has the last word on whether the guest runs.
+    machines.lend(vm, MIGRATION, Epoch(1)).await.unwrap();
+    assert_eq!(code(machines.act(vm, Epoch(1), VmAct::Resume).await), DenialCode::Conflict);
+    assert_eq!(fake.state(vm).await.unwrap(), VmState::Paused);
+    machines.give_back(vm, MIGRATION, false).await.unwrap();
+    machines.act(vm, Epoch(1), VmAct::Resume).await.unwrap();
+    assert_eq!(fake.state(vm).await.unwrap(), VmState::Running);
+    // What a signal ends has ended by itself.
+    machines.act(vm, Epoch(1), VmAct::Signal(Signal::Kill)).await.unwrap();
+    assert_eq!(fake.state(vm).await.unwrap(), VmState::Stopped);
+    assert_eq!(code(machines.act(VmId::from_u128(77), Epoch(1), VmAct::Pause).await), DenialCode::Unknown);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,11 @@ pub const STDERR: u8 = 2;
 #[serde(deny_unknown_fields)]
 pub struct ExecRequest {
     /// Its name and arguments; no shell is added. At most 64 KiB with all else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// In place of a command: a file or folder goes in or out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<FileCopy>,
     /// Variables, over those of the machine's own command.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -51,14 +55,22 @@ impl ExecRequest {
             working_dir: self.working_dir.clone(),
             input: self.input,
             terminal: self.terminal.map(Into::into),
+            copy: self.copy.clone().map(Into::into),
         };
         self.faults(&command).into_result(Some(command)).map_err(Into::into)
     }
 
     fn faults(&self, command: &ExecCommand) -> Faults {
         let mut faults = Faults::default();
-        if self.command.first().is_none_or(String::is_empty) {
-            faults.add("command", "must name a program");
+        match &self.copy {
+            None if self.command.first().is_none_or(String::is_empty) => {
+                faults.add("command", "must name a program");
+            }
+            None => {}
+            Some(_) if !self.command.is_empty() || self.terminal.is_some() => {
+                faults.add("copy", "is in place of a command and of a terminal");
+            }
+            Some(copy) => copy.faults(&mut faults),
         }
         let most = ExecCommand::BYTES_MAX;
         if command.bytes() > most {
@@ -75,6 +87,53 @@ impl ExecRequest {
             faults.add("working_dir", "must begin with /");
         }
         faults
+    }
+}
+
+/// A file or folder of the machine's as a tar archive, with one entry at its top. It is read or written by the machine's user, within the
+/// machine: its links lead to nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "direction", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FileCopy {
+    /// The archive is the client's binary messages (`input` must be true).
+    In {
+        /// What it becomes; if that is a folder, it goes into it.
+        path: String,
+        /// What it is called then.
+        name: String,
+    },
+    /// The archive is what comes as standard output.
+    Out {
+        /// What is wanted. If it is a link, what that leads to.
+        path: String,
+    },
+}
+
+impl FileCopy {
+    fn faults(&self, faults: &mut Faults) {
+        let (Self::In { path, .. } | Self::Out { path }) = self;
+        if !path.starts_with('/') {
+            faults.add("copy.path", "must begin with /");
+        }
+        let mut words = vec![path];
+        if let Self::In { name, .. } = self {
+            if matches!(name.as_str(), "" | "." | "..") || name.contains('/') {
+                faults.add("copy.name", "must be the name of a file or folder");
+            }
+            words.push(name);
+        }
+        if words.iter().any(|word| word.contains('\0')) {
+            faults.add("copy", "must not contain a NUL character");
+        }
+    }
+}
+
+impl From<FileCopy> for crate::wire::FileCopy {
+    fn from(copy: FileCopy) -> Self {
+        match copy {
+            FileCopy::In { path, name } => Self::In { path, name },
+            FileCopy::Out { path } => Self::Out { path },
+        }
     }
 }
 
@@ -156,6 +215,11 @@ mod tests {
             (json!({"command": ["a"], "env": {"": "x"}}), "env"),
             (json!({"command": ["a"], "env": {"A=B": "x"}}), "env"),
             (json!({"command": ["a"], "working_dir": "srv"}), "working_dir"),
+            (json!({"command": ["a"], "copy": {"direction": "out", "path": "/a"}}), "copy"),
+            (json!({"copy": {"direction": "out", "path": "a"}}), "copy.path"),
+            (json!({"copy": {"direction": "out", "path": "/a\0"}}), "copy"),
+            (json!({"copy": {"direction": "in", "path": "/a", "name": "../b"}}), "copy.name"),
+            (json!({"copy": {"direction": "in", "path": "/a", "name": ".."}}), "copy.name"),
         ] {
             let request: ExecRequest = serde_json::from_value(bad).unwrap();
             let problem = request.to_command().unwrap_err();

@@ -24,7 +24,7 @@ pub use cluster::{
     TokenView, TransferRequest, TransferView, WsTicket,
 };
 pub use event::{Event, EventKind};
-pub use exec::{ExecControl, ExecEvent, ExecRequest, STDERR, STDOUT, WindowSize};
+pub use exec::{ExecControl, ExecEvent, ExecRequest, FileCopy, STDERR, STDOUT, WindowSize};
 pub use host::{HostState, HostView, JoinTokenCreate, JoinTokenCreated, JoinTokenRole};
 pub use job::{
     AttemptView, BackoffBody, CommandTargetBody, ConcurrencyBody, ExecuteAccepted, FireState, FireView,
@@ -40,7 +40,9 @@ pub use plan::{Actual, Candidate, MigrateQuery, MigrationPlan, PlannedGuest, Pla
 pub use problem::{Problem, ProblemCode};
 pub use schedule::{PreviewTick, ScheduleWarning, Transition};
 pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};
-pub use vm::{CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmStop, VmUpdate, VmView};
+pub use vm::{
+    CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmKill, VmStats, VmStop, VmUpdate, VmView,
+};
 pub use workflow::{
     CriticalPath, Decision, EdgeBody, NodeBody, NodeCounts, NodeRunState, NodeRunView, OnFailureBody,
     RunAccepted, RunCause, RunDetail, RunRequest, RunRetryRequest, RunState, RunView, StepView,

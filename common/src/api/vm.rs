@@ -3,8 +3,11 @@
 use super::template::check_cmdline;
 use crate::{
     ids::{HostId, NetworkId, VmId},
-    record::{Progress, VmState},
-    spec::{CloudInit, Faults, MachineKind, NetworkSpec, PublishedPort, RestartPolicy, TemplateSpec, VmSpec},
+    record::{Progress, VmState, VmStatistics},
+    spec::{
+        CloudInit, Faults, MachineKind, NetworkSpec, PublishedPort, RestartPolicy, Signal, TemplateSpec,
+        VmSpec,
+    },
     units::{ByteCount, Epoch, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
@@ -390,6 +393,15 @@ impl VmStop {
     pub const GRACE_SECONDS_MAX: u32 = 3600;
 }
 
+/// `POST /api/v1/vms/{id}/kill`; the body may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmKill {
+    /// Which signal (default KILL).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<Signal>,
+}
+
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VmView {
@@ -443,6 +455,25 @@ pub struct VmView {
     pub cpu_ms: u64,
     /// When it was made.
     pub created_at: UnixMillis,
+}
+
+/// What a machine has used since it was started, and what it may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VmStats {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+    /// What is seen of it.
+    pub state: VmState,
+    /// Its host.
+    pub host: HostId,
+    /// Processors that it may use at once.
+    pub cpus: u32,
+    /// Most memory that it may use, bytes.
+    pub memory_limit: ByteCount,
+    /// What it has used.
+    pub used: VmStatistics,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod attempt;
 mod forecast;
 mod host;
 mod migration;
+mod statistics;
 mod strategy;
 mod vm;
 
@@ -17,5 +18,6 @@ pub use migration::{
     InboundState, MemoryTraffic, MigrationProgress, MigrationReport, OutboundState, SentPages, SideState,
     Ticket, TransferCounts,
 };
+pub use statistics::{DiskTraffic, NetworkTraffic, VmStatistics};
 pub use strategy::{Climb, Limit, MoveLimits, Rung, Strategy, bytes_per_second};
 pub use vm::{Progress, VmAction, VmAssignment, VmObservation, VmState};

@@ -5,9 +5,9 @@ use crate::{
     ids::{AttemptKey, HostId, MigrationId, VmId},
     record::{
         AttemptReport, GuestMeasure, GuestTraits, LinkMeasure, MoveLimits, PreflightFault, SideState, Ticket,
-        VmAssignment, VmObservation,
+        VmAssignment, VmObservation, VmStatistics,
     },
-    spec::{ImageRef, JobTarget, Name, OnLeaseLost, Sha256Digest, VmSpec},
+    spec::{ImageRef, JobTarget, Name, OnLeaseLost, Sha256Digest, Signal, VmSpec},
     units::{Epoch, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
@@ -219,6 +219,26 @@ pub enum AgentCommand {
         /// What it needs, if it runs.
         traits: Option<GuestTraits>,
     },
+    /// What a machine's command prints. After an `Accepted` reply come [`LogChunk`] frames to the end of the stream.
+    MachineLog {
+        /// Which.
+        vm: VmId,
+        /// From the last lines only, this many.
+        lines: Option<u32>,
+        /// Whether to go on until this run of the machine has ended, or to stop at what is there now.
+        follow: bool,
+    },
+    /// Do something to a machine that runs, and that the ledger knows nothing of. Answered once it is done.
+    ActOnVm {
+        /// Which.
+        vm: VmId,
+        /// The epoch under which it is there.
+        epoch: Epoch,
+        /// What.
+        act: VmAct,
+    },
+    /// What a machine has used since it was started.
+    CountVm(VmId),
 }
 
 impl AgentCommand {
@@ -245,6 +265,17 @@ pub struct AttemptStart {
     pub on_lease_lost: OnLeaseLost,
     /// Further `NOVACRON_` variables, beside those that the agent makes itself.
     pub env: Vec<(String, String)>,
+}
+
+/// What can be done to a machine that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmAct {
+    /// Hold it where it is. One that is held stays held.
+    Pause,
+    /// Let it run on. One that runs goes on.
+    Resume,
+    /// Send this to its command. The only one that is not idempotent: nobody sends it again by himself.
+    Signal(Signal),
 }
 
 /// The terms of an attempt's lease. It begins with the agent's own first `RenewLeases` for the attempt, never with
@@ -288,6 +319,8 @@ pub enum AgentReply {
     Measured(Box<GuestMeasure>, Vec<LinkMeasure>),
     /// To `CheckInbound`: what speaks against it.
     Checked(Vec<PreflightFault>),
+    /// To `CountVm`.
+    Counted(VmStatistics),
 }
 
 /// Why an agent will not.

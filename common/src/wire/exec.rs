@@ -31,6 +31,26 @@ pub struct ExecCommand {
     pub input: bool,
     /// Of a command that gets a terminal of its own: how large that is.
     pub terminal: Option<WindowSize>,
+    /// In place of a program of the machine's: files go in or out.
+    pub copy: Option<FileCopy>,
+}
+
+/// A file or folder of the machine's as a tar archive, which comes by standard input or goes by standard output. It is read or
+/// written within the machine, with a command's rights: what its links lead to is the machine's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileCopy {
+    /// What is read becomes this path, or goes under this name into it if it is a folder.
+    In {
+        /// Where.
+        path: String,
+        /// What it is called where it comes from.
+        name: String,
+    },
+    /// This path is written.
+    Out {
+        /// Which.
+        path: String,
+    },
 }
 
 impl ExecCommand {
@@ -40,7 +60,12 @@ impl ExecCommand {
     /// Bytes of all its words together.
     pub fn bytes(&self) -> usize {
         let variables = self.env.iter().flat_map(|(name, value)| [name, value]);
-        let others = self.user.iter().chain(&self.working_dir);
+        let copied: &[&String] = match &self.copy {
+            None => &[],
+            Some(FileCopy::In { path, name }) => &[path, name],
+            Some(FileCopy::Out { path }) => &[path],
+        };
+        let others = self.user.iter().chain(&self.working_dir).chain(copied.iter().copied());
         self.argv.iter().chain(variables).chain(others).map(|word| word.len() + 1).sum()
     }
 }

@@ -17,9 +17,9 @@ mod probe;
 
 pub use agent::{
     AgentCommand, AgentReply, AttemptStart, ConsoleOpen, ControlRequest, Denial, DenialCode, Departed,
-    Directory, ImageRequest, ImageResponse, Lease, LeasesGranted, LogChunk, PeerHost, SessionOpened,
+    Directory, ImageRequest, ImageResponse, Lease, LeasesGranted, LogChunk, PeerHost, SessionOpened, VmAct,
 };
-pub use exec::{EXEC_BYTES_MAX, ExecCommand, ExecEnd, ExecInput, ExecOpen, ExecOutput, WindowSize};
+pub use exec::{EXEC_BYTES_MAX, ExecCommand, ExecEnd, ExecInput, ExecOpen, ExecOutput, FileCopy, WindowSize};
 pub use gossip::GossipFrame;
 pub use header::{
     HEADER_BYTES, HeaderError, ProtocolVersion, SPOKEN, Span, StreamHeader, StreamKind, choose,

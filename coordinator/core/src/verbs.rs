@@ -4,6 +4,7 @@ use crate::{
     command::{VerbStep, VmDesire, VmRestart},
     record::{AttemptRecord, VerbWatch, VmRecord},
     state::State,
+    vms,
 };
 use novacron_common::{
     api::{MigrationState, VmDesired},
@@ -54,6 +55,9 @@ pub fn step(state: &State, target: &VmVerbTarget) -> Option<VerbStep> {
     let Some(vm) = find_vm(state, &target.vm) else {
         return Some(VerbStep::Impossible(format!("there is no machine {:?}", target.vm)));
     };
+    if target.verb == VmVerb::Start && vms::is_held(vm) {
+        return Some(VerbStep::Impossible(format!("{} is paused: resume it", vm.spec.name)));
+    }
     let (vm, grace_ms) = (vm.id, vm.grace_ms);
     Some(match target.verb {
         VmVerb::Start => VerbStep::Desire(VmDesire { vm, desired: VmDesired::Running, grace_ms }),

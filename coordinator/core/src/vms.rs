@@ -38,10 +38,16 @@ pub fn is_settled(vm: &VmRecord) -> bool {
     match (vm.desired, vm.state) {
         _ if !vm.is_heard() => false,
         (_, state) if vm.hold_stopped => state == VmState::Stopped,
-        (VmDesired::Running, VmState::Running) => vm.restarts_done >= vm.restart_requests,
+        // One that is paused stands in the midst of its run.
+        (VmDesired::Running, VmState::Running | VmState::Paused) => vm.restarts_done >= vm.restart_requests,
         (VmDesired::Stopped, VmState::Stopped) => true,
         _ => false,
     }
+}
+
+/// Whether somebody holds the machine where it is, and it would otherwise run: neither a start nor a move lets it run on.
+pub fn is_held(vm: &VmRecord) -> bool {
+    (vm.state, vm.desired) == (VmState::Paused, VmDesired::Running) && vm.migration.is_none()
 }
 
 /// Whether a deleted machine is observed gone: time for `VmForget`.

@@ -100,8 +100,25 @@ impl Agents {
         attempt: AttemptKey,
         follow: bool,
     ) -> Result<Stream, CallError> {
-        let asked = AgentCommand::AttemptLog { attempt, follow };
-        let mut stream = self.open_to(host, StreamKind::Command, &asked).await?;
+        self.printed(host, &AgentCommand::AttemptLog { attempt, follow }).await
+    }
+
+    /// What a machine's command prints: after this come [`LogChunk`](novacron_common::wire::LogChunk) frames to the end.
+    ///
+    /// # Errors
+    /// [`CallError`] if the host cannot be asked or will not.
+    pub async fn machine_log(
+        &self,
+        host: HostId,
+        vm: VmId,
+        lines: Option<u32>,
+        follow: bool,
+    ) -> Result<Stream, CallError> {
+        self.printed(host, &AgentCommand::MachineLog { vm, lines, follow }).await
+    }
+
+    async fn printed(&self, host: HostId, asked: &AgentCommand) -> Result<Stream, CallError> {
+        let mut stream = self.open_to(host, StreamKind::Command, asked).await?;
         stream.finish();
         Ok(stream)
     }
@@ -162,6 +179,9 @@ fn deadline(command: &AgentCommand) -> Duration {
         | AgentCommand::StartAttempt(_)
         | AgentCommand::KillAttempt { .. }
         | AgentCommand::AttemptLog { .. }
+        | AgentCommand::MachineLog { .. }
+        | AgentCommand::ActOnVm { .. }
+        | AgentCommand::CountVm(_)
         | AgentCommand::ObserveMigration(_)
         | AgentCommand::Directory(_)
         | AgentCommand::CheckInbound { .. } => SHORT,

@@ -85,7 +85,7 @@ pub(super) async fn print(app: App, attempt: AttemptKey, follow: bool) -> ApiRes
     let body = match known(&app, attempt).await? {
         Known::Ended(output) => Body::from(output.to_text()),
         Known::RunsOn(host) => match app.agents.attempt_log(host, attempt, follow).await {
-            Ok(stream) => Body::from_stream(relay(app, attempt, stream, follow)),
+            Ok(stream) => of_running(app, attempt, stream, follow),
             // It may have ended between the two questions.
             Err(error) => match known(&app, attempt).await? {
                 Known::Ended(output) => Body::from(output.to_text()),
@@ -110,45 +110,59 @@ async fn known(app: &App, attempt: AttemptKey) -> ApiResult<Known> {
     .await?
 }
 
-/// Copies on a task of its own, which ends with the client, with the attempt or with its host.
-fn relay(
-    app: App,
-    attempt: AttemptKey,
-    stream: Stream,
-    follow: bool,
-) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> {
-    let (to, mut from) = mpsc::channel::<Bytes>(CHUNKS);
-    let stop = app.parts.stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            () = to.closed() => {}
-            () = stop.cancelled() => {}
-            () = copy(&app, attempt, stream, follow, &to) => {}
+fn of_running(app: App, attempt: AttemptKey, stream: Stream, follow: bool) -> Body {
+    relay(&app.clone(), move |to| async move {
+        if let Some(shown) = copy(stream, Some(0), &to).await
+            && follow
+            && let Some(output) = reported(&app, attempt).await
+        {
+            let _gone = to.send(rest(&output, shown).into()).await;
         }
-    });
-    futures_util::stream::poll_fn(move |context| from.poll_recv(context).map(|item| item.map(Ok)))
+    })
 }
 
-async fn copy(app: &App, attempt: AttemptKey, mut stream: Stream, follow: bool, to: &mpsc::Sender<Bytes>) {
-    let mut shown = 0;
+/// What `print` sends, on a task of its own, which ends with the client.
+pub(super) fn relay<F>(app: &App, print: impl FnOnce(mpsc::Sender<Bytes>) -> F) -> Body
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (to, mut from) = mpsc::channel::<Bytes>(CHUNKS);
+    let (stop, client) = (app.parts.stop.clone(), to.clone());
+    let printing = print(to);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = client.closed() => {}
+            () = stop.cancelled() => {}
+            () = printing => {}
+        }
+    });
+    Body::from_stream(futures_util::stream::poll_fn(move |context| {
+        from.poll_recv(context).map(|item| item.map(Ok::<_, Infallible>))
+    }))
+}
+
+/// Copies chunks to their end, and says up to which byte; `None` if the client or the host was lost before. Nothing is
+/// missed in front of the first one where it is not said that something was `shown`.
+pub(super) async fn copy(
+    mut stream: Stream,
+    mut shown: Option<u64>,
+    to: &mpsc::Sender<Bytes>,
+) -> Option<u64> {
     loop {
         match timeout(SILENCE_MAX, stream.recv_opt::<LogChunk>()).await {
             Ok(Ok(Some(chunk))) => {
-                let text = with_gap(shown, &chunk);
-                shown = shown.max(chunk.at + chunk.bytes.len() as u64);
+                let text = with_gap(shown.unwrap_or(chunk.at), &chunk);
+                shown = shown.max(Some(chunk.at + chunk.bytes.len() as u64));
                 if !text.is_empty() && to.send(text.into()).await.is_err() {
-                    return;
+                    return None;
                 }
             }
-            Ok(Ok(None)) => break,
+            Ok(Ok(None)) => return Some(shown.unwrap_or(0)),
             Ok(Err(_)) | Err(_) => {
-                let _gone = to.send("\n[the attempt's host was lost from sight]\n".into()).await;
-                return;
+                let _gone = to.send("\n[its host was lost from sight]\n".into()).await;
+                return None;
             }
         }
-    }
-    if follow && let Some(output) = reported(app, attempt).await {
-        let _gone = to.send(rest(&output, shown).into()).await;
     }
 }
 

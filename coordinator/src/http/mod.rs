@@ -29,6 +29,8 @@ mod server;
 mod templates;
 mod tickets;
 mod tokens;
+mod vm_logs;
+mod vm_stats;
 mod vms;
 mod workflows;
 

@@ -3,7 +3,7 @@
 
 use super::{
     App, cluster, console, events, exec, health, hosts, job_logs, jobs, metrics, migrations, networks,
-    templates, tokens, vms, workflows,
+    templates, tokens, vm_logs, vm_stats, vms, workflows,
 };
 use axum::{Json, Router, routing::get};
 use novacron_common::api::{ExecControl, ExecEvent, ExecRequest, OverdueView};
@@ -112,6 +112,8 @@ fn documented() -> OpenApiRouter<App> {
         .merge(vms::routes())
         .merge(console::routes())
         .merge(exec::routes())
+        .merge(vm_logs::routes())
+        .merge(vm_stats::routes())
         .merge(hosts::routes())
         .merge(templates::routes())
         .merge(networks::routes())

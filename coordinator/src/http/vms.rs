@@ -6,7 +6,7 @@ use super::{
     lookup, plan,
     problem::{ApiError, ApiResult},
 };
-use crate::identity::now;
+use crate::{agents::CallError, identity::now};
 use axum::{
     Json,
     extract::{Path, State},
@@ -15,18 +15,19 @@ use axum::{
 };
 use novacron_common::{
     api::{
-        MigrateQuery, MigrateRequest, MigrationPlan, MigrationView, Page, PageQuery, Problem, VmCreate,
-        VmDesired, VmStop, VmUpdate, VmView,
+        MigrateQuery, MigrateRequest, MigrationPlan, MigrationView, Page, PageQuery, Problem, ProblemCode,
+        VmCreate, VmDesired, VmKill, VmStop, VmUpdate, VmView,
     },
     ids::{MigrationId, VmId},
-    spec::Faults,
+    spec::{Faults, Signal},
+    wire::{AgentCommand, AgentReply, VmAct},
 };
 use novacron_core::{
     Applied, CommandBody,
     command::{self, MigrationAsk, VmDesire, VmRestart},
     lists,
     placement::{self, Constraints},
-    views,
+    views, vms,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -37,6 +38,9 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(start))
         .routes(routes!(stop))
         .routes(routes!(restart))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(kill))
         .routes(routes!(migrate))
 }
 
@@ -133,7 +137,14 @@ async fn delete(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(S
     params(("vm" = String, Path, description = "Id or name")),
     responses((status = 202, body = VmView), (status = "default", body = Problem)))]
 async fn start(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(StatusCode, Json<VmView>)> {
-    let vm = find(&app, &key).await?;
+    let vm = app
+        .read(|state| match lookup::vm(state, &key)? {
+            vm if vms::is_held(vm) => {
+                Err(ApiError::new(ProblemCode::Conflict, "the machine is paused").fix("resume it"))
+            }
+            vm => Ok(vm.id),
+        })
+        .await??;
     let desire = VmDesire { vm, desired: VmDesired::Running, grace_ms: 0 };
     operate(&app, "start", CommandBody::VmDesire(desire)).await?;
     accepted(&app, vm).await
@@ -169,6 +180,63 @@ async fn restart(
     let vm = find(&app, &key).await?;
     operate(&app, "restart", CommandBody::VmRestart(VmRestart { vm, grace_ms })).await?;
     accepted(&app, vm).await
+}
+
+/// Hold a running machine where it is: its memory stays, and its time stands still until it is resumed.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/pause", tag = "vms", operation_id = "pause_vm",
+    params(("vm" = String, Path, description = "Id or name")),
+    responses((status = 202, body = VmView), (status = "default", body = Problem)))]
+async fn pause(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(StatusCode, Json<VmView>)> {
+    let held = act(&app, &key, VmAct::Pause).await;
+    app.metrics.vm_operation("pause", held.is_ok());
+    accepted(&app, held?).await
+}
+
+/// Let a paused machine run on.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/resume", tag = "vms", operation_id = "resume_vm",
+    params(("vm" = String, Path, description = "Id or name")),
+    responses((status = 202, body = VmView), (status = "default", body = Problem)))]
+async fn resume(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(StatusCode, Json<VmView>)> {
+    let resumed = act(&app, &key, VmAct::Resume).await;
+    app.metrics.vm_operation("resume", resumed.is_ok());
+    accepted(&app, resumed?).await
+}
+
+/// Send a signal to a namespace machine's command; KILL, to a machine of any kind, ends it at once. What ends by this has ended by
+/// itself: if the machine is to be restarted always, it starts again.
+#[utoipa::path(post, path = "/api/v1/vms/{vm}/kill", tag = "vms", operation_id = "kill_vm", request_body = Option<VmKill>,
+    params(("vm" = String, Path, description = "Id or name")),
+    responses((status = 202, body = VmView), (status = "default", body = Problem)))]
+async fn kill(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    OptionalBody(body): OptionalBody<VmKill>,
+) -> ApiResult<(StatusCode, Json<VmView>)> {
+    let killed = act(&app, &key, VmAct::Signal(body.signal.unwrap_or(Signal::Kill))).await;
+    app.metrics.vm_operation("kill", killed.is_ok());
+    accepted(&app, killed?).await
+}
+
+/// Asks the machine's host. Nothing of it is in the ledger: a host that starts anew starts its machines.
+async fn act(app: &App, key: &str, act: VmAct) -> ApiResult<VmId> {
+    let (vm, host, epoch) = app
+        .read(|state| {
+            let vm = lookup::vm(state, key)?;
+            let conflict = |cause: &str| ApiError::new(ProblemCode::Conflict, cause);
+            if vm.migration.is_some() {
+                return Err(
+                    conflict("the machine is being moved").fix("wait for the move's end, or cancel it")
+                );
+            }
+            let host = vm.placed_on.ok_or_else(|| conflict("the machine has no host now"))?;
+            Ok((vm.id, host, vm.epoch))
+        })
+        .await??;
+    match app.agents.call(host, &AgentCommand::ActOnVm { vm, epoch, act }).await? {
+        AgentReply::Accepted | AgentReply::AlreadySo => Ok(vm),
+        AgentReply::Denied(denial) => Err(CallError::Denied { host, denial }.into()),
+        _ => Err(CallError::Mismatch(host).into()),
+    }
 }
 
 fn grace_ms(body: &VmStop) -> ApiResult<u64> {

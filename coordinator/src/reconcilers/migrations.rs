@@ -191,7 +191,13 @@ async fn ask(world: &World, id: MigrationId, action: SagaAction) -> bool {
             }
             true
         }
-        Ok(AgentReply::Vm(_) | AgentReply::Bytes(_) | AgentReply::Measured(..) | AgentReply::Checked(_)) => {
+        Ok(
+            AgentReply::Vm(_)
+            | AgentReply::Bytes(_)
+            | AgentReply::Measured(..)
+            | AgentReply::Checked(_)
+            | AgentReply::Counted(_),
+        ) => {
             tracing::error!(migration = %id, ?action, %host, "an answer that does not fit the question");
             false
         }

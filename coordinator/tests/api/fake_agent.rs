@@ -8,7 +8,7 @@ use novacron_common::{
     ids::{HostId, VmId},
     record::{Accel, HostAddresses, HostCapacity, HostHello, PreflightFault, VmObservation},
     units::{ByteCount, Incarnation},
-    wire::{AgentCommand, AgentReply, Directory, SessionOpened, StreamKind},
+    wire::{AgentCommand, AgentReply, Directory, LogChunk, SessionOpened, StreamKind},
 };
 use novacron_transport::{Endpoint, IdentityCell, Link, Role, Stream};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -207,11 +207,21 @@ async fn serve_link(link: Link, world: Arc<World>) {
 
 async fn serve_command(mut stream: Stream, world: &Arc<World>) {
     let Ok(command) = stream.recv::<AgentCommand>().await else { return };
+    let of_machine = match command {
+        AgentCommand::MachineLog { lines, .. } => Some(match lines {
+            None => LogChunk { at: 0, bytes: b"first\nlast\n".to_vec() },
+            Some(_) => LogChunk { at: 6, bytes: b"last\n".to_vec() },
+        }),
+        _ => None,
+    };
     let is_log = matches!(command, AgentCommand::AttemptLog { .. });
     let reply = world.obey(command);
     let _ = stream.send(&reply).await;
     if is_log && reply == AgentReply::Accepted {
         world.print(&mut stream).await;
+    }
+    if let Some(chunk) = of_machine {
+        let _ = stream.send(&chunk).await;
     }
     stream.finish();
 }

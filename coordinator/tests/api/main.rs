@@ -11,6 +11,7 @@ mod fake_agent;
 mod hosts;
 mod job_policies;
 mod jobs;
+mod life;
 mod machines;
 mod migrations;
 mod networks;

@@ -151,7 +151,25 @@ impl Place for InLab {
 #[tokio::test(flavor = "multi_thread")]
 async fn libvirt_keeps_the_contract_with_qemu_as_root() -> Result<()> {
     require!(root, libvirt, qemu, apt);
-    promises::all(&InLab::new("contract", QemuUser::Root).await?).await
+    let place = InLab::new("contract", QemuUser::Root).await?;
+    promises::all(&place).await?;
+    what_a_guest_writes_is_counted(&place).await
+}
+
+async fn what_a_guest_writes_is_counted(place: &InLab) -> Result<()> {
+    let definition = place.definition(30).await?;
+    place.libvirt.define(&definition).await?;
+    place.libvirt.start(definition.vm).await?;
+    let deadline = Instant::now() + place.patience();
+    loop {
+        let counted = place.libvirt.statistics(definition.vm).await?;
+        ensure!(counted.network.is_some() && counted.processes.is_none(), "{counted:?}");
+        if counted.disk.context("its disk is not counted")?.written > ByteCount(0) {
+            return Ok(place.libvirt.undefine(definition.vm).await?);
+        }
+        ensure!(Instant::now() < deadline, "it wrote nothing: {counted:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,8 +53,8 @@ impl Place for OnHost {
             memory: ByteCount::mib(64),
             storage: ByteCount(0),
             template: TemplateSpec { name: "host".parse()?, boot: BootSource::Disk, disk: None },
-            // Works all the time, and ends at SIGTERM.
-            cmdline: Some("perl -e 1while(1)".to_owned()),
+            // Says one line, works all the time, and ends at SIGTERM. (Words are split at blanks.)
+            cmdline: Some(r#"perl -e $|=1;print"are-you-there\n";1while(1)"#.to_owned()),
             network: NetworkSpec::default(),
             cloud_init: None,
             restart: RestartPolicy::Never,

@@ -5,7 +5,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use novacron_agent::hypervisor::{ConsoleStream, HvError, Hypervisor, HypervisorEvent, Listed};
 use novacron_common::{
     ids::VmId,
-    record::VmState,
+    record::{VmState, VmStatistics},
+    spec::Signal,
+    units::ByteCount,
     wire::{ExecCommand, ExecEnd, ExecInput},
 };
 use novacron_tests::talk::{Said, Talk};
@@ -13,7 +15,10 @@ use std::{
     pin::Pin,
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::broadcast::Receiver,
+};
 
 type Console = Pin<Box<dyn ConsoleStream>>;
 
@@ -42,11 +47,15 @@ pub async fn all<P: Place>(place: &P) -> Result<()> {
         the_list_tells_ours_from_foreign,
         changes_are_announced,
         a_held_machine_is_resumed,
+        a_pause_holds_it_until_it_is_resumed,
+        a_signal_to_kill_ends_it_and_a_held_one_too,
         usage_grows_while_it_runs,
+        what_it_has_used_is_counted_since_its_start,
         a_guest_that_is_asked_shuts_down_in_time,
         the_console_speaks_and_is_taken_over,
         a_command_within_hears_speaks_and_ends,
         a_command_within_ends_with_its_machine,
+        what_it_prints_is_followed_to_its_end,
     );
     Ok(())
 }
@@ -105,8 +114,12 @@ async fn an_unknown_machine_is_missing<P: Place>(place: &P) -> Result<()> {
     ensure!(refused(hypervisor.stop(vm, GRACE).await), "stop with grace");
     ensure!(refused(hypervisor.resume(vm).await), "resume");
     ensure!(refused(hypervisor.usage(vm).await.map(drop)), "usage");
+    ensure!(refused(hypervisor.statistics(vm).await.map(drop)), "statistics");
     ensure!(refused(hypervisor.console(vm).await.map(drop)), "console");
     ensure!(refused(hypervisor.exec(vm, &cat()).await.map(drop)), "exec");
+    ensure!(refused(hypervisor.printed(vm, None, false).await.map(drop)), "printed");
+    ensure!(refused(hypervisor.pause(vm).await), "pause");
+    ensure!(refused(hypervisor.signal(vm, Signal::Kill).await), "signal");
     Ok(())
 }
 
@@ -154,11 +167,7 @@ async fn changes_are_announced<P: Place>(place: &P) -> Result<()> {
         } else {
             hypervisor.stop(definition.vm, NONE).await?;
         }
-        let announced = async {
-            while events.recv().await? != HypervisorEvent::Changed(definition.vm) {}
-            Ok::<_, anyhow::Error>(())
-        };
-        tokio::time::timeout(Duration::from_secs(10), announced).await.context("nothing was announced")??;
+        heard_of(&mut events, definition.vm).await?;
     }
     hypervisor.undefine(definition.vm).await?;
     Ok(())
@@ -184,6 +193,53 @@ async fn a_held_machine_is_resumed<P: Place>(place: &P) -> Result<()> {
     Ok(())
 }
 
+async fn a_pause_holds_it_until_it_is_resumed<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let vm = running(place, 13).await?;
+    let mut events = hypervisor.events();
+    for _ in 0..2 {
+        hypervisor.pause(vm).await?;
+        is(hypervisor, vm, VmState::Paused).await?;
+    }
+    heard_of(&mut events, vm).await?;
+    let first = hypervisor.usage(vm).await?.cpu;
+    hypervisor.resume(vm).await?;
+    is(hypervisor, vm, VmState::Running).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    ensure!(hypervisor.usage(vm).await?.cpu > first, "it does not run on");
+    hypervisor.stop(vm, NONE).await?;
+    let refused = hypervisor.pause(vm).await;
+    ensure!(matches!(refused, Err(HvError::State { .. })), "a stopped machine was paused: {refused:?}");
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+async fn a_signal_to_kill_ends_it_and_a_held_one_too<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let vm = running(place, 16).await?;
+    for held in [false, true] {
+        hypervisor.start(vm).await?;
+        if held {
+            hypervisor.pause(vm).await?;
+            ensure!(hypervisor.signal(vm, Signal::Hup).await.is_err(), "a held machine heard a signal");
+        }
+        hypervisor.signal(vm, Signal::Kill).await?;
+        is(hypervisor, vm, VmState::Stopped).await?;
+        let refused = hypervisor.signal(vm, Signal::Kill).await;
+        ensure!(matches!(refused, Err(HvError::State { .. })), "a stopped machine was killed: {refused:?}");
+    }
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+async fn heard_of(events: &mut Receiver<HypervisorEvent>, vm: VmId) -> Result<()> {
+    let announced = async {
+        while events.recv().await? != HypervisorEvent::Changed(vm) {}
+        Ok::<_, anyhow::Error>(())
+    };
+    tokio::time::timeout(Duration::from_secs(10), announced).await.context("nothing was announced")?
+}
+
 async fn usage_grows_while_it_runs<P: Place>(place: &P) -> Result<()> {
     let hypervisor = place.hypervisor();
     let vm = running(place, 8).await?;
@@ -194,6 +250,22 @@ async fn usage_grows_while_it_runs<P: Place>(place: &P) -> Result<()> {
     hypervisor.stop(vm, NONE).await?;
     let stopped = hypervisor.usage(vm).await?;
     ensure!(stopped == novacron_agent::hypervisor::Usage::default(), "{stopped:?}");
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+async fn what_it_has_used_is_counted_since_its_start<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let vm = running(place, 15).await?;
+    let first = hypervisor.statistics(vm).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (second, usage) = (hypervisor.statistics(vm).await?, hypervisor.usage(vm).await?);
+    ensure!(second.cpu_ms > first.cpu_ms && second.at > first.at, "{first:?}, then {second:?}");
+    ensure!(usage.cpu.as_millis() >= second.cpu_ms.into(), "{usage:?} after {second:?}");
+    ensure!(second.memory > ByteCount(0), "{second:?}");
+    hypervisor.stop(vm, NONE).await?;
+    let ended = hypervisor.statistics(vm).await?;
+    ensure!(ended == VmStatistics::none(ended.at), "{ended:?}");
     hypervisor.undefine(vm).await?;
     Ok(())
 }
@@ -276,6 +348,33 @@ async fn a_command_within_ends_with_its_machine<P: Place>(place: &P) -> Result<(
     // Whether its own end or the end of everything is seen first is nobody's choice.
     let said = command.to_end().await?;
     ensure!(matches!(said.end, None | Some(ExecEnd::Killed(9))), "{said:?}");
+    hypervisor.undefine(vm).await?;
+    Ok(())
+}
+
+async fn what_it_prints_is_followed_to_its_end<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    if !hypervisor.capabilities().printed {
+        return Ok(());
+    }
+    let vm = running(place, 14).await?;
+    let mut followed = hypervisor.printed(vm, None, true).await?;
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"are-you-there\n") {
+        let chunk = tokio::time::timeout(place.patience(), followed.recv()).await;
+        heard.extend(chunk.context("it printed nothing")?.context("it ended")??.bytes);
+    }
+    hypervisor.stop(vm, NONE).await?;
+    let last = tokio::time::timeout(place.patience(), followed.recv()).await;
+    ensure!(last.context("the end was not told")?.is_none(), "it went on after the end");
+    for (lines, wanted) in [(None, "are-you-there\n"), (Some(1), "are-you-there\n"), (Some(0), "")] {
+        let mut printed = hypervisor.printed(vm, lines, true).await?;
+        let mut heard = Vec::new();
+        while let Some(chunk) = printed.recv().await {
+            heard.extend(chunk?.bytes);
+        }
+        ensure!(heard == wanted.as_bytes(), "{lines:?} lines: {heard:?}");
+    }
     hypervisor.undefine(vm).await?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use novacron_tests::cluster::{Access, Cluster, ClusterOptions};
 use novacron_tests::{bins, require, root_archive};
 use serde_json::json;
 
-const PROGRAMS: &[&str] = &["/bin/sh", "/bin/cat", "/bin/sleep", "/usr/bin/id", "/usr/bin/env"];
+const PROGRAMS: &[&str] = &["/bin/sh", "/bin/cat", "/bin/sleep", "/usr/bin/id", "/usr/bin/env", "/bin/ls"];
 const RUNNING_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a line of shell in the outside node, in which `$EXEC` is `novactl vm exec` with all that it needs.
@@ -82,8 +82,62 @@ fn lives(cluster: &Cluster) -> Result<()> {
         shell(cluster, access, "$EXEC box -- sh -c 'for p in /proc/[0-9]*; do cat $p/cmdline; echo; done'")?;
     let left = String::from_utf8_lossy(&left.stdout).replace('\0', " ");
     ensure!(left.contains("sleep 3600") && !left.contains("sleep 3601"), "in the machine: {left}");
+    let stats = cluster.novactl(&["vm", "stats", "box"])?;
+    let (stats, used) = (&stats[0], &stats[0]["used"]);
+    ensure!(stats["memory_limit"] == 64 << 20 && used["memory"].as_u64() > Some(0), "{stats}");
+    // Init and its command; a network it has none, and a disk of its own.
+    ensure!(used["processes"] == 2 && used["network"].is_null() && used["disk"].is_object(), "{stats}");
+    files_go_in_and_out(cluster)?;
+    it_prints_and_is_paused(cluster)?;
     a_reader_may_not(cluster)?;
     cluster.novactl_said(&["vm", "delete", "box", "--wait"])?;
+    Ok(())
+}
+
+/// A folder goes in and comes out as it was; what cannot be done is said, with the machine's words.
+fn files_go_in_and_out(cluster: &Cluster) -> Result<()> {
+    let here = cluster.lab.outside().dir().join("copied");
+    std::fs::create_dir_all(here.join("site/sub"))?;
+    std::fs::write(here.join("site/sub/page"), "page\n".repeat(50_000))?;
+    let here = here.display();
+    let copy = "${EXEC% exec} cp";
+    says(
+        cluster,
+        &format!("{copy} {here}/site box:/srv/ && $EXEC box -- ls /srv/site/sub"),
+        ("page\n", "", 0),
+    )?;
+    says(
+        cluster,
+        &format!("{copy} box:srv/site {here}/back && diff -r {here}/site {here}/back"),
+        ("", "", 0),
+    )?;
+    refuses(cluster, &cluster.access, &format!("{copy} box:/none {here}/x"), "No such file")?;
+    refuses(cluster, &cluster.access, &format!("{copy} {here}/site box:/none/there"), "no such folder")?;
+    refuses(cluster, &cluster.access, &format!("{copy} {here}/none box:/srv"), "No such file")?;
+    refuses(cluster, &cluster.access, &format!("{copy} {here}/site {here}/other"), "NAME:PATH")?;
+    refuses(cluster, &cluster.access, "${EXEC% exec} kill box --signal STOP", "HUP, INT")
+}
+
+/// What it prints comes while it runs; while it is paused nothing of it runs and nothing can be run in it.
+fn it_prints_and_is_paused(cluster: &Cluster) -> Result<()> {
+    let ticks = "--cmdline=/bin/sh /tick";
+    cluster.novactl(&["vm", "create", "clock", "--template=tiny", "--memory=64M", ticks, "--wait"])?;
+    let logs = |more: &str| -> Result<String> {
+        let output = shell(cluster, &cluster.access, &format!("${{EXEC% exec}} logs clock {more}"))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    cluster.wait_until(RUNNING_LIMIT, "it has ticked", |_| Ok(logs("")?.starts_with("tick 1\ntick 2\n")))?;
+    ensure!(logs("--tail 1")?.lines().count() == 1);
+    cluster.novactl(&["vm", "pause", "clock", "--wait"])?;
+    refuses(cluster, &cluster.access, "$EXEC clock -- id", "paused: resume it first")?;
+    let first = logs("--tail 1")?;
+    std::thread::sleep(Duration::from_millis(500));
+    ensure!(logs("--tail 1")? == first, "it ticked on while it was paused");
+    cluster.novactl(&["vm", "resume", "clock", "--wait"])?;
+    cluster.wait_until(RUNNING_LIMIT, "it ticks on", |_| Ok(logs("--tail 1")? != first))?;
+    let followed = logs("--tail 3 --follow & sleep 1; ${EXEC% exec} stop clock --grace 0 >&2; wait")?;
+    ensure!(followed.lines().count() > 3 && !followed.contains('['), "followed: {followed}");
+    cluster.novactl_said(&["vm", "delete", "clock", "--wait"])?;
     Ok(())
 }
 

@@ -2,13 +2,13 @@
 //! acts, and once more after a refusal, because guests and other users of libvirt act in between.
 
 use super::{
-    super::{Definition, HvError, Listed, Usage},
+    super::{Definition, HvError, Listed},
     connection::{self, Connection},
     ffi,
     metadata::{self, Of},
     xml::{self, HostChoices},
 };
-use novacron_common::{ids::VmId, record::VmState, units::ByteCount};
+use novacron_common::{ids::VmId, record::VmState};
 use std::{
     fs::OpenOptions,
     net::IpAddr,
@@ -68,6 +68,24 @@ pub(super) async fn start(connection: &Connection, vm: VmId) -> Result<(), HvErr
         unless(domain.create(), || domain.is_active())
     };
     connection.on_domain(vm, "start", start).await
+}
+
+/// See [`crate::hypervisor::Hypervisor::pause`].
+pub(super) async fn pause(connection: &Connection, vm: VmId) -> Result<(), HvError> {
+    let is_paused = |domain: &Domain| ffi::domain_state(domain).map(|state| state == sys::VIR_DOMAIN_PAUSED);
+    let pause = move |domain: &Domain| {
+        if is_paused(domain)? {
+            return Ok(true);
+        }
+        if !domain.is_active()? {
+            return Ok(false);
+        }
+        unless(domain.suspend(), || is_paused(domain)).map(|()| true)
+    };
+    if connection.on_domain(vm, "pause", pause).await? {
+        return Ok(());
+    }
+    Err(HvError::State { vm, state: VmState::Stopped, remedy: "start it first" })
 }
 
 /// See [`crate::hypervisor::Hypervisor::resume`].
@@ -193,22 +211,6 @@ fn gone_is_none<T>(outcome: Result<T, VirtError>) -> Option<Result<T, VirtError>
         Err(error) if error.code().is(ErrorNumber::NoDomain) => None,
         outcome => Some(outcome),
     }
-}
-
-/// See [`crate::hypervisor::Hypervisor::usage`].
-pub(super) async fn usage(connection: &Connection, vm: VmId) -> Result<Usage, HvError> {
-    let usage = |domain: &Domain| {
-        if !domain.is_active()? {
-            return Ok(Usage::default());
-        }
-        let resident = domain.memory_stats(0)?;
-        let resident = resident.iter().find(|stat| stat.tag == sys::VIR_DOMAIN_MEMORY_STAT_RSS);
-        Ok(Usage {
-            cpu: Duration::from_nanos(domain.info()?.cpu_time),
-            memory: resident.map_or_else(ByteCount::default, |stat| ByteCount::kib(stat.val)),
-        })
-    };
-    connection.on_domain(vm, "measure", usage).await
 }
 
 /// See [`crate::hypervisor::Hypervisor::addresses`]. What the guest's agent says, if it has one, else what this

@@ -7,6 +7,7 @@
 //! * [`guest`] speaks to the agent inside a machine;
 //! * [`monitor`] brings two halves of a guest together again, past libvirt, and [`kept`] has it outlive the agent;
 //! * `ffi` is the only file with `unsafe` code: the calls that the `virt` crate lacks or gets wrong;
+//! * `statistics` counts what machines use;
 //! * `survey` measures guests for the forecast of a move, and compares hosts;
 //! * [`throttle`] says how hard QEMU may push a copy;
 //! * [`probe`] finds out whether KVM works by running something.
@@ -24,6 +25,7 @@ mod metadata;
 pub mod migration;
 pub mod monitor;
 pub mod probe;
+mod statistics;
 mod survey;
 pub mod throttle;
 pub mod xml;
@@ -31,14 +33,16 @@ pub mod xml;
 pub use cpu::CpuModel;
 pub use probe::AccelSetting;
 
-use super::{Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage};
+use super::{
+    Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Printed, Usage,
+};
 use async_trait::async_trait;
 use connection::Connection;
 use kept::KeptMonitors;
 use novacron_common::{
     ids::VmId,
-    record::{Accel, VmState},
-    spec::MachineKind,
+    record::{Accel, VmState, VmStatistics},
+    spec::{MachineKind, Signal},
     wire::ExecCommand,
 };
 use std::{net::IpAddr, pin::Pin, time::Duration};
@@ -91,6 +95,7 @@ impl Hypervisor for Libvirt {
             accel: self.accel,
             console: true,
             exec: false,
+            printed: false,
             live_migration: true,
         }
     }
@@ -105,6 +110,19 @@ impl Hypervisor for Libvirt {
 
     async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
         life::stop(&self.connection, vm, grace).await
+    }
+
+    async fn pause(&self, vm: VmId) -> Result<(), HvError> {
+        life::pause(&self.connection, vm).await
+    }
+
+    async fn signal(&self, vm: VmId, signal: Signal) -> Result<(), HvError> {
+        match (self.state(vm).await?, signal) {
+            (VmState::Missing, _) => Err(HvError::Unknown { vm }),
+            (state @ VmState::Stopped, _) => Err(HvError::State { vm, state, remedy: "start it first" }),
+            (_, Signal::Kill) => self.stop(vm, Duration::ZERO).await,
+            _ => Err(HvError::Unsupported { what: "a signal other than KILL to a KVM machine" }),
+        }
     }
 
     async fn resume(&self, vm: VmId) -> Result<(), HvError> {
@@ -124,7 +142,11 @@ impl Hypervisor for Libvirt {
     }
 
     async fn usage(&self, vm: VmId) -> Result<Usage, HvError> {
-        life::usage(&self.connection, vm).await
+        statistics::usage(&self.connection, vm).await
+    }
+
+    async fn statistics(&self, vm: VmId) -> Result<VmStatistics, HvError> {
+        statistics::of(&self.connection, vm).await
     }
 
     async fn addresses(&self, vm: VmId) -> Result<Vec<IpAddr>, HvError> {
@@ -139,6 +161,15 @@ impl Hypervisor for Libvirt {
         match self.state(vm).await? {
             VmState::Missing => Err(HvError::Unknown { vm }),
             _ => Err(HvError::Unsupported { what: "a command with streams in a KVM machine" }),
+        }
+    }
+
+    async fn printed(&self, vm: VmId, _lines: Option<u32>, _follow: bool) -> Result<Printed, HvError> {
+        match self.state(vm).await? {
+            VmState::Missing => Err(HvError::Unknown { vm }),
+            _ => Err(HvError::Unsupported {
+                what: "printing what a KVM machine says (see `novactl vm log` and `novactl vm console`)",
+            }),
         }
     }
 

@@ -156,6 +156,15 @@ impl Group {
         }
     }
 
+    /// Whether they are held and none of them is still on its way there.
+    pub fn is_still(&self) -> bool {
+        match self.freezer() {
+            Some(freezer) => freezer.state().is_ok_and(|state| matches!(state, FreezerState::Frozen)),
+            None => std::fs::read_to_string(self.v2_file("cgroup.events"))
+                .is_ok_and(|text| field(&text, "frozen") == 1),
+        }
+    }
+
     /// A controller of its own on v1; part of every group on v2.
     fn freezer(&self) -> Option<&FreezerController> {
         self.cgroup.controller_of()

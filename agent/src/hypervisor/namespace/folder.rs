@@ -15,7 +15,10 @@
 //! The lock is the truth about whether a supervisor lives: the kernel drops it with its last holder, whatever
 //! happens, and no other process is ever taken for it (as could happen with a process id).
 
-use super::request::{BadRecord, KillRequest, Request, decode, encode};
+use super::{
+    disk::Attached,
+    request::{BadRecord, KillRequest, Request, decode, encode},
+};
 use novacron_common::{record::AttemptEnd, wire::codec};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -172,6 +175,22 @@ impl Folder {
     /// [`FolderError`].
     pub fn write_init(&self, pid: i32) -> Result<(), FolderError> {
         self.write_loosely("init", &pid)
+    }
+
+    /// The device of its own disk, if it has one.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn disk(&self) -> Result<Option<Attached>, FolderError> {
+        self.read("disk")
+    }
+
+    /// Tells what its own disk is.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn write_disk(&self, disk: &Attached) -> Result<(), FolderError> {
+        self.write_loosely("disk", disk)
     }
 
     /// Whether the command runs, or ran.

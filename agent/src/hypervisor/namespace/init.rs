@@ -60,8 +60,21 @@ fn start(isolated: &Isolated) -> Result<Option<Pid>, StepError> {
     }
 }
 
+/// What is passed on to the command: all that it can be sent from outside, but SIGKILL, which ends the machine.
+const PASSED_ON: [Signal; 9] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGTERM,
+    Signal::SIGCONT,
+    Signal::SIGWINCH,
+];
+
 fn signals() -> SigSet {
-    [Signal::SIGCHLD, Signal::SIGTERM].into_iter().collect()
+    PASSED_ON.into_iter().chain([Signal::SIGCHLD]).collect()
 }
 
 /// Waits for the end of the command, or, where there is none, for the request to end. Returns its wait status.
@@ -69,8 +82,8 @@ fn reap_until(main: Option<Pid>) -> i32 {
     loop {
         match (signals().wait(), main) {
             (Ok(Signal::SIGTERM), None) => return 0,
-            (Ok(Signal::SIGTERM), Some(main)) => {
-                let _already_ended = kill(main, Signal::SIGTERM);
+            (Ok(signal), Some(main)) if signal != Signal::SIGCHLD => {
+                let _already_ended = kill(main, signal);
             }
             _ => {
                 if let Some(status) = reap_all(main) {

@@ -17,9 +17,11 @@
 
 pub mod cgroup;
 mod command;
+mod disk;
 mod enter;
 pub mod exec;
 pub mod folder;
+pub mod follow;
 pub mod home;
 mod identity;
 mod ids;

@@ -269,7 +269,10 @@ impl<'a> Watch<'a> {
     fn note_start(&mut self) {
         self.started_at = Some(now());
         let folder = self.charge.folder;
-        let noted = folder.write_init(self.tree.init.pid.as_raw()).and_then(|()| folder.mark_started());
+        let disk = root::disk().map_or(Ok(()), |disk| folder.write_disk(&disk));
+        let noted = disk
+            .and_then(|()| folder.write_init(self.tree.init.pid.as_raw()))
+            .and_then(|()| folder.mark_started());
         if let Err(error) = noted {
             tracing::warn!(%error, "could not note the start");
         }

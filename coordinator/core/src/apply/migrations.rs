@@ -61,6 +61,9 @@ pub fn check_source(state: &State, vm: &VmRecord, source: HostId, live: bool) ->
     let running = vm.state == VmState::Running && vm.desired == VmDesired::Running;
     let made = matches!(vm.state, VmState::Running | VmState::Stopped);
     match live {
+        _ if vm.state == VmState::Paused => {
+            Err(Refusal::conflict(format!("{} is paused", vm.spec.name)).fix("resume it first"))
+        }
         true if !running => Err(Refusal::conflict(format!("{} is not running", vm.spec.name))
             .fix("start it, or move it with \"live\": false")),
         false if !made => Err(Refusal::conflict(format!("{} is neither running nor stopped", vm.spec.name))

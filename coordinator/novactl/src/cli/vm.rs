@@ -2,7 +2,10 @@
 
 use super::{job::parse_pair, parse_word};
 use clap::{Args, Subcommand};
-use novacron_common::record::{Strategy, VmState};
+use novacron_common::{
+    record::{Strategy, VmState},
+    spec::Signal,
+};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
@@ -34,7 +37,21 @@ pub enum VmVerb {
     /// Run a command in a namespace machine; its exit code is that of novactl.
     #[command(after_help = EXEC)]
     Exec(VmExecArgs),
-    /// The last part of what its console printed.
+    /// Copy a file or folder into a namespace machine, or out of it.
+    #[command(after_help = CP)]
+    Cp(VmCpArgs),
+    /// Send a signal to a namespace machine's command; KILL ends a machine of any kind at once. It has then ended by itself:
+    /// one with --restart-always starts again (end it for good with stop --grace 0).
+    Kill(VmKillArgs),
+    /// Hold it where it is: its memory stays, its time stands still.
+    Pause(VmWait),
+    /// Let it run on after a pause.
+    Resume(VmWait),
+    /// What machines use: processors, memory, processes, disk, network; since they were started, and of processors just now.
+    Stats(VmStatsArgs),
+    /// What a namespace machine's command prints; the last 256 KiB of its last run are kept.
+    Logs(VmLogsArgs),
+    /// The last part of what a KVM machine's console printed; logs has what a namespace machine's command prints.
     Log {
         #[command(flatten)]
         vm: VmName,
@@ -76,6 +93,60 @@ pub struct VmExecArgs {
     /// The command and its arguments; no shell is added.
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct VmLogsArgs {
+    /// The machine's name or id.
+    pub vm: String,
+    /// Go on until this run of the machine has ended.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Begin with this many of the last lines.
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub tail: Option<u32>,
+}
+
+const CP: &str = "\
+Examples:
+  novactl vm cp app.conf box:/etc/app/           into a folder that is there
+  novactl vm cp site box:/srv/www                the folder site as /srv/www, or as /srv/www/site if that is there
+  novactl vm cp box:/var/log/app.log .
+
+Files that are there are replaced, folders are merged. Permissions and times are kept but set-user-id; what goes in belongs to
+the machine's user 0, or to --user. Symbolic links are copied as links, but that which is named here is followed. Paths and links in
+the machine lead to what is in it, never to its host's files.";
+
+#[derive(Debug, Args)]
+pub struct VmCpArgs {
+    /// What is copied: a path here, or NAME:PATH in a machine. (A file here with a colon in its name: ./a:b.)
+    #[arg(value_name = "FROM")]
+    pub from: String,
+    /// What it becomes; if that is a folder, it goes into it.
+    #[arg(value_name = "TO")]
+    pub to: String,
+    /// As this user of the machine, and perhaps a group, by name or number (default: user 0).
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct VmKillArgs {
+    /// The machine's name or id.
+    pub vm: String,
+    /// By name or number: HUP, SIGHUP, 1. One of HUP, INT, QUIT, KILL, USR1, USR2, ALRM, TERM, CONT, WINCH.
+    #[arg(long, short, value_name = "SIGNAL", default_value_t = Signal::Kill)]
+    pub signal: Signal,
+}
+
+#[derive(Debug, Args)]
+pub struct VmStatsArgs {
+    /// Their names or ids.
+    #[arg(required = true, value_name = "VM")]
+    pub vms: Vec<String>,
+    /// Show them again every so many seconds, until interrupted.
+    #[arg(long, short, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: Option<u32>,
 }
 
 #[derive(Debug, Args)]

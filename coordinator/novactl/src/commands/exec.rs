@@ -32,24 +32,37 @@ pub async fn run(context: &Context, args: VmExecArgs) -> Result<ExitCode, CtlErr
     }
     let request = ExecRequest {
         command: args.command,
+        copy: None,
         env: args.env.into_iter().collect(),
         user: args.user,
         working_dir: args.workdir,
         input: args.interactive,
         terminal: size.filter(|_| args.tty),
     };
-    let path = format!("/api/v1/vms/{}/exec", segment(&args.vm));
-    let mut socket = socket::open(&context.client.settings, &path).await?;
-    socket.send(text(&request)?).await.map_err(|_| lost())?;
+    let socket = begin(context, &args.vm, &request).await?;
     let raw = if args.tty { RawTerminal::enter()? } else { None };
-    let ended = Session::new(args.interactive, args.tty)?.relay(socket).await;
+    let keys = args.interactive.then(terminal::keys);
+    let ended = Session::new(keys, args.tty)?.relay(socket).await;
     drop(raw);
     ended
 }
 
+/// Asks for it; what becomes of it comes over the socket.
+pub(super) async fn begin(context: &Context, vm: &str, request: &ExecRequest) -> Result<Socket, CtlError> {
+    let path = format!("/api/v1/vms/{}/exec", segment(vm));
+    let mut socket = socket::open(&context.client.settings, &path).await?;
+    socket.send(text(request)?).await.map_err(|_| lost())?;
+    Ok(socket)
+}
+
+/// Input, piece by piece; an empty one is its end.
+type Pieces = mpsc::Receiver<std::io::Result<Vec<u8>>>;
+
 /// What of this side concerns the command.
-struct Session {
-    keys: Option<mpsc::Receiver<std::io::Result<Vec<u8>>>>,
+pub(super) struct Session {
+    keys: Option<Pieces>,
+    /// Where its standard output goes in place of ours.
+    output: Option<mpsc::Sender<Vec<u8>>>,
     resized: Option<Signal>,
     interrupt: Signal,
     terminate: Signal,
@@ -57,10 +70,11 @@ struct Session {
 }
 
 impl Session {
-    fn new(reads: bool, has_terminal: bool) -> Result<Self, CtlError> {
+    pub(super) fn new(keys: Option<Pieces>, has_terminal: bool) -> Result<Self, CtlError> {
         let receive = |kind| signal(kind).map_err(CtlError::local("receive signals"));
         Ok(Self {
-            keys: reads.then(terminal::keys),
+            keys,
+            output: None,
             resized: has_terminal.then(|| receive(SignalKind::window_change())).transpose()?,
             interrupt: receive(SignalKind::interrupt())?,
             terminate: receive(SignalKind::terminate())?,
@@ -68,12 +82,18 @@ impl Session {
         })
     }
 
-    async fn relay(mut self, socket: Socket) -> Result<ExitCode, CtlError> {
+    /// Its standard output goes there in place of ours, as long as somebody takes it.
+    pub(super) fn with_output(self, output: mpsc::Sender<Vec<u8>>) -> Self {
+        Self { output: Some(output), ..self }
+    }
+
+    /// Until it has ended.
+    pub(super) async fn relay(mut self, socket: Socket) -> Result<ExitCode, CtlError> {
         let (mut to_machine, mut from_machine) = socket.split();
         loop {
             tokio::select! {
                 message = from_machine.next() => match message {
-                    Some(Ok(Message::Binary(bytes))) => show(&bytes)?,
+                    Some(Ok(Message::Binary(bytes))) => self.show(&bytes).await?,
                     Some(Ok(Message::Text(text))) => {
                         let event = serde_json::from_str(&text).map_err(CtlError::Answer)?;
                         if let Some(code) = end(event)? {
@@ -93,11 +113,22 @@ impl Session {
         }
     }
 
+    async fn show(&self, message: &[u8]) -> Result<(), CtlError> {
+        match (message.split_first(), &self.output) {
+            // Who takes no more of it has its own error to tell.
+            (Some((&STDOUT, bytes)), Some(output)) => _ = output.send(bytes.to_vec()).await,
+            (Some((&STDOUT, bytes)), None) => write(&mut std::io::stdout(), bytes)?,
+            (Some((&STDERR, bytes)), _) => write(&mut std::io::stderr(), bytes)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// What this side has to say next.
     async fn next(&mut self) -> Result<Said, CtlError> {
         let control = tokio::select! {
             piece = next_piece(&mut self.keys) => {
-                let piece = piece.map_err(CtlError::local("read standard input"))?;
+                let piece = piece.map_err(CtlError::local("read what goes to the machine"))?;
                 if !piece.is_empty() {
                     return Ok(Said::Message(Message::Binary(Bytes::from(piece))));
                 }
@@ -157,14 +188,6 @@ fn end(event: ExecEvent) -> Result<Option<ExitCode>, CtlError> {
             Ok(Some(ExitCode::from(CANNOT_RUN)))
         }
         ExecEvent::Refused { problem } => Err(CtlError::Problem(Box::new(problem))),
-    }
-}
-
-fn show(message: &[u8]) -> Result<(), CtlError> {
-    match message.split_first() {
-        Some((&STDOUT, bytes)) => write(&mut std::io::stdout(), bytes),
-        Some((&STDERR, bytes)) => write(&mut std::io::stderr(), bytes),
-        _ => Ok(()),
     }
 }
 

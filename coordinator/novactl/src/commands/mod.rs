@@ -3,6 +3,7 @@
 mod backup;
 mod cluster;
 mod console;
+mod cp;
 mod events;
 mod exec;
 mod host;
@@ -15,6 +16,7 @@ mod login;
 mod migration;
 mod network;
 mod plan;
+mod stats;
 mod template;
 mod token;
 mod vm;

@@ -1,6 +1,6 @@
 //! Machines.
 
-use super::{Context, console, exec, segment};
+use super::{Context, console, cp, exec, job_logs, segment, stats};
 use crate::{
     cli::{VmCreateArgs, VmMigrateArgs, VmStopArgs, VmVerb, VmWait},
     error::CtlError,
@@ -10,7 +10,7 @@ use crate::{
 use novacron_common::{
     api::{
         CloudInitBody, MigrateRequest, MigrationPlan, MigrationView, NetworkBody, Period, Resources,
-        VmCreate, VmStop, VmView,
+        VmCreate, VmKill, VmStop, VmView,
     },
     ids::GangId,
     record::VmState,
@@ -48,9 +48,22 @@ pub async fn run(context: &Context, verb: VmVerb) -> Result<ExitCode, CtlError> 
         VmVerb::Restart(args) => restart(context, args).await,
         VmVerb::Delete(args) => delete(context, args).await,
         VmVerb::Migrate(args) => migrate(context, args).await,
+        VmVerb::Pause(args) => hold(context, args, "pause", VmState::Paused).await,
+        VmVerb::Resume(args) => hold(context, args, "resume", VmState::Running).await,
+        VmVerb::Logs(args) => {
+            let tail = args.tail.map_or_else(String::new, |lines| format!("&tail={lines}"));
+            let path = format!("{}/logs?follow={}{tail}", path(&args.vm), args.follow);
+            job_logs::copy(context, &path).await
+        }
+        VmVerb::Kill(args) => {
+            let body = VmKill { signal: Some(args.signal) };
+            show(context, &client.post(&format!("{}/kill", path(&args.vm)), Some(&body)).await?)
+        }
+        VmVerb::Stats(args) => stats::run(context, args).await,
         VmVerb::Console(name) => console::run(context, &name.vm).await,
-        // The only verb whose exit code is somebody else's.
+        // The verbs whose exit code is somebody else's.
         VmVerb::Exec(args) => return exec::run(context, args).await,
+        VmVerb::Cp(args) => return cp::run(context, args).await,
         VmVerb::Log { vm, bytes } => {
             let log = client.bytes(&format!("{}/console-log?bytes={bytes}", path(&vm.vm))).await?;
             output::line(String::from_utf8_lossy(&log).trim_end())
@@ -116,6 +129,11 @@ async fn create(context: &Context, args: VmCreateArgs) -> Result<(), CtlError> {
     };
     let vm: VmView = context.client.post("/api/v1/vms", Some(&body)).await?;
     let until = if args.no_start { VmState::Stopped } else { VmState::Running };
+    finish(context, vm, args.wait, |vm| vm.state == until).await
+}
+
+async fn hold(context: &Context, args: VmWait, verb: &str, until: VmState) -> Result<(), CtlError> {
+    let vm: VmView = context.client.post(&format!("{}/{verb}", path(&args.vm)), None::<&()>).await?;
     finish(context, vm, args.wait, |vm| vm.state == until).await
 }
 

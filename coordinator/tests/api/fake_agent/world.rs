@@ -6,13 +6,13 @@ use novacron_common::{
     record::{
         AttemptEnd, AttemptOutcome, AttemptReport, Climb, DirtyRate, GuestMeasure, GuestTraits, HostStatus,
         InboundState, LinkMeasure, MemoryTraffic, MigrationReport, OutboundState, Output, PreflightFault,
-        SentPages, SideState, TransferCounts, VmAction, VmAssignment, VmObservation, VmState,
+        SentPages, SideState, TransferCounts, VmAction, VmAssignment, VmObservation, VmState, VmStatistics,
     },
     spec::JobTarget,
     units::{ByteCount, Epoch, Generation, Incarnation, UnixMillis},
     wire::{
         AgentCommand, AgentReply, AttemptStart, ControlRequest, Denial, DenialCode, Directory, LogChunk,
-        StreamKind,
+        StreamKind, VmAct,
     },
 };
 use novacron_coordinator::identity::now;
@@ -85,7 +85,22 @@ impl World {
             AgentCommand::ObserveVm(vm) => AgentReply::Vm(self.state.lock().unwrap().vms.get(&vm).cloned()),
             AgentCommand::ConsoleLog { .. } => AgentReply::Bytes(b"login: ".to_vec()),
             AgentCommand::StartAttempt(start) => self.attempt(start),
-            AgentCommand::AttemptLog { .. } => AgentReply::Accepted,
+            AgentCommand::AttemptLog { .. } | AgentCommand::MachineLog { .. } => AgentReply::Accepted,
+            AgentCommand::ActOnVm { vm, act, .. } => {
+                let state = match act {
+                    VmAct::Pause => VmState::Paused,
+                    VmAct::Resume => VmState::Running,
+                    VmAct::Signal(_) => VmState::Stopped,
+                };
+                self.state.lock().unwrap().vms.entry(vm).and_modify(|seen| seen.state = state);
+                self.note(format!("{act:?}"));
+                AgentReply::AlreadySo
+            }
+            AgentCommand::CountVm(_) => AgentReply::Counted(VmStatistics {
+                cpu_ms: 1500,
+                processes: Some(3),
+                ..VmStatistics::none(UnixMillis(7))
+            }),
             AgentCommand::PrepareInbound { ticket, .. } => {
                 self.note("prepare".into());
                 let hold = self.state.lock().unwrap().hold_inbound;

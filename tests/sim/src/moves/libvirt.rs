@@ -9,15 +9,15 @@ use async_trait::async_trait;
 use novacron_agent::{
     hypervisor::{
         Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, MachineFiles,
-        Usage,
+        Printed, Usage,
     },
     migrate::ports::{Copied, Ear, Failure, Landing, Mover, ProcessEnd, Processes, Push, Route, Standing},
     vm::{Files, FilesError},
 };
 use novacron_common::{
     ids::VmId,
-    record::{Accel, VmState},
-    spec::{MachineKind, VmSpec},
+    record::{Accel, VmState, VmStatistics},
+    spec::{MachineKind, Signal, VmSpec},
     wire::ExecCommand,
 };
 use novacron_runtime::time::sleep;
@@ -95,6 +95,7 @@ impl Hypervisor for Libvirt {
             accel: Accel::Tcg,
             console: false,
             exec: false,
+            printed: false,
             live_migration: true,
         }
     }
@@ -109,6 +110,14 @@ impl Hypervisor for Libvirt {
 
     async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
         self.shut_down(vm, grace).await
+    }
+
+    async fn pause(&self, _vm: VmId) -> Result<(), HvError> {
+        Err(HvError::Unsupported { what: "pausing a machine" })
+    }
+
+    async fn signal(&self, _vm: VmId, _signal: Signal) -> Result<(), HvError> {
+        Err(HvError::Unsupported { what: "a signal to a machine" })
     }
 
     async fn resume(&self, vm: VmId) -> Result<(), HvError> {
@@ -133,6 +142,10 @@ impl Hypervisor for Libvirt {
         Ok(Usage::default())
     }
 
+    async fn statistics(&self, _vm: VmId) -> Result<VmStatistics, HvError> {
+        Err(HvError::Unsupported { what: "counting what a machine uses" })
+    }
+
     async fn addresses(&self, _vm: VmId) -> Result<Vec<IpAddr>, HvError> {
         Ok(Vec::new())
     }
@@ -143,6 +156,10 @@ impl Hypervisor for Libvirt {
 
     async fn exec(&self, _vm: VmId, _command: &ExecCommand) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
         Err(HvError::Unsupported { what: "a command in a machine" })
+    }
+
+    async fn printed(&self, _vm: VmId, _lines: Option<u32>, _follow: bool) -> Result<Printed, HvError> {
+        Err(HvError::Unsupported { what: "what a machine prints" })
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {

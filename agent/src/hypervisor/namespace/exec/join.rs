@@ -16,6 +16,7 @@ use nix::{
     sys::resource::{Resource, setrlimit},
     unistd::Pid,
 };
+use novacron_common::spec::Signal;
 use std::os::fd::OwnedFd;
 
 /// A machine that runs.
@@ -43,6 +44,14 @@ impl Machine {
             return Err(not_running());
         }
         Ok(Self { isolated, init })
+    }
+
+    /// Sends this to its first process.
+    ///
+    /// # Errors
+    /// [`StepError`] if it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<(), StepError> {
+        pidfd::signal(&self.init, signal.number()).doing("signal the machine's first process")
     }
 
     /// Brings the calling process into it, as its user 0 with every capability there, and whatever it forks from then on

@@ -15,6 +15,7 @@
 //! A command ends with whoever asked for it: when the socket is closed its process group gets SIGHUP, and after a moment
 //! SIGKILL. It ends with its machine, as everything in the machine's pid namespace and cgroup does.
 
+mod files;
 mod frames;
 mod join;
 mod launch;
@@ -22,6 +23,7 @@ mod porter;
 mod start;
 mod terminal;
 
+pub use join::Machine;
 pub use launch::launch;
 
 use super::{
@@ -29,7 +31,6 @@ use super::{
     step::{Doing, StepError},
 };
 use frames::Frames;
-use join::Machine;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl, open},
     sys::stat::Mode,

@@ -1,7 +1,7 @@
 //! From the porter to the command: into the machine, a fork, and the order in which the child gives up its rights, which is
 //! that of the machine's init ([`super::super::enter`]) as far as it concerns a process that comes later.
 
-use super::{join::Machine, terminal::Terminal};
+use super::{files::copy_files, join::Machine, terminal::Terminal};
 use crate::hypervisor::namespace::{
     command::{Command, until_executed},
     enter::{Streams, keep_only},
@@ -19,12 +19,18 @@ use nix::{
 };
 use novacron_common::{
     spec::Program,
-    wire::{ExecCommand, WindowSize},
+    wire::{ExecCommand, FileCopy, WindowSize},
 };
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Whom a command runs as where nobody says.
 const ROOT: &str = "0";
+
+/// What the child becomes.
+enum Deed<'a> {
+    Run(Command),
+    Copy(&'a FileCopy),
+}
 
 /// A command that runs, and the porter's ends of its streams.
 pub struct Running {
@@ -43,18 +49,21 @@ pub struct Running {
 /// # Errors
 /// [`StepError`] if a wall cannot be built or the command cannot be run.
 pub fn start(machine: &Machine, wanted: &ExecCommand) -> Result<Running, StepError> {
-    if wanted.argv.is_empty() {
-        return Err(StepError::new("run a command", "none was given"));
-    }
     let filters = Filters::compile()?;
     machine.enter()?;
     let whom = wanted.user.as_deref().or(machine.isolated.user.as_deref());
     let identity = Identity::find(whom.unwrap_or(ROOT))?;
-    let program = program(&machine.isolated.program, wanted, identity.home.as_deref());
-    let command = Command::prepare(&program, None)?;
-    let (command, ends) = match wanted.terminal {
-        None => (command, Ends::pipes(wanted.input)?),
-        Some(size) => (command.on_terminal(), Ends::terminal(size, wanted.input)?),
+    let deed = match &wanted.copy {
+        Some(copy) => Deed::Copy(copy),
+        None => {
+            let program = program(&machine.isolated.program, wanted, identity.home.as_deref());
+            let command = Command::prepare(&program, None)?;
+            Deed::Run(if wanted.terminal.is_some() { command.on_terminal() } else { command })
+        }
+    };
+    let ends = match wanted.terminal {
+        None => Ends::pipes(wanted.input)?,
+        Some(size) => Ends::terminal(size, wanted.input)?,
     };
     let (hear, tell) = pipe2(OFlag::O_CLOEXEC).doing("prepare the command")?;
     // SAFETY: this process has one thread, so the child may do whatever it likes.
@@ -66,12 +75,8 @@ pub fn start(machine: &Machine, wanted: &ExecCommand) -> Result<Running, StepErr
         }
         ForkResult::Child => {
             let rights = machine.isolated.rights;
-            let (tell, reason) = become_command(
-                &ends,
-                tell,
-                |tell| give_up_rights(tell, rights, &identity, &filters),
-                &command,
-            );
+            let (tell, reason) =
+                become_command(&ends, tell, |tell| give_up_rights(tell, rights, &identity, &filters), &deed);
             let _told = write(&tell, reason.chain().as_bytes());
             // SAFETY: nothing of this copy of the porter may run on.
             unsafe { libc::_exit(127) }
@@ -84,7 +89,7 @@ fn become_command(
     ends: &Ends,
     tell: OwnedFd,
     give_up_rights: impl FnOnce(&OwnedFd) -> Result<(), StepError>,
-    command: &Command,
+    deed: &Deed<'_>,
 ) -> (OwnedFd, StepError) {
     let theirs = &ends.theirs;
     let streams = Streams { input: Some(&theirs.input), output: &theirs.output, errors: &theirs.errors };
@@ -93,9 +98,11 @@ fn become_command(
         Err(error) => (tell, error),
         Ok(kept) => {
             std::mem::forget(tell); // closed by number
-            let ready = give_up_rights(&kept);
-            let reason = ready.err().unwrap_or_else(|| command.exec());
-            (kept, reason)
+            match (give_up_rights(&kept), deed) {
+                (Err(error), _) => (kept, error),
+                (Ok(()), Deed::Run(command)) => (kept, command.exec()),
+                (Ok(()), Deed::Copy(copy)) => copy_files(copy, kept),
+            }
         }
     }
 }

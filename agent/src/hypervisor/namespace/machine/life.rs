@@ -2,11 +2,12 @@
 
 use super::upper;
 use crate::hypervisor::{
-    ConsoleStream, HvError, HypervisorEvent, RootImage,
+    ConsoleStream, HvError, HypervisorEvent, Printed, RootImage,
     namespace::{
         cgroup::Group,
         exec,
         folder::{Folder, FolderError},
+        follow,
         home::Home,
         ids,
         net::{Card, bridge, firewall::Firewall, ports, resolvers::wanted_or_the_hosts},
@@ -92,7 +93,7 @@ impl Shared {
     }
 
     /// The supervisor's folder; each start makes it anew.
-    fn run_folder(&self, vm: VmId) -> Folder {
+    pub(super) fn run_folder(&self, vm: VmId) -> Folder {
         Folder::at(self.folder(vm).path().join("run"))
     }
 
@@ -297,6 +298,24 @@ impl Shared {
             }
         });
         looked.await.unwrap_or_else(|_| Err(failed("its supervisor does not say that it runs".into())))
+    }
+
+    /// The run that is followed is the one of now: another start makes another spool.
+    pub(super) fn printed(
+        self: &Arc<Self>,
+        vm: VmId,
+        lines: Option<u32>,
+        follow: bool,
+    ) -> Result<Printed, HvError> {
+        self.defined(vm)?;
+        let run = self.live().get(&vm).map(|machine| Arc::clone(&machine.supervisor)).filter(|_| follow);
+        let shared = Arc::clone(self);
+        let goes_on = move || {
+            let live = shared.live();
+            let now = live.get(&vm).map(|machine| &machine.supervisor);
+            run.as_ref().zip(now).is_some_and(|(run, now)| Arc::ptr_eq(run, now))
+        };
+        Ok(follow::follow(self.run_folder(vm), lines, goes_on))
     }
 
     pub(super) async fn exec(

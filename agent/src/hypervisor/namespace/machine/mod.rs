@@ -3,7 +3,9 @@
 //! gone when it stops. A machine on a tenant network has a card there ([`net`](super::net)), any other no network. There is no
 //! console yet, and a machine cannot move.
 
+mod hold;
 mod life;
+mod statistics;
 mod upper;
 
 use super::{
@@ -11,14 +13,14 @@ use super::{
     net::{bridge, firewall::Firewall},
 };
 use crate::hypervisor::{
-    Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Usage,
+    Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Printed, Usage,
 };
 use async_trait::async_trait;
 use life::{DEFINITION, Defined, Shared};
 use novacron_common::{
     ids::VmId,
-    record::{Accel, VmState},
-    spec::MachineKind,
+    record::{Accel, VmState, VmStatistics},
+    spec::{MachineKind, Signal},
     wire::ExecCommand,
 };
 use std::{
@@ -84,6 +86,7 @@ impl Hypervisor for Namespace {
             accel: Accel::Kvm,
             console: false,
             exec: true,
+            printed: true,
             live_migration: false,
         }
     }
@@ -110,18 +113,16 @@ impl Hypervisor for Namespace {
         self.shared.stop(vm, grace).await
     }
 
+    async fn pause(&self, vm: VmId) -> Result<(), HvError> {
+        self.shared.pause(vm).await
+    }
+
+    async fn signal(&self, vm: VmId, signal: Signal) -> Result<(), HvError> {
+        self.shared.signal(vm, signal).await
+    }
+
     async fn resume(&self, vm: VmId) -> Result<(), HvError> {
-        self.shared.defined(vm)?;
-        match self.shared.state(vm) {
-            VmState::Running => Ok(()),
-            VmState::Paused => {
-                let thawed = self.shared.group(vm).thaw();
-                thawed.map_err(|cause| HvError::failed(format!("resume {vm}"), cause))?;
-                let _nobody_listens = self.shared.events.send(HypervisorEvent::Changed(vm));
-                Ok(())
-            }
-            _ => Err(HvError::Unsupported { what: "resuming a stopped machine" }),
-        }
+        self.shared.resume(vm)
     }
 
     async fn undefine(&self, vm: VmId) -> Result<(), HvError> {
@@ -159,6 +160,10 @@ impl Hypervisor for Namespace {
         Ok(Usage { cpu: used.cpu, memory: used.memory })
     }
 
+    async fn statistics(&self, vm: VmId) -> Result<VmStatistics, HvError> {
+        self.shared.statistics(vm)
+    }
+
     async fn addresses(&self, vm: VmId) -> Result<Vec<IpAddr>, HvError> {
         self.shared.defined(vm)?;
         let card = self.shared.live().get(&vm).and_then(|machine| machine.card.clone());
@@ -172,6 +177,10 @@ impl Hypervisor for Namespace {
 
     async fn exec(&self, vm: VmId, command: &ExecCommand) -> Result<Pin<Box<dyn ConsoleStream>>, HvError> {
         self.shared.exec(vm, command).await
+    }
+
+    async fn printed(&self, vm: VmId, lines: Option<u32>, follow: bool) -> Result<Printed, HvError> {
+        self.shared.printed(vm, lines, follow)
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {

@@ -22,7 +22,10 @@ mod resolv_conf;
 pub use build::{Plan, build};
 pub use enter::enter;
 
-use super::step::{Doing, StepError};
+use super::{
+    disk::Attached,
+    step::{Doing, StepError},
+};
 use nix::{
     fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
     mount::{MsFlags, mount},
@@ -52,6 +55,11 @@ pub fn is_full() -> bool {
         let room = system.blocks_available().saturating_mul(system.fragment_size());
         room < ROOM_MIN || system.files_available() == 0
     })
+}
+
+/// The device of the layer that outlives the tree, if there is one. Only for the process that built the root.
+pub fn disk() -> Option<Attached> {
+    Attached::at(&own::place()).ok()
 }
 
 /// A place inside the new root. A symbolic link in it leads to a place inside it too, never to the host's
