@@ -92,6 +92,8 @@ impl Departure {
         tokio::pin!(left);
         let ended = ended(self.parts.processes.end_of(vm));
         tokio::pin!(ended);
+        let complete = road.finished();
+        tokio::pin!(complete);
         let mut tick = interval(PROGRESS_EVERY);
         let outcome = loop {
             let (goes_on, cut_at) = (copy.why.is_none(), copy.cut_at);
@@ -107,13 +109,16 @@ impl Departure {
                 () = &mut ended, if copy.stage == Stage::Split => {
                     break Err("its process on the source ended".to_owned());
                 }
-                reason = called_off(&mut cancel), if goes_on && stays => {
+                () = &mut complete, if !copy.complete => copy.complete = true,
+                reason = called_off(&mut cancel), if goes_on && stays && !copy.complete => {
                     self.abort(&mut copy, Why::Cancelled(reason)).await;
                 }
                 () = legacy.called(), if goes_on && copy.stage == Stage::Passes => return None,
                 Some(said) = self.splits.recv(), if goes_on => self.go_over(said, &mut copy).await,
                 asked = road.at_its_end() => self.at_its_end(asked, &mut copy).await,
-                reason = road.over(), if goes_on => self.abort(&mut copy, Why::Failed(reason)).await,
+                reason = road.over(), if goes_on && !copy.complete => {
+                    self.abort(&mut copy, Why::Failed(reason)).await;
+                }
                 () = sleep_until(cut_at.into()), if !goes_on => {
                     if copy.cut(road) { break Err("the hypervisor did not end the copy in time".into()) }
                 }
@@ -212,6 +217,7 @@ impl Departure {
                 copy.progress.climb = copy.ladder.climb();
                 self.show(OutboundState::Poised(copy.progress.clone()));
             }
+            Step::GiveUp(_) if copy.complete => {}
             Step::GiveUp(reason) => self.abort(copy, Why::Failed(reason)).await,
         }
     }
@@ -362,6 +368,9 @@ pub(super) struct Copy {
     meter: Meter,
     ladder: Ladder,
     pub(super) stage: Stage,
+    /// The target's libvirtd has said that it is. What is left to do is done on this host, and is not broken off: the process
+    /// that ends now has left, and would be taken for one that was shut down.
+    complete: bool,
     /// As it was shown last.
     pub(super) progress: MigrationProgress,
     /// Why it was called off, once it was.
@@ -380,6 +389,7 @@ impl Copy {
             meter: Meter::default(),
             ladder: Ladder::new(limits, post_copy),
             stage: Stage::Passes,
+            complete: false,
             progress: MigrationProgress::default(),
             why: None,
             cut_at: Instant::now(),

@@ -1,7 +1,8 @@
 //! Departures that are called off: before they begin, while they begin, and while their guest is copied.
 
 use super::{
-    moves::{BACK, COPYING, DISCARDED, begin, check_back, reason},
+    moves::{BACK, COPYING, DISCARDED, GONE, begin, check_back, reason},
+    process::GuestProcess,
     world::{World, spec, ticket},
 };
 use crate::migrate::{
@@ -12,7 +13,7 @@ use novacron_common::{
     record::{MoveLimits, OutboundState, SideState},
     wire::DenialCode,
 };
-use std::{collections::BTreeSet, sync::atomic::Ordering::SeqCst};
+use std::{collections::BTreeSet, sync::atomic::Ordering::SeqCst, time::Duration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancel_works_while_it_is_copied() {
@@ -86,4 +87,18 @@ async fn a_cancel_that_comes_while_it_begins_leaves_nothing_lent() {
     assert!(world.a.owner.lent.lock().unwrap().is_empty(), "started: {started:?}");
     let written = world.a.journal.list().unwrap();
     assert!(matches!(written[..], [(_, Record::Ended(_))]), "{written:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_complete_elsewhere_leaves_although_it_is_called_off() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.tidies_slowly.store(true, SeqCst);
+    let mut process = GuestProcess::start(&world.a);
+    let (a, _b) = begin(&world, &ticket).await;
+    world.faults.tidying.notified().await;
+    a.migrations.cancel_outbound(ticket.migration, "too late".into()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    process.end();
+    a.until(ticket.migration, GONE).await;
+    world.faults.go_on.notify_one();
 }
