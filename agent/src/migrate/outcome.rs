@@ -33,6 +33,9 @@ pub enum Verdict {
     /// The guest is held and nobody copies it: let it run. It was never reported gone, so no hand-over can have
     /// been committed, and its copy elsewhere is held.
     Resume,
+    /// It runs here although it may run at the target: end it. QEMU lets it run again if the link breaks while it waits for the
+    /// target's word that the last page has come (`migration_iteration_finish`, seen with 10.0).
+    Halt,
     /// A half of it is here, and cannot go on by itself.
     Stranded,
     /// A half of it was here, and has ended.
@@ -52,7 +55,8 @@ pub fn judge(sight: Sight) -> Verdict {
         // It may run at the target: whatever is here never runs again.
         Standing::Absent if split => Verdict::Gone,
         Standing::Stopped if split => Verdict::Lost,
-        Standing::Running | Standing::Paused { .. } | Standing::Unclear if split => Verdict::Wait,
+        Standing::Running if split => Verdict::Halt,
+        Standing::Paused { .. } | Standing::Unclear if split => Verdict::Wait,
         Standing::Unclear => Verdict::Wait,
         Standing::Running | Standing::Paused { .. } if copying => Verdict::Abort,
         Standing::Running => Verdict::Back,
@@ -115,6 +119,7 @@ mod tests {
         assert_eq!(judge(sight(Standing::Stopped)), Verdict::Lost);
         assert_eq!(judge(sight(Standing::Split { broken: true })), Verdict::Stranded);
         assert_eq!(judge(sight(Standing::Absent)), Verdict::Gone);
+        assert_eq!(judge(sight(Standing::Running)), Verdict::Halt);
     }
 
     #[test]

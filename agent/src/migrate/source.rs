@@ -279,7 +279,7 @@ impl Departure {
                 Err(error) => {
                     tracing::warn!(migration = %self.ticket.migration, reason = describe(&*error), "outcome not seen yet");
                 }
-                Ok(Verdict::Abort | Verdict::Resume) => {} // done by look; look again
+                Ok(Verdict::Abort | Verdict::Resume | Verdict::Halt) => {} // done by look; look again
             }
             sleep(pause).await;
             pause = (pause * 2).min(OBSERVE_MAX);
@@ -301,6 +301,10 @@ impl Departure {
         match verdict {
             Verdict::Abort => self.mover.abort(vm).await?,
             Verdict::Resume => self.mover.resume(vm).await?,
+            Verdict::Halt => {
+                tracing::error!(migration = %self.ticket.migration, "the hypervisor let a guest run that went over: it is ended here");
+                self.mover.stop(vm, Duration::ZERO).await?;
+            }
             Verdict::Gone | Verdict::Back | Verdict::Stranded | Verdict::Lost | Verdict::Wait => {}
         }
         Ok(verdict)

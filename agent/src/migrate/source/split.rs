@@ -94,7 +94,7 @@ impl Departure {
                 }
                 Ok(Verdict::Back) => return SourcePhase::Back(ending),
                 Ok(Verdict::Lost) => return SourcePhase::Lost(ending.reason),
-                Ok(Verdict::Stranded | Verdict::Wait | Verdict::Abort | Verdict::Resume) => {}
+                Ok(Verdict::Stranded | Verdict::Wait | Verdict::Abort | Verdict::Resume | Verdict::Halt) => {}
                 Err(error) => {
                     tracing::warn!(migration = %self.ticket.migration, reason = describe(&*error), "not seen");
                 }

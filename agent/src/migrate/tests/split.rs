@@ -166,6 +166,18 @@ async fn halves_that_lost_each_other_meet_again_even_with_agents_that_were_start
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_its_hypervisor_lets_run_on_both_hosts_is_ended_on_the_one_that_it_left() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let (a, b) = split(&world, &ticket).await;
+    world.a.hypervisor.abort_now();
+    a.until(ticket.migration, STRANDED).await;
+    b.until(ticket.migration, STRANDED_THERE).await;
+    world.a.hypervisor.set(Standing::Running);
+    a.until(ticket.migration, |s| matches!(s, SideState::Outbound(OutboundState::Lost { .. }))).await;
+    assert_eq!(world.a.hypervisor.get(), Standing::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_half_that_is_left_alone_is_given_up_and_its_machine_kept_stopped_at_the_target() {
     let (world, ticket) = (World::new(), ticket(true));
     let (a, b) = split(&world, &ticket).await;
