@@ -59,12 +59,9 @@ async fn begin(
     if command.bytes() > ExecCommand::BYTES_MAX {
         return invalid(format!("a command has at most {} bytes", ExecCommand::BYTES_MAX));
     }
-    let unknown = || Denial {
-        code: DenialCode::Unknown,
-        text: format!("{vm} is not made on this host yet: see `novactl vm show`"),
-    };
-    let hypervisor = machines.hypervisors().that_knows(*vm).await.ok_or_else(unknown)?;
-    hypervisor
+    machines
+        .hypervisor_of(*vm)
+        .await?
         .exec(*vm, command)
         .await
         .map_err(|error| Denial { code: DenialCode::Failed, text: describe(&error) })

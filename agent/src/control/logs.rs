@@ -50,15 +50,12 @@ pub(super) async fn of_machine(
     lines: Option<u32>,
     follow: bool,
 ) -> Result<(), LinkError> {
-    let printed = match machines.hypervisors().that_knows(vm).await {
-        Some(hypervisor) => hypervisor
+    let printed = match machines.hypervisor_of(vm).await {
+        Ok(hypervisor) => hypervisor
             .printed(vm, lines, follow)
             .await
             .map_err(|error| deny(DenialCode::Failed, describe(&error))),
-        None => Err(deny(
-            DenialCode::Unknown,
-            format!("{vm} is not made on this host yet: see `novactl vm show`"),
-        )),
+        Err(denial) => Err(denial),
     };
     serve(stream, printed).await
 }

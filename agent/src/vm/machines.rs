@@ -181,12 +181,18 @@ impl Machines {
     /// # Errors
     /// [`Denial`] if no hypervisor here knows it, or does not say.
     pub async fn statistics(&self, vm: VmId) -> Result<VmStatistics, Denial> {
-        let Some(hypervisor) = self.parts.hypervisors.that_knows(vm).await else {
-            let text = format!("{vm} is not made on this host yet: see `novactl vm show`");
-            return Err(Denial { code: DenialCode::Unknown, text });
-        };
         let failed = |error| Denial { code: DenialCode::Failed, text: describe(&error) };
-        hypervisor.statistics(vm).await.map_err(failed)
+        self.hypervisor_of(vm).await?.statistics(vm).await.map_err(failed)
+    }
+
+    /// What runs this machine here, or could.
+    ///
+    /// # Errors
+    /// [`Denial`] if nothing does.
+    pub async fn hypervisor_of(&self, vm: VmId) -> Result<&Arc<dyn Hypervisor>, Denial> {
+        let text = || format!("{vm} is not made on this host yet: see `novactl vm show`");
+        let unknown = || Denial { code: DenialCode::Unknown, text: text() };
+        self.parts.hypervisors.that_knows(vm).await.ok_or_else(unknown)
     }
 
     /// Whether the machine belongs here, by the ledger.

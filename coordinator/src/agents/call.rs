@@ -56,6 +56,16 @@ pub enum CallError {
     Mismatch(HostId),
 }
 
+impl CallError {
+    /// Of an answer that is not the one that was asked for.
+    pub(crate) fn of_answer(host: HostId, answer: AgentReply) -> Self {
+        match answer {
+            AgentReply::Denied(denial) => Self::Denied { host, denial },
+            _ => Self::Mismatch(host),
+        }
+    }
+}
+
 impl Agents {
     /// Asks the agent of `host`.
     ///
@@ -136,8 +146,7 @@ impl Agents {
             stream.send(asked).await.map_err(lost)?;
             match stream.recv::<AgentReply>().await.map_err(lost)? {
                 AgentReply::Accepted => Ok(stream),
-                AgentReply::Denied(denial) => Err(CallError::Denied { host, denial }),
-                _ => Err(CallError::Mismatch(host)),
+                other => Err(CallError::of_answer(host, other)),
             }
         };
         timeout(SHORT, opened).await.unwrap_or(Err(CallError::TimedOut { host, after: SHORT }))

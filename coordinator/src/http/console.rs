@@ -21,8 +21,7 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use novacron_common::{
-    api::{Problem, ProblemCode},
-    ids::{HostId, VmId},
+    api::Problem,
     wire::{AgentCommand, AgentReply},
 };
 use novacron_transport::{RecvHalf, SendHalf, Stream};
@@ -60,16 +59,6 @@ struct LogQuery {
     bytes: Option<u32>,
 }
 
-/// Which machine is meant, and where it is.
-pub(super) async fn place(app: &App, key: &str) -> ApiResult<(VmId, HostId)> {
-    app.read(|state| {
-        let vm = lookup::vm(state, key)?;
-        let nowhere = || ApiError::new(ProblemCode::Conflict, "the machine has no host now");
-        Ok((vm.id, vm.placed_on.ok_or_else(nowhere)?))
-    })
-    .await?
-}
-
 /// The end of a machine's console log, as plain bytes.
 #[utoipa::path(get, path = "/api/v1/vms/{vm}/console-log", tag = "vms", operation_id = "console_log",
     params(("vm" = String, Path, description = "Id or name"), LogQuery),
@@ -83,11 +72,10 @@ async fn log(
     if bytes_max > LOG_MAX {
         return Err(ApiError::field("bytes", format!("must be at most {LOG_MAX}")));
     }
-    let (vm, host) = place(&app, &key).await?;
+    let (vm, host) = app.read(|state| lookup::placed_vm(state, &key)).await??;
     match app.agents.call(host, &AgentCommand::ConsoleLog { vm, bytes_max }).await? {
         AgentReply::Bytes(bytes) => Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], bytes)),
-        AgentReply::Denied(denial) => Err(CallError::Denied { host, denial }.into()),
-        _ => Err(CallError::Mismatch(host).into()),
+        other => Err(CallError::of_answer(host, other).into()),
     }
 }
 
@@ -101,7 +89,7 @@ async fn console(
     Path(key): Path<String>,
     upgrade: WebSocketUpgrade,
 ) -> ApiResult<Response> {
-    let (vm, host) = place(&app, &key).await?;
+    let (vm, host) = app.read(|state| lookup::placed_vm(state, &key)).await??;
     let stream = app.agents.console(host, vm).await?;
     let stop = app.parts.stop.clone();
     Ok(upgrade.max_message_size(INCOMING_MAX).on_upgrade(async move |socket| {

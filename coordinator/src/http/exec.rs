@@ -1,7 +1,7 @@
 //! A command inside a machine, as a WebSocket. The first message says what is to be run, so that neither words nor
 //! variables stand in an address, which is logged in many places.
 
-use super::{App, console::place, problem::ApiResult};
+use super::{App, lookup, problem::ApiResult};
 use crate::agents::CallError;
 use axum::{
     body::Bytes,
@@ -47,7 +47,7 @@ async fn exec(
     Path(key): Path<String>,
     upgrade: WebSocketUpgrade,
 ) -> ApiResult<Response> {
-    let (vm, host) = place(&app, &key).await?;
+    let (vm, host) = app.read(|state| lookup::placed_vm(state, &key)).await??;
     let stop = app.parts.stop.clone();
     Ok(upgrade.max_message_size(INCOMING_MAX).on_upgrade(async move |socket| {
         tokio::select! {

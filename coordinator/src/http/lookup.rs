@@ -3,6 +3,7 @@
 
 use super::problem::{ApiError, ApiResult};
 use novacron_common::{
+    api::ProblemCode,
     ids::{HostId, JobId, NetworkId, TemplateId, VmId, WorkflowId},
     spec::Name,
 };
@@ -22,6 +23,17 @@ pub fn vm<'s>(state: &'s State, key: &str) -> ApiResult<&'s VmRecord> {
     resolve::<VmId>(key, |name| state.index().vm_named(name))
         .and_then(|id| state.vm(id))
         .ok_or_else(|| ApiError::not_found("vm", key))
+}
+
+/// Where this machine is.
+pub fn host_of(vm: &VmRecord) -> ApiResult<HostId> {
+    vm.placed_on.ok_or_else(|| ApiError::new(ProblemCode::Conflict, "the machine has no host now"))
+}
+
+/// The machine with this id or name, and where it is.
+pub fn placed_vm(state: &State, key: &str) -> ApiResult<(VmId, HostId)> {
+    let vm = vm(state, key)?;
+    Ok((vm.id, host_of(vm)?))
 }
 
 /// The host with this id or name.

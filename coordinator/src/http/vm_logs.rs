@@ -2,9 +2,9 @@
 
 use super::{
     App,
-    console::place,
     extract::Params,
     job_logs::{Log, copy, relay},
+    lookup,
     problem::ApiResult,
 };
 use axum::{
@@ -43,7 +43,7 @@ async fn logs(
     Path(key): Path<String>,
     Params(query): Params<VmLogsQuery>,
 ) -> ApiResult<Log> {
-    let (vm, host) = place(&app, &key).await?;
+    let (vm, host) = app.read(|state| lookup::placed_vm(state, &key)).await??;
     let stream = app.agents.machine_log(host, vm, query.tail, query.follow).await?;
     // Whoever wants the last lines knows that others were before.
     let shown = query.tail.is_none().then_some(0);

@@ -10,7 +10,7 @@ use axum::{
     extract::{Path, State},
 };
 use novacron_common::{
-    api::{Problem, ProblemCode, VmStats},
+    api::{Problem, VmStats},
     record::VmStatistics,
     units::UnixMillis,
     wire::{AgentCommand, AgentReply},
@@ -30,12 +30,11 @@ async fn stats(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Jso
     let known = app
         .read(|state| {
             let vm = lookup::vm(state, &key)?;
-            let nowhere = || ApiError::new(ProblemCode::Conflict, "the machine has no host now");
             Ok::<_, ApiError>(VmStats {
                 id: vm.id,
                 name: vm.spec.name.to_string(),
                 state: vm.state,
-                host: vm.placed_on.ok_or_else(nowhere)?,
+                host: lookup::host_of(vm)?,
                 cpus: vm.spec.cpus,
                 memory_limit: vm.spec.memory,
                 used: VmStatistics::none(UnixMillis(0)),
@@ -45,7 +44,6 @@ async fn stats(State(app): State<App>, Path(key): Path<String>) -> ApiResult<Jso
     let host = known.host;
     match app.agents.call(host, &AgentCommand::CountVm(known.id)).await? {
         AgentReply::Counted(used) => Ok(Json(VmStats { used, ..known })),
-        AgentReply::Denied(denial) => Err(CallError::Denied { host, denial }.into()),
-        _ => Err(CallError::Mismatch(host).into()),
+        other => Err(CallError::of_answer(host, other).into()),
     }
 }

@@ -222,20 +222,16 @@ async fn act(app: &App, key: &str, act: VmAct) -> ApiResult<VmId> {
     let (vm, host, epoch) = app
         .read(|state| {
             let vm = lookup::vm(state, key)?;
-            let conflict = |cause: &str| ApiError::new(ProblemCode::Conflict, cause);
             if vm.migration.is_some() {
-                return Err(
-                    conflict("the machine is being moved").fix("wait for the move's end, or cancel it")
-                );
+                return Err(ApiError::new(ProblemCode::Conflict, "the machine is being moved")
+                    .fix("wait for the move's end, or cancel it"));
             }
-            let host = vm.placed_on.ok_or_else(|| conflict("the machine has no host now"))?;
-            Ok((vm.id, host, vm.epoch))
+            Ok((vm.id, lookup::host_of(vm)?, vm.epoch))
         })
         .await??;
     match app.agents.call(host, &AgentCommand::ActOnVm { vm, epoch, act }).await? {
         AgentReply::Accepted | AgentReply::AlreadySo => Ok(vm),
-        AgentReply::Denied(denial) => Err(CallError::Denied { host, denial }.into()),
-        _ => Err(CallError::Mismatch(host).into()),
+        other => Err(CallError::of_answer(host, other).into()),
     }
 }
 
