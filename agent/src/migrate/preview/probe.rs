@@ -12,7 +12,7 @@ use novacron_transport::{Endpoint, Link, LinkError, RecvHalf, Role, Stream};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -31,6 +31,8 @@ pub struct Prober {
     directory: Directory,
     sends: Arc<Semaphore>,
     receives: Arc<Semaphore>,
+    /// How long a sender is counted.
+    window: Duration,
 }
 
 /// Why a way was not measured.
@@ -48,7 +50,13 @@ impl Prober {
     /// To the members that `directory` knows.
     pub fn new(endpoint: Endpoint, directory: Directory) -> Self {
         let turns = || Arc::new(Semaphore::new(PROBES_MAX));
-        Self { endpoint, directory, sends: turns(), receives: turns() }
+        Self { endpoint, directory, sends: turns(), receives: turns(), window: COUNTED }
+    }
+
+    /// As [`Self::new`], and counts a sender for `window`.
+    #[cfg(test)]
+    pub fn with_window(self, window: Duration) -> Self {
+        Self { window, ..self }
     }
 
     /// Measures the way to `host`; its rate only where all is `quiet`, so that bytes disturb nothing.
@@ -79,26 +87,36 @@ impl Prober {
     /// [`LinkError`] if the stream broke.
     pub async fn serve(&self, mut stream: Stream, quiet: bool) -> Result<(), LinkError> {
         let ProbeOpen { bytes } = stream.recv().await?;
-        let turn = self.receives.try_acquire();
-        let refusal = match &turn {
-            _ if !(1..=PROBE_BYTES_MAX).contains(&bytes) => {
-                Some((DenialCode::Invalid, format!("a probe has 1 to {PROBE_BYTES_MAX} bytes")))
+        let turn = match self.admit(bytes, quiet) {
+            Ok(turn) => turn,
+            Err(denial) => {
+                stream.send(&ProbeVerdict::Refused(denial)).await?;
+                stream.finish();
+                return Ok(());
             }
-            _ if !quiet => Some((DenialCode::Conflict, "moves are under way there".to_owned())),
-            Err(_) => Some((DenialCode::NoRoom, format!("{PROBES_MAX} probes are under way there"))),
-            Ok(_) => None,
         };
-        if let Some((code, text)) = refusal {
-            stream.send(&ProbeVerdict::Refused(Denial { code, text })).await?;
-            stream.finish();
-            return Ok(());
-        }
         stream.send(&ProbeVerdict::Go).await?;
         let (mut send, mut recv) = stream.split();
-        let count = count(&mut recv, bytes.into()).await;
+        let count = count(&mut recv, bytes.into(), self.window).await;
+        // Before the answer: who has it may probe again at once.
+        drop(turn);
         send.send(&count).await?;
         send.finish();
         Ok(())
+    }
+
+    /// A turn for a probe of `bytes`; what is refused takes none.
+    fn admit(&self, bytes: u32, quiet: bool) -> Result<SemaphorePermit<'_>, Denial> {
+        let refused = |code, text| Denial { code, text };
+        if !(1..=PROBE_BYTES_MAX).contains(&bytes) {
+            return Err(refused(DenialCode::Invalid, format!("a probe has 1 to {PROBE_BYTES_MAX} bytes")));
+        }
+        if !quiet {
+            return Err(refused(DenialCode::Conflict, "moves are under way there".to_owned()));
+        }
+        self.receives
+            .try_acquire()
+            .map_err(|_| refused(DenialCode::NoRoom, format!("{PROBES_MAX} probes are under way there")))
     }
 }
 
@@ -140,9 +158,9 @@ async fn send(stream: Stream) -> Result<ProbeCount, LinkError> {
     }
 }
 
-/// Counts what comes, up to `bytes` and [`COUNTED`].
-async fn count(recv: &mut RecvHalf, bytes: u64) -> ProbeCount {
-    let until = Instant::now() + COUNTED;
+/// Counts what comes, up to `bytes` and for `window` at most.
+async fn count(recv: &mut RecvHalf, bytes: u64, window: Duration) -> ProbeCount {
+    let until = Instant::now() + window;
     let (mut buffer, mut seen, mut began) = (vec![0; CHUNK], 0, None);
     let mut last = Instant::now();
     while seen < bytes {

@@ -5,7 +5,7 @@ use crate::migrate::tests::world::{A, B, Net};
 use novacron_common::{
     ids::HostId,
     record::LinkMeasure,
-    wire::{DenialCode, PROBE_BYTES_MAX, ProbeCount, ProbeOpen, ProbeVerdict, StreamKind},
+    wire::{DenialCode, PROBE_BYTES_MAX, PROBE_MS_MAX, ProbeCount, ProbeOpen, ProbeVerdict, StreamKind},
 };
 use novacron_transport::{Endpoint, Link, Role, Stream};
 use std::{
@@ -14,7 +14,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::Duration,
 };
+use tokio::io::AsyncWriteExt;
+
+/// Longer than any test.
+const NEVER: Duration = Duration::from_hours(1);
 
 /// The agent of `B`, which serves probes; and the one of `A`, which knows it.
 struct Two {
@@ -25,18 +30,23 @@ struct Two {
 }
 
 fn two() -> Two {
+    two_with(Duration::from_millis(PROBE_MS_MAX))
+}
+
+/// The second counts a sender for `window`.
+fn two_with(window: Duration) -> Two {
     let net = Net::new();
     let (endpoint, there) = (net.endpoint(A), net.endpoint(B));
     let at = there.local_addr().unwrap();
     let directory = move |host: HostId| (host == B).then_some(at);
     let from = Prober::new(endpoint.clone(), Arc::new(directory));
     let quiet = Arc::new(AtomicBool::new(true));
-    tokio::spawn(serve(there, quiet.clone()));
+    let prober = Prober::new(there.clone(), Arc::new(|_| None)).with_window(window);
+    tokio::spawn(serve(there, prober, quiet.clone()));
     Two { from, endpoint, at, quiet }
 }
 
-async fn serve(endpoint: Endpoint, quiet: Arc<AtomicBool>) {
-    let prober = Prober::new(endpoint.clone(), Arc::new(|_| None));
+async fn serve(endpoint: Endpoint, prober: Prober, quiet: Arc<AtomicBool>) {
     while let Some(link) = endpoint.accept().await {
         let (prober, quiet) = (prober.clone(), quiet.clone());
         tokio::spawn(async move {
@@ -91,8 +101,8 @@ async fn while_something_moves_at_either_end_no_bytes_are_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_much_and_too_many_are_refused_and_a_silent_sender_is_left() {
-    let two = two();
+async fn too_much_and_too_many_are_refused() {
+    let two = two_with(NEVER);
     let link = two.link().await;
     for bytes in [0, PROBE_BYTES_MAX + 1, u32::MAX] {
         assert_eq!(refused(open(&link, bytes).await.1), DenialCode::Invalid);
@@ -100,12 +110,22 @@ async fn too_much_and_too_many_are_refused_and_a_silent_sender_is_left() {
     let mut held = Vec::new();
     for _ in 0..PROBES_MAX {
         let (stream, verdict) = open(&link, 1).await;
-        assert_eq!(verdict, ProbeVerdict::Go);
-        held.push(stream);
+        assert_eq!(verdict, ProbeVerdict::Go, "what was refused holds no place");
+        held.push(stream.split());
     }
     assert_eq!(refused(open(&link, 1).await.1), DenialCode::NoRoom);
-    for mut stream in held {
-        assert_eq!(stream.recv::<ProbeCount>().await.unwrap(), ProbeCount::default());
+    for (send, recv) in &mut held {
+        send.write_all(&[0]).await.unwrap();
+        recv.recv::<ProbeCount>().await.unwrap();
+        assert_eq!(open(&link, 1).await.1, ProbeVerdict::Go, "its place is free again");
     }
-    assert_eq!(open(&link, 1).await.1, ProbeVerdict::Go, "their places are free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_sender_is_left() {
+    let two = two_with(Duration::from_millis(100));
+    let link = two.link().await;
+    let (mut stream, verdict) = open(&link, 1).await;
+    assert_eq!(verdict, ProbeVerdict::Go);
+    assert_eq!(stream.recv::<ProbeCount>().await.unwrap(), ProbeCount::default());
 }
