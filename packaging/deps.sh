@@ -25,7 +25,7 @@ BASE=(build-essential pkg-config git make cmake ca-certificates iproute2 bridge-
       cpio dpkg-dev tcpdump iptables nftables openssl systemd shellcheck
       debootstrap e2fsprogs openssh-client)
 # What benches run beside NovaCron.
-BENCH=(etcd-server etcd-client lz4 xz-utils zstd)
+BENCH=(crun etcd-server etcd-client lz4 runc xz-utils zstd)
 # Debian 12's own QEMU (7.2) is too old; there these come from backports.
 HYPERVISOR=(qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-clients libvirt-dev)
 

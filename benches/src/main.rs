@@ -11,6 +11,7 @@ mod guest;
 mod load;
 mod migration;
 mod moves;
+mod namespace;
 mod process;
 mod raft;
 mod relay;
@@ -23,7 +24,7 @@ use anyhow::{Result, bail};
 /// A bench and its name.
 type Bench = (&'static str, fn() -> Result<()>);
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     ("api", api::run),
     ("relay", relay::run),
     ("migration", migration::run),
@@ -31,6 +32,7 @@ const BENCHES: [Bench; 7] = [
     ("cron", cron::run),
     ("failover", failover::run),
     ("workflow", workflow::run),
+    ("namespace", namespace::run),
 ];
 
 fn main() -> Result<()> {

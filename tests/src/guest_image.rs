@@ -82,7 +82,8 @@ impl GuestImage {
         lock.lock().context("waiting for another build of the guest image")?;
         let kernel = Kernel::fetch(&cache.join("kernel"))?;
         let initramfs = cache.join("initramfs.cpio");
-        write_initramfs(&initramfs, &build_init(&cache.join("guest-build"))?, &kernel)?;
+        let init = build_static("novacron-guest", &cache.join("guest-build"))?;
+        write_initramfs(&initramfs, &init, &kernel)?;
         Ok(Self { kernel: Checked::of(kernel.image)?, initramfs: Checked::of(initramfs)? })
     }
 
@@ -127,28 +128,30 @@ impl GuestImage {
     }
 }
 
-/// Builds `/init` in a target folder of its own: its flags would otherwise rebuild everybody's dependencies.
-fn build_init(target_dir: &Path) -> Result<PathBuf> {
+/// A program of the guest's crate that needs nothing of a root file system. Safe to call from several processes at once.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn static_program(name: &str) -> Result<PathBuf> {
+    let cache = bins::lab_dir()?;
+    let lock = fs::File::create(cache.join("lock")).context("creating the cache's lock")?;
+    lock.lock().context("waiting for another build of the guest's programs")?;
+    build_static(name, &cache.join("guest-build"))
+}
+
+/// Builds one in a target folder of its own: its flags would otherwise rebuild everybody's dependencies.
+fn build_static(name: &str, target_dir: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/Cargo.toml");
     let mut build = Command::new(cargo);
     build
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--bin",
-            "novacron-guest",
-            "--target",
-            TARGET,
-            "--manifest-path",
-        ])
+        .args(["build", "--quiet", "--release", "--bin", name, "--target", TARGET, "--manifest-path"])
         .arg(manifest)
         .env("CARGO_TARGET_DIR", target_dir)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    run(&mut build).context("building the guest's init")?;
-    Ok(target_dir.join(TARGET).join("release/novacron-guest"))
+    run(&mut build).with_context(|| format!("building the guest's program {name}"))?;
+    Ok(target_dir.join(TARGET).join("release").join(name))
 }
 
 fn write_initramfs(to: &Path, init: &Path, kernel: &Kernel) -> Result<()> {
