@@ -2,7 +2,9 @@
 
 use super::{
     journal::Record,
-    ports::{Copied, Ear, Failure, Journal, Landing, Mover, Push, Residents, Route, Standing, Surveyor},
+    ports::{
+        Copied, Ear, Failure, Journal, Landing, Mover, Push, Residents, Rest, Route, Standing, Surveyor,
+    },
 };
 use crate::{
     hypervisor::{
@@ -28,6 +30,9 @@ use novacron_common::{
     wire::Denial,
 };
 use std::{sync::Arc, time::Duration};
+
+/// The least that libvirt takes, milliseconds.
+const LEAST_PAUSE_MS: u32 = 1;
 
 #[async_trait]
 impl Mover for Libvirt {
@@ -68,6 +73,11 @@ impl Mover for Libvirt {
     }
 
     async fn go_over(&self, vm: VmId) -> Result<(), HvError> {
+        // QEMU takes a copy for complete as soon as what is left crosses within the pause allowed; a connection that breaks
+        // after that ends the copy for good, and the guest with it, instead of pausing it.
+        self.allow_downtime(vm, LEAST_PAUSE_MS).await?;
+        // A guest that QEMU held by itself it lets run again then (`migration_iteration_finish`), here and there.
+        self.pause(vm).await?;
         self.start_post_copy(vm).await
     }
 
@@ -114,10 +124,16 @@ impl Mover for Libvirt {
         self.monitors.forget(vm);
     }
 
-    async fn send_again(&self, vm: VmId, files: &MachineFiles, migrate_uri: &str) -> Result<(), HvError> {
-        let at = own_monitor(files)?;
-        let told = async { Monitor::open(at).await?.send_again(migrate_uri).await };
-        told.await.map_err(|error: MonitorError| HvError::failed(format!("have {vm} send on"), error))
+    async fn send_again(&self, vm: VmId, files: &MachineFiles, migrate_uri: &str) -> Result<Rest, HvError> {
+        let failed = |error: MonitorError| HvError::failed(format!("have {vm} send on"), error);
+        let mut monitor = Monitor::open(own_monitor(files)?).await.map_err(failed)?;
+        match monitor.send_again(migrate_uri).await {
+            Ok(()) => Ok(Rest::Follows),
+            Err(MonitorError::Refused(_)) if monitor.copy_failed().await.map_err(failed)? => {
+                Ok(Rest::GivenUp)
+            }
+            Err(error) => Err(failed(error)),
+        }
     }
 
     fn document(&self, definition: &Definition) -> Result<String, HvError> {

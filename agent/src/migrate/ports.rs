@@ -94,8 +94,8 @@ pub trait Mover: Send + Sync {
     async fn allow_pause(&self, vm: VmId, pause_ms: u32) -> Result<(), HvError>;
     /// Holds the guest of a copy that is under way. If the copy fails it is for [`Mover::resume`] to let it run on.
     async fn hold(&self, vm: VmId) -> Result<(), HvError>;
-    /// Lets the guest of a copy that is under way go over before all of its memory has (post-copy). The hypervisor takes it
-    /// as a wish: [`Standing::Split`] says that it is so.
+    /// Holds the guest of a copy that is under way, and lets it go over before all of its memory has (post-copy). The hypervisor
+    /// takes it as a wish: [`Standing::Split`] says that it is so. One that is held and does not go over is copied as it is.
     async fn go_over(&self, vm: VmId) -> Result<(), HvError>;
     /// Ends a copy that is under way. Nothing to end is no error.
     async fn abort(&self, vm: VmId) -> Result<(), HvError>;
@@ -117,9 +117,18 @@ pub trait Mover: Send + Sync {
     /// An ear for it is of no use any more. What a hypervisor keeps of one over the agent's end it keeps no longer.
     fn forget_ear(&self, _vm: VmId) {}
     /// On the source: has the half of a guest that is left here send on, to whoever listens at `migrate_uri`.
-    async fn send_again(&self, vm: VmId, files: &MachineFiles, migrate_uri: &str) -> Result<(), HvError>;
+    async fn send_again(&self, vm: VmId, files: &MachineFiles, migrate_uri: &str) -> Result<Rest, HvError>;
     /// The domain document that this host would define.
     fn document(&self, definition: &Definition) -> Result<String, HvError>;
+}
+
+/// What becomes of the memory that could not follow a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// It follows.
+    Follows,
+    /// It never will: the hypervisor has ended its copy, though not all has arrived.
+    GivenUp,
 }
 
 /// Of the hypervisor of a guest whose memory is on two hosts; heeded whatever the guest waits for.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use novacron_common::api::{MigrationState, MigrationView};
 use novacron_tests::cluster::{Cluster, ClusterOptions, GuestOptions, Machine};
 use novacron_tests::matrix::{Blow, Victim};
@@ -71,10 +71,14 @@ fn story(cluster: &mut Cluster, machine: &Machine, blow: (Victim, Blow), fate: F
     match fate {
         Fate::There | Fate::Reunited => there(cluster, machine, &id, fate),
         Fate::GivenUp | Fate::Lost => lost(cluster, machine, &id),
-        Fate::ReunitedOrLost => match cluster.follow_to_end(&id, LONG)?.status.state {
-            MigrationState::Lost => lost(cluster, machine, &id),
-            _ => there(cluster, machine, &id, Fate::Reunited),
-        },
+        Fate::ReunitedOrLost => reunited_or_lost(cluster, machine, &id),
+    }
+}
+
+fn reunited_or_lost(cluster: &Cluster, machine: &Machine, id: &str) -> Result<()> {
+    match cluster.follow_to_end(id, LONG)?.status.state {
+        MigrationState::Lost => lost(cluster, machine, id),
+        _ => there(cluster, machine, id, Fate::Reunited),
     }
 }
 
@@ -96,13 +100,29 @@ fn goes_over(cluster: &Cluster, machine: &Machine) -> Result<MigrationView> {
     Ok(migration)
 }
 
+/// Waits until the source's QEMU has sent all of the guest, of which a part is still on its way.
+fn last_page_is_away(cluster: &Cluster) -> Result<()> {
+    let source = &cluster.members[SIDES.source].host;
+    let domains = source.virsh(&["list", "--name"])?;
+    let domain = domains.split_whitespace().next().context("no domain on the source")?;
+    cluster.wait_until(LONG, "the source's QEMU has sent all", |_| {
+        let job = source.virsh(&["domjobinfo", domain])?;
+        let left = job.lines().find_map(|line| line.strip_prefix("Memory remaining:"));
+        Ok(left.context(job.clone())?.split_whitespace().eq(["0.000", "B"]))
+    })
+}
+
 /// Waits until a half is kept on each host; that of the source does not run.
 fn stranded(cluster: &Cluster, id: &str) -> Result<()> {
     cluster.follow(id, SOON, |view| view.status.state == MigrationState::Stranded)?;
     let [source, target] = [SIDES.source, SIDES.target].map(|side| &cluster.members[side].host);
     let halves = (source.qemu_pids()?.len(), target.qemu_pids()?.len());
     ensure!(halves == (1, 1), "of (source, target) {halves:?} QEMUs are left");
-    let running = source.virsh(&["list", "--state-running", "--name"])?;
+    does_not_run_on_source(cluster)
+}
+
+fn does_not_run_on_source(cluster: &Cluster) -> Result<()> {
+    let running = cluster.members[SIDES.source].host.virsh(&["list", "--state-running", "--name"])?;
     ensure!(running.trim().is_empty(), "it runs on the source: {running}");
     Ok(())
 }
@@ -196,4 +216,33 @@ fn a_killed_source_qemu_takes_the_guest_with_it() -> Result<()> {
 fn a_killed_target_qemu_takes_the_guest_with_it() -> Result<()> {
     require!(root, libvirt, qemu, apt);
     struck("split-tq", Victim::TargetQemu, Blow::Kill, Fate::Lost)
+}
+
+/// QEMU takes a connection that breaks behind the last page for a copy that failed, not for one to be gone on with.
+#[test]
+fn a_source_agent_killed_as_the_last_page_is_on_its_way_lets_nothing_run_twice() -> Result<()> {
+    require!(root, libvirt, qemu, apt, iptables);
+    let more = vec!["--post-copy".to_owned()];
+    let guest = GuestOptions {
+        rewrite_mib: REWRITE_MIB,
+        storage_mib: 16,
+        area_mib: 4,
+        disk_ms: 100,
+        more,
+        ..small_guest()
+    };
+    let (mut cluster, machine) = cluster_with(&ClusterOptions::two_hosts("split-last"), &guest)?;
+    let outcome = at_its_last_page(&mut cluster, &machine);
+    cluster.explain(&machine, outcome)
+}
+
+fn at_its_last_page(cluster: &mut Cluster, machine: &Machine) -> Result<()> {
+    let migration = goes_over(cluster, machine)?;
+    last_page_is_away(cluster)?;
+    let wound = strike(cluster, (Victim::SourceAgent, Blow::Kill), SIDES)?;
+    wound.hold(cluster, |_| Ok(()))?;
+    does_not_run_on_source(cluster)?;
+    wound.heal(cluster)?;
+    cluster.lab.unshape(&cluster.members[SIDES.source].host)?;
+    reunited_or_lost(cluster, machine, &migration.id.to_string())
 }

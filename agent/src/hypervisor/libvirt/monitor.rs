@@ -99,7 +99,7 @@ impl Monitor {
     /// # Errors
     /// [`MonitorError`].
     pub async fn listen_again(&mut self, uri: &str) -> Result<(), MonitorError> {
-        self.tell(json!({ "exec-oob": "migrate-recover", "arguments": { "uri": uri } })).await
+        self.tell(json!({ "exec-oob": "migrate-recover", "arguments": { "uri": uri } })).await.map(drop)
     }
 
     /// On the source: has QEMU go on with what it could not send, to whoever listens at `uri`.
@@ -108,17 +108,26 @@ impl Monitor {
     /// [`MonitorError`]; QEMU refuses if its copy is not broken.
     pub async fn send_again(&mut self, uri: &str) -> Result<(), MonitorError> {
         let arguments = json!({ "uri": uri, "resume": true });
-        self.tell(json!({ "execute": "migrate", "arguments": arguments })).await
+        self.tell(json!({ "execute": "migrate", "arguments": arguments })).await.map(drop)
     }
 
-    async fn tell(&mut self, command: Value) -> Result<(), MonitorError> {
+    /// On the source: whether QEMU has ended its copy as a failed one, which it never takes up again. So it does if the connection
+    /// breaks when all is sent, and the other side has not yet said that it came.
+    ///
+    /// # Errors
+    /// [`MonitorError`].
+    pub async fn copy_failed(&mut self) -> Result<bool, MonitorError> {
+        Ok(self.tell(json!({ "execute": "query-migrate" })).await?["status"] == "failed")
+    }
+
+    async fn tell(&mut self, command: Value) -> Result<Value, MonitorError> {
         let answer = timeout(ANSWER_DEADLINE, self.ask(command)).await.unwrap_or(Err(MonitorError::Silent));
         // An answer that comes late would be taken for the next one.
-        self.usable &= matches!(answer, Ok(()) | Err(MonitorError::Refused(_)));
+        self.usable &= matches!(answer, Ok(_) | Err(MonitorError::Refused(_)));
         answer
     }
 
-    async fn ask(&mut self, mut command: Value) -> Result<(), MonitorError> {
+    async fn ask(&mut self, mut command: Value) -> Result<Value, MonitorError> {
         // Tells its answer from events, the greeting, and what a predecessor has not heard.
         let id = Uuid::now_v7().to_string();
         command["id"] = json!(id);
@@ -130,12 +139,12 @@ impl Monitor {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
             // A predecessor may have read the beginning of the first.
-            let Ok(said) = serde_json::from_slice::<Value>(&line) else { continue };
+            let Ok(mut said) = serde_json::from_slice::<Value>(&line) else { continue };
             if said["id"] != id {
                 continue;
             }
             return match said.get("error") {
-                None => Ok(()),
+                None => Ok(said["return"].take()),
                 Some(error) => Err(MonitorError::Refused(
                     error["desc"].as_str().unwrap_or("without a reason").to_owned(),
                 )),
@@ -156,7 +165,8 @@ mod tests {
     use super::*;
     use tokio::net::UnixListener;
 
-    /// A QEMU that greets, tells of an event before each answer, and refuses what `refuses` names. Returns what it was told.
+    /// A QEMU whose copy has failed: it greets, tells of an event before each answer, and refuses what `refuses` names. Returns
+    /// what it was told.
     async fn play(listener: UnixListener, refuses: &'static str) -> Vec<Value> {
         let (from, mut to) = listener.accept().await.unwrap().0.into_split();
         let (mut lines, mut told) = (BufReader::new(from).lines(), Vec::new());
@@ -167,6 +177,9 @@ mod tests {
             let answer = match name == refuses {
                 true => {
                     json!({ "id": command["id"], "error": { "class": "GenericError", "desc": "not now" } })
+                }
+                false if name == "query-migrate" => {
+                    json!({ "id": command["id"], "return": { "status": "failed" } })
                 }
                 false => json!({ "id": command["id"], "return": {} }),
             };
@@ -200,6 +213,7 @@ mod tests {
         let mut monitor = Monitor::open(&at).await.unwrap();
         let refused = monitor.send_again("unix:/m").await.unwrap_err();
         assert!(monitor.is_usable());
+        assert!(monitor.copy_failed().await.unwrap());
         drop(monitor);
         assert_eq!(refused.to_string(), "QEMU refuses: not now");
         assert_eq!(qemu.await.unwrap()[1]["arguments"]["resume"], true);

@@ -5,14 +5,14 @@ use super::Departure;
 use crate::{
     migrate::{
         parts::MigrationsParts,
-        ports::{Failure, Mover},
+        ports::{Failure, Mover, Rest},
         road::LiveRoad,
     },
     text::describe,
 };
 use novacron_common::{record::Ticket, spec::VmSpec};
 use novacron_runtime::time::{Instant, sleep, timeout};
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// Between one try and the next.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
@@ -36,12 +36,13 @@ impl Reunion {
         Self { parts: parts.clone(), mover: mover.clone(), ticket: ticket.clone(), spec: spec.clone() }
     }
 
-    /// Tries until it is dropped, and its way with it.
-    pub async fn pursue(self) -> Infallible {
+    /// Tries until it is dropped, and its way with it; or until the half that is here can never send on.
+    pub async fn pursue(self) {
         let migration = self.ticket.migration;
         loop {
             match self.meet().await {
-                Ok(road) => {
+                Ok(None) => return,
+                Ok(Some(road)) => {
                     tracing::info!(%migration, "the half that is here sends on");
                     let reason = accompany(&*road).await;
                     tracing::warn!(%migration, reason, "the halves are apart again");
@@ -54,11 +55,11 @@ impl Reunion {
         }
     }
 
-    async fn meet(&self) -> Result<Box<dyn LiveRoad>, Failure> {
+    async fn meet(&self) -> Result<Option<Box<dyn LiveRoad>>, Failure> {
         let files = self.parts.files.prepare(self.ticket.vm, &self.spec).await?;
         let road = self.parts.roads.lead_again(&self.ticket).await?;
-        self.mover.send_again(self.ticket.vm, &files, &road.route(None).migrate_uri).await?;
-        Ok(road)
+        let rest = self.mover.send_again(self.ticket.vm, &files, &road.route(None).migrate_uri).await?;
+        Ok((rest == Rest::Follows).then_some(road))
     }
 }
 

@@ -80,12 +80,19 @@ impl Departure {
         self.tidied_up().await; // the sockets of the way that broke are where those of the next will be
         let pursuit = Reunion::of(self).pursue();
         tokio::pin!(pursuit);
+        let mut hopeless = false;
         loop {
             tokio::select! {
                 biased;
                 next = self.let_go(&reason) => return next,
-                never = &mut pursuit => match never {},
+                () = &mut pursuit, if !hopeless => {
+                    tracing::warn!(migration = %self.ticket.migration, "the half that is here can never send on: it is ended");
+                    hopeless = true;
+                }
                 () = sleep(OBSERVE_MAX) => {}
+            }
+            if hopeless && let Err(error) = self.mover.stop(self.vm(), Duration::ZERO).await {
+                tracing::warn!(migration = %self.ticket.migration, reason = describe(&error), "will be tried again");
             }
             match self.look(&ending).await {
                 Ok(Verdict::Gone) => {

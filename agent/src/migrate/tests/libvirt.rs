@@ -6,7 +6,7 @@ use crate::{
     hypervisor::{Definition, HvError, MachineFiles},
     migrate::{
         filter::{call, parse_frame},
-        ports::{Copied, Ear, Mover, Push, Route, Standing},
+        ports::{Copied, Ear, Mover, Push, Rest, Route, Standing},
     },
 };
 use async_trait::async_trait;
@@ -63,6 +63,8 @@ pub struct Faults {
     pub busy: AtomicBool,
     /// Both QEMUs can be told to go on with a copy that broke.
     pub reunites: AtomicBool,
+    /// The source's has ended its copy for good.
+    pub copy_failed: AtomicBool,
     /// What QEMU sends of the guest's memory; [`MEMORY`] bytes that are no pages if left alone.
     pub memory: Mutex<Option<Arc<Vec<u8>>>>,
 }
@@ -314,8 +316,11 @@ impl Mover for Arc<PlayedHypervisor> {
         self.ears.fetch_add(1, SeqCst);
         Ok(Box::new(PlayedEar(self.standing.clone())))
     }
-    async fn send_again(&self, _: VmId, _: &MachineFiles, uri: &str) -> Result<(), HvError> {
+    async fn send_again(&self, _: VmId, _: &MachineFiles, uri: &str) -> Result<Rest, HvError> {
         self.can_reunite()?;
+        if self.faults.copy_failed.load(SeqCst) {
+            return Ok(Rest::GivenUp);
+        }
         let mut memory = UnixStream::connect(uri.strip_prefix("unix://").unwrap()).await.unwrap();
         let standing = self.standing.clone();
         *standing.lock().unwrap() = Standing::Split { broken: false };
@@ -328,7 +333,7 @@ impl Mover for Arc<PlayedHypervisor> {
             *standing.lock().unwrap() = seen;
             sent.map(drop)
         });
-        Ok(())
+        Ok(Rest::Follows)
     }
     fn document(&self, _: &Definition) -> Result<String, HvError> {
         Ok(DOCUMENT.to_owned())

@@ -178,6 +178,18 @@ async fn a_guest_that_its_hypervisor_lets_run_on_both_hosts_is_ended_on_the_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_half_whose_hypervisor_will_never_send_on_is_ended() {
+    let (world, ticket) = (World::new(), ticket(true));
+    let (a, b) = split(&world, &ticket).await;
+    world.faults.copy_failed.store(true, SeqCst);
+    world.a.hypervisor.abort_now();
+    b.until(ticket.migration, STRANDED_THERE).await;
+    world.faults.reunites.store(true, SeqCst);
+    a.until(ticket.migration, |s| matches!(s, SideState::Outbound(OutboundState::Lost { .. }))).await;
+    assert_eq!(world.a.hypervisor.get(), Standing::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_half_that_is_left_alone_is_given_up_and_its_machine_kept_stopped_at_the_target() {
     let (world, ticket) = (World::new(), ticket(true));
     let (a, b) = split(&world, &ticket).await;

@@ -11,7 +11,9 @@ use novacron_agent::{
         Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, MachineFiles,
         Printed, Usage,
     },
-    migrate::ports::{Copied, Ear, Failure, Landing, Mover, ProcessEnd, Processes, Push, Route, Standing},
+    migrate::ports::{
+        Copied, Ear, Failure, Landing, Mover, ProcessEnd, Processes, Push, Rest, Route, Standing,
+    },
     vm::{Files, FilesError},
 };
 use novacron_common::{
@@ -262,7 +264,7 @@ impl Mover for Libvirt {
         Ok(Box::new(Monitor { metal: Arc::clone(&self.0), vm, process: domain.process }))
     }
 
-    async fn send_again(&self, vm: VmId, _: &MachineFiles, migrate_uri: &str) -> Result<(), HvError> {
+    async fn send_again(&self, vm: VmId, _: &MachineFiles, migrate_uri: &str) -> Result<Rest, HvError> {
         sleep(self.0.draw(MONITOR)).await;
         let failed = |reason: &str| HvError::failed("send on", reason);
         if self.0.split(vm) != Some(Split::Broken) {
@@ -270,7 +272,7 @@ impl Mover for Libvirt {
         }
         let conduit = self.0.take(migrate_uri).ok_or_else(|| failed("nobody listens there"))?;
         copy::send_on(&self.0, vm, conduit);
-        Ok(())
+        Ok(Rest::Follows)
     }
 
     fn document(&self, definition: &Definition) -> Result<String, HvError> {
