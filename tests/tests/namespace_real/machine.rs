@@ -1,15 +1,19 @@
 //! Namespace machines where the contract suite does not look: adoption, and what is left behind.
 
-use crate::world::{exe, groups, processes_with};
-use novacron_agent::hypervisor::{Definition, Hypervisor, Listed, MachineFiles, namespace::Namespace};
+use crate::world::{eventually, exe, groups, processes_with};
+use novacron_agent::hypervisor::{
+    Definition, Hypervisor, Listed, MachineFiles,
+    namespace::{Namespace, folder::Folder},
+};
 use novacron_common::{
     ids::VmId,
     record::VmState,
     spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::ByteCount,
 };
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 pub fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
     Definition {
@@ -69,4 +73,40 @@ async fn a_machine_that_cannot_start_says_why_and_is_stopped() {
     host.stop(wanted.vm, Duration::ZERO).await.unwrap();
     assert_eq!(host.state(wanted.vm).await.unwrap(), VmState::Stopped);
     host.undefine(wanted.vm).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_that_come_and_go_at_once_share_no_ids_and_leave_nothing() {
+    novacron_tests::require!(root);
+    const LIVES: usize = 4;
+    let folder = TempDir::new().unwrap();
+    let host = Arc::new(Namespace::open(folder.path(), exe()).await.unwrap());
+    let mut machines = JoinSet::new();
+    for _ in 0..6 {
+        let (host, home) = (Arc::clone(&host), folder.path().join("machines"));
+        let wanted = definition(folder.path(), None);
+        machines.spawn(async move {
+            for life in 0..LIVES {
+                host.define(&wanted).await.unwrap();
+                host.start(wanted.vm).await.unwrap_or_else(|error| panic!("life {life}: {error:?}"));
+                // The last lives of all overlap.
+                if life + 1 < LIVES {
+                    host.undefine(wanted.vm).await.unwrap();
+                }
+            }
+            (wanted.vm, std::fs::read_to_string(uid_map(&home, wanted.vm)).unwrap())
+        });
+    }
+    let machines = machines.join_all().await;
+    let ids: BTreeSet<&String> = machines.iter().map(|(_, ids)| ids).collect();
+    assert_eq!(ids.len(), machines.len(), "two machines have the same ids");
+    for (vm, _) in machines {
+        host.undefine(vm).await.unwrap();
+    }
+    eventually("no cgroup is left", || groups(&folder.path().join("machines")).is_empty()).await;
+}
+
+fn uid_map(home: &Path, vm: VmId) -> String {
+    let init = Folder::at(home.join(vm.to_string()).join("run")).init().unwrap();
+    format!("/proc/{}/uid_map", init.unwrap())
 }

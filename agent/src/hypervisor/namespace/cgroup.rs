@@ -6,7 +6,7 @@ use super::{
     step::{Doing, StepError},
 };
 use cgroups_rs::{
-    CgroupPid, FreezerState,
+    FreezerState,
     fs::{
         Cgroup, MaxValue, Resources, cpuacct::CpuAcctController, freezer::FreezerController, hierarchies,
         memory::MemController, pid::PidController,
@@ -18,6 +18,8 @@ use nix::{
 };
 use novacron_common::units::ByteCount;
 use std::{
+    fs::File,
+    io::Write,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -74,14 +76,17 @@ impl Group {
         Self { cgroup: Cgroup::load_with_specified_controllers(hierarchy, name, controllers) }
     }
 
-    /// Moves a process into it.
+    /// Opens it for processes that are to move in.
     ///
     /// # Errors
-    /// [`StepError`] if the kernel refuses.
-    pub fn add(&self, pid: Pid) -> Result<(), StepError> {
-        self.cgroup
-            .add_task_by_tgid(CgroupPid::from(u64::from(pid.as_raw().unsigned_abs())))
-            .map_err(failed("enter the cgroup"))
+    /// [`StepError`] if it is not there.
+    pub fn doors(&self) -> Result<Doors, StepError> {
+        let open = |path: PathBuf| File::options().write(true).open(path).doing("open the cgroup");
+        if self.cgroup.v2() {
+            return Ok(Doors(vec![open(self.v2_file("cgroup.procs"))?]));
+        }
+        let folders = self.cgroup.subsystems().iter().map(|subsystem| subsystem.to_controller().path());
+        folders.map(|folder| open(folder.join("tasks"))).collect::<Result<_, _>>().map(Doors)
     }
 
     /// Ends every process in it, however it got there, and waits until none is left.
@@ -252,6 +257,23 @@ impl Group {
         let Some(memory) = self.cgroup.controller_of::<MemController>() else { return };
         let limit = if self.cgroup.v2() { 0 } else { i64::try_from(memory_max.0).unwrap_or(i64::MAX) };
         let _unaccounted = memory.set_memswap_limit(limit);
+    }
+}
+
+/// The files through which a process moves itself in, in every hierarchy.
+#[derive(Debug)]
+pub struct Doors(Vec<File>);
+
+impl Doors {
+    /// Moves the calling process in, which has one thread.
+    ///
+    /// On v1 by thread, and as itself: for any other move the kernel first waits until no process of the whole host can be
+    /// forking (`cgroup_attach_lock` in `kernel/cgroup/cgroup.c`), which takes 5 to 20 ms.
+    ///
+    /// # Errors
+    /// [`StepError`] if the kernel refuses.
+    pub fn enter(&self) -> Result<(), StepError> {
+        self.0.iter().try_for_each(|mut door| door.write_all(b"0")).doing("enter the cgroup")
     }
 }
 

@@ -2,6 +2,7 @@
 //! takes away, so this order is the design; nothing else in here decides anything.
 
 use super::{
+    cgroup::Doors,
     init,
     privileges::{die_with_parent, hide_memory},
     request::Isolated,
@@ -31,6 +32,8 @@ pub struct Baggage<'a> {
     pub isolated: &'a Isolated,
     /// Compiled beforehand.
     pub filters: &'a Filters,
+    /// Into its cgroup.
+    pub doors: &'a Doors,
     /// Where the command prints to.
     pub output: OwnedFd,
     /// What it reads from; nothing if absent.
@@ -41,7 +44,9 @@ pub struct Baggage<'a> {
 
 /// Isolates the calling process, then becomes the tree's init. Returns its exit code.
 pub fn enter_and_run(baggage: Baggage<'_>) -> i32 {
-    let Baggage { isolated, filters, output, input, channel } = baggage;
+    let Baggage { isolated, filters, doors, output, input, channel } = baggage;
+    // Before the doors are closed with every other descriptor.
+    let inside = doors.enter();
     let has_input = input.is_some();
     let streams = Streams { input: input.as_ref(), output: &output, errors: &output };
     let channel = match keep_only(streams, channel.0) {
@@ -49,7 +54,7 @@ pub fn enter_and_run(baggage: Baggage<'_>) -> i32 {
         Err(_) => return 1, // without a channel there is nobody to tell; the supervisor sees the exit
     };
     std::mem::forget((output, input)); // closed by number
-    match isolate(isolated, filters, has_input, &channel) {
+    match inside.and_then(|()| isolate(isolated, filters, has_input, &channel)) {
         Ok(()) => init::run(isolated, &channel),
         Err(error) => {
             channel.say(&Word::Failed(error.chain()));
@@ -64,7 +69,7 @@ fn isolate(
     has_input: bool,
     channel: &Channel,
 ) -> Result<(), StepError> {
-    // The supervisor maps our ids and moves us into our cgroup; without that nothing may go on.
+    // The supervisor maps our ids; without that nothing may go on.
     channel.wait_for_go()?;
     become_inner_root()?;
     // Changing ids clears this tie, so it comes after; the supervisor may have ended before it was made.

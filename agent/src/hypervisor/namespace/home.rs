@@ -72,7 +72,7 @@ impl Home {
         Folder::at(self.path.join(name))
     }
 
-    /// The names of all folders.
+    /// The names of all supervisors' folders; one that begins with a dot is another's.
     ///
     /// # Errors
     /// [`FolderError`].
@@ -82,7 +82,7 @@ impl Home {
         for entry in std::fs::read_dir(&self.path).map_err(io)? {
             let entry = entry.map_err(io)?;
             if entry.file_type().map_err(io)?.is_dir() {
-                names.extend(entry.file_name().into_string().ok());
+                names.extend(entry.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
             }
         }
         names.sort_unstable();

@@ -110,17 +110,18 @@ fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
         masked: &isolated.masked,
         resolvers: isolated.card.as_ref().map_or(&[], |card| &card.resolvers),
     })?;
+    let doors = group.doors()?;
     let mut write_end = Some(write_end);
     let init = into_new_namespaces(|channel| match write_end.take() {
         Some(output) => {
-            enter_and_run(Baggage { isolated, filters: &filters, output, input: input.take(), channel })
+            let input = input.take();
+            enter_and_run(Baggage { isolated, filters: &filters, doors: &doors, output, input, channel })
         }
         None => 1,
     })?;
     drop(write_end);
     // Dropping the channel on an error lets init end, which waits for the word to go on.
     map.write(init.pid)?;
-    group.add(init.pid)?;
     if let Some(card) = &isolated.card {
         card.attach(init.pid)?;
     }

@@ -64,7 +64,7 @@ impl Machine {
         hide_memory()?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0).doing("forbid core files")?;
         // While the host's cgroups are still in sight.
-        Group::load(&self.isolated.cgroup).add(Pid::this())?;
+        Group::load(&self.isolated.cgroup).doors()?.enter()?;
         setns(&self.init, namespaces()).doing("enter the machine's namespaces")?;
         become_inner_root()?;
         // Changing ids may have shown it again.

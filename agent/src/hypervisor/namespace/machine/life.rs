@@ -1,6 +1,10 @@
 //! The lives of namespace machines: who runs, how one is started, stopped, adopted, and what remains of it.
 
-use super::upper;
+use super::{
+    blanks::Blanks,
+    claims::{Claim, Claims, Held, Turns},
+    upper,
+};
 use crate::hypervisor::{
     ConsoleStream, HvError, HypervisorEvent, Printed, RootImage,
     namespace::{
@@ -12,7 +16,7 @@ use crate::hypervisor::{
         ids,
         net::{Card, bridge, firewall::Firewall, ports, resolvers::wanted_or_the_hosts},
         process::{ProcessError, Supervisor},
-        request::{BadRecord, Isolated, KillRequest, Limits, Lower, PATH, Request, Rights, Work},
+        request::{Isolated, KillRequest, Limits, Lower, PATH, Request, Rights, Work},
     },
 };
 use novacron_common::{
@@ -24,7 +28,7 @@ use novacron_common::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -66,8 +70,10 @@ pub(super) struct Shared {
     /// Network cards of machines that have ended, until the next [`Self::tidy`].
     pub(super) left: Mutex<Vec<Card>>,
     pub(super) firewall: tokio::sync::Mutex<Firewall>,
-    /// One machine is started or stopped at a time: two starts of one machine must not both find it stopped.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) blanks: Arc<Blanks>,
+    /// Locked before `live`, where both are.
+    pub(super) claims: Claims,
+    pub(super) turns: Turns,
     pub(super) events: broadcast::Sender<HypervisorEvent>,
 }
 
@@ -83,9 +89,11 @@ impl Shared {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The network cards of the machines that run.
+    /// The network cards of the machines that run, or are being started.
     pub(super) fn cards(&self) -> Vec<Card> {
-        self.live().values().filter_map(|machine| machine.card.clone()).collect()
+        let (claims, live) = (self.claims.lock(), self.live());
+        let starting = claims.iter().filter(|(vm, _)| !live.contains_key(vm)).map(|(_, claim)| &claim.card);
+        starting.chain(live.values().map(|machine| &machine.card)).flatten().cloned().collect()
     }
 
     pub(super) fn folder(&self, vm: VmId) -> Folder {
@@ -97,13 +105,11 @@ impl Shared {
         Folder::at(self.folder(vm).path().join("run"))
     }
 
-    /// One that another build wrote in its own way is not known: it is defined anew.
+    /// One that another build wrote in its own way, or that a crash of the host spoilt, is not known: it is defined anew.
     pub(super) fn defined(&self, vm: VmId) -> Result<Defined, HvError> {
         match self.folder(vm).read(DEFINITION) {
             Ok(Some(defined)) => Ok(defined),
-            Ok(None) | Err(FolderError::Bad { cause: BadRecord::Version { .. }, .. }) => {
-                Err(HvError::Unknown { vm })
-            }
+            Ok(None) | Err(FolderError::Bad { .. }) => Err(HvError::Unknown { vm }),
             Err(cause) => Err(HvError::failed(format!("read {vm}"), cause)),
         }
     }
@@ -130,9 +136,17 @@ impl Shared {
         Ok(self.home.names()?.into_iter().filter(|name| !is_ours(name)).collect())
     }
 
-    fn free_slot(&self) -> Option<u32> {
-        let live = self.live();
-        (FIRST_SLOT..ids::SLOTS).find(|slot| live.values().all(|machine| machine.slot != *slot))
+    /// Takes for a machine what it needs of what all share, until the result is dropped.
+    fn claim(&self, vm: VmId, card: Option<Card>) -> Option<(u32, Held<'_>)> {
+        let (mut claims, live) = (self.claims.lock(), self.live());
+        let taken: BTreeSet<u32> = live
+            .values()
+            .map(|machine| machine.slot)
+            .chain(claims.values().map(|claim| claim.slot))
+            .collect();
+        let slot = (FIRST_SLOT..ids::SLOTS).find(|slot| !taken.contains(slot))?;
+        claims.insert(vm, Claim { slot, card });
+        Some((slot, self.claims.held(vm)))
     }
 
     pub(super) async fn adopt(self: &Arc<Self>, vm: VmId) {
@@ -154,25 +168,31 @@ impl Shared {
         tokio::spawn(async move {
             machine.supervisor.ended().await;
             shared.note_end(vm, &machine.supervisor);
-            let _turn = shared.turn.lock().await;
             shared.tidy().await;
         });
     }
 
-    /// Removes what is left of our cgroups if no machine runs, and what the machines that ended had of the network. Only in a
-    /// turn: a machine that is being started has a group and a bridge before it is in `live`.
+    /// Removes what is left of our cgroups if there is no machine, and what those that ended had of the network.
     pub(super) async fn tidy(&self) {
-        if self.live().is_empty() {
-            self.home.sweep_groups(&[]);
-        }
-        let (live, left) = (self.cards(), std::mem::take(&mut *self.left()));
+        self.tidy_groups();
+        // Nobody joins a network meanwhile.
+        let mut firewall = self.firewall.lock().await;
+        let (used, left) = (self.cards(), std::mem::take(&mut *self.left()));
         // A machine that was started again has its card again.
-        let gone = left.into_iter().filter(|card| live.iter().all(|other| other.link != card.link));
+        let gone = left.into_iter().filter(|card| used.iter().all(|other| other.link != card.link));
         for card in gone {
-            let shut_out = self.firewall.lock().await.dismiss(&card, &live).await;
-            if let Err(error) = shut_out.and(bridge::leave(&card, &live)) {
+            let shut_out = firewall.dismiss(&card, &used).await;
+            if let Err(error) = shut_out.and(bridge::leave(&card, &used)) {
                 tracing::warn!(error = error.chain(), "left network links behind");
             }
+        }
+    }
+
+    /// Nobody begins to start meanwhile, and makes one.
+    fn tidy_groups(&self) {
+        let claims = self.claims.lock();
+        if claims.is_empty() && self.live().is_empty() {
+            self.home.sweep_groups(&[]);
         }
     }
 
@@ -192,19 +212,19 @@ impl Shared {
     }
 
     pub(super) async fn start(self: &Arc<Self>, vm: VmId) -> Result<(), HvError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turns.of(vm).await;
         let defined = self.defined(vm)?;
         if self.live().contains_key(&vm) {
             return Ok(());
         }
-        let slot = self
-            .free_slot()
-            .ok_or_else(|| HvError::failed(format!("start {vm}"), "all id ranges are taken"))?;
-        if defined.root.is_some() {
-            upper::ensure(vm, self.folder(vm).path(), defined.spec.storage).await?;
-        }
         let card = Card::of(&self.home.tag(), vm, &defined.spec.network)
             .map(|card| Card { resolvers: wanted_or_the_hosts(&card.resolvers), ..card });
+        let (slot, held) = self
+            .claim(vm, card.clone())
+            .ok_or_else(|| HvError::failed(format!("start {vm}"), "all id ranges are taken"))?;
+        if defined.root.is_some() {
+            upper::ensure(vm, self.folder(vm).path(), defined.spec.storage, &self.blanks).await?;
+        }
         let launched = self.join_network(vm, card.as_ref()).await.and_then(|()| {
             let launched = self.launch(vm, &defined, slot, card.clone());
             launched.map_err(|cause| HvError::failed(format!("start {vm}"), cause))
@@ -212,12 +232,14 @@ impl Shared {
         let supervisor = match launched {
             Ok(supervisor) => supervisor,
             Err(error) => {
+                drop(held);
                 self.left().extend(card);
                 self.tidy().await;
                 return Err(error);
             }
         };
         self.watch(vm, Live { supervisor: Arc::new(supervisor), slot, card });
+        drop(held);
         let _nobody_listens = self.events.send(HypervisorEvent::Changed(vm));
         self.until_started(vm).await
     }
@@ -226,7 +248,9 @@ impl Shared {
         let Some(card) = card else { return Ok(()) };
         let failed = |cause| HvError::failed(format!("start {vm}"), cause);
         ports::require_free(card).map_err(failed)?;
-        self.firewall.lock().await.admit(card, &self.cards()).await.map_err(failed)?;
+        let mut firewall = self.firewall.lock().await;
+        let others: Vec<Card> = self.cards().into_iter().filter(|other| other.link != card.link).collect();
+        firewall.admit(card, &others).await.map_err(failed)?;
         bridge::ensure(card).map_err(failed)
     }
 
@@ -240,7 +264,8 @@ impl Shared {
         let isolated = Isolated { card, ..self.isolated(vm, defined, slot) };
         self.run_folder(vm).remove()?;
         let request = Request { claim: None, work: Work::Isolated(isolated), lease: None };
-        let folder = Folder::create(self.run_folder(vm).path(), &request)?;
+        // Not durable, as nothing of a run outlives the host.
+        let folder = Folder::create_loosely(self.run_folder(vm).path(), &request)?;
         Supervisor::start(&self.exe, &folder)
     }
 
@@ -337,7 +362,7 @@ impl Shared {
     }
 
     pub(super) async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turns.of(vm).await;
         self.defined(vm)?;
         let Some(Live { supervisor, .. }) = self.live().get(&vm).cloned() else {
             self.tidy().await;

@@ -3,6 +3,8 @@
 //! gone when it stops. A machine on a tenant network has a card there ([`net`](super::net)), any other no network. There is no
 //! console yet, and a machine cannot move.
 
+mod blanks;
+mod claims;
 mod hold;
 mod life;
 mod statistics;
@@ -16,6 +18,8 @@ use crate::hypervisor::{
     Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Printed, Usage,
 };
 use async_trait::async_trait;
+use blanks::Blanks;
+use claims::{Claims, Turns};
 use life::{DEFINITION, Defined, Shared};
 use novacron_common::{
     ids::VmId,
@@ -34,6 +38,9 @@ use tokio::sync::broadcast;
 
 const EVENTS_MAX: usize = 64;
 
+/// Where blank disks are, beside the machines that they are for, so that they can be renamed.
+const BLANKS: &str = ".blanks";
+
 /// Namespace machines on this host.
 pub struct Namespace {
     shared: Arc<Shared>,
@@ -49,6 +56,8 @@ impl Namespace {
         let home = Home::open(data_dir.join("machines"))?;
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let firewall = Firewall::new(home.tag()).into();
+        let blanks = home.folder(BLANKS).path().to_owned();
+        let blanks = Blanks::open(blanks.clone()).map_err(|cause| HomeError::Open { path: blanks, cause })?;
         let shared = Arc::new(Shared {
             home,
             exe,
@@ -56,7 +65,9 @@ impl Namespace {
             live: Mutex::default(),
             left: Mutex::default(),
             firewall,
-            turn: tokio::sync::Mutex::default(),
+            blanks,
+            claims: Claims::default(),
+            turns: Turns::default(),
             events,
         });
         for vm in shared.known()? {
@@ -99,7 +110,8 @@ impl Hypervisor for Namespace {
         if self.shared.defined(definition.vm).is_ok_and(|known| known == wanted) {
             return Ok(());
         }
-        folder.write(DEFINITION, &wanted).map_err(|cause| HvError::failed(doing(), cause))
+        // Not durable: where it did not outlive the host, the agent's ledger has it defined anew.
+        folder.write_loosely(DEFINITION, &wanted).map_err(|cause| HvError::failed(doing(), cause))
     }
 
     async fn start(&self, vm: VmId) -> Result<(), HvError> {
