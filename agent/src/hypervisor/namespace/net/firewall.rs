@@ -6,12 +6,20 @@
 //! never of words that somebody wrote.
 //!
 //! A machine whose elements are missing can send nothing: so they may come after its card, and a crash in between opens nothing.
+//!
+//! What an element says of a card (its name, Ethernet address and IP address) follows from the address alone, and no card has the
+//! name but that machine's. So the cards of a whole [`Block`] of addresses are let in with the first of them, and the next
+//! machines start without a run of `nft`.
 
-use super::{CARD, Card, Tag};
+use super::{BRIDGE, CARD, Card, Tag};
 use crate::hypervisor::namespace::step::{Doing, StepError};
+use ipnet::Ipv4Net;
+use novacron_common::spec::MacAddress;
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     io::{self, ErrorKind},
+    net::Ipv4Addr,
     process::Stdio,
 };
 use tokio::{io::AsyncWriteExt, process::Command};
@@ -26,14 +34,36 @@ const COMPLAINT_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Firewall {
     tag: Tag,
-    /// Whether the tables are there, as far as this life of the agent knows.
-    stands: bool,
+    /// Whose elements the tables have, as far as this life of the agent knows; `None` if there may be no tables.
+    admitted: Option<BTreeSet<Block>>,
+}
+
+/// Neighbouring addresses of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Block {
+    network: Ipv4Net,
+    first: u32,
+}
+
+impl Block {
+    /// Addresses: more make the first start on a network longer, fewer make more of the others run `nft`.
+    const SIZE: u32 = 64;
+
+    fn of(card: &Card) -> Self {
+        let first = card.address.addr().to_bits() / Self::SIZE * Self::SIZE;
+        Self { network: card.address.trunc(), first }
+    }
+
+    fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
+        let all = (self.first..=self.first.saturating_add(Self::SIZE - 1)).map(Ipv4Addr::from_bits);
+        all.filter(move |address| self.network.contains(address))
+    }
 }
 
 impl Firewall {
     /// That of an agent that has not looked yet.
     pub const fn new(tag: Tag) -> Self {
-        Self { tag, stands: false }
+        Self { tag, admitted: None }
     }
 
     /// Has the rules as these machines need them, whatever an earlier life left; without machines, none.
@@ -50,7 +80,7 @@ impl Firewall {
         } else {
             commit(&self.with_tables(live)).await
         };
-        self.stands = done.is_ok() && !live.is_empty();
+        self.admitted = (done.is_ok() && !live.is_empty()).then(|| live.iter().map(Block::of).collect());
         done.doing("set up the firewall of tenant networks")
     }
 
@@ -59,11 +89,17 @@ impl Firewall {
     /// # Errors
     /// [`StepError`] if there is no `nft`, or it refuses.
     pub async fn admit(&mut self, card: &Card, live: &[Card]) -> Result<(), StepError> {
-        if !self.stands {
+        let Some(admitted) = &self.admitted else {
             let all: Vec<Card> = live.iter().chain([card]).cloned().collect();
             return self.reset(&all).await;
+        };
+        let block = Block::of(card);
+        let lacks = (!admitted.contains(&block)).then_some(block);
+        self.commit(&self.elements("add", card, lacks)).await.doing("admit a machine to the firewall")?;
+        if let Some(admitted) = &mut self.admitted {
+            admitted.insert(block);
         }
-        commit(&self.elements("add", card, &Shared::Bridge)).await.doing("admit a machine to the firewall")
+        Ok(())
     }
 
     /// Shuts a machine out that has ended; `live` are those that stay.
@@ -71,17 +107,26 @@ impl Firewall {
     /// # Errors
     /// [`StepError`] if `nft` refuses.
     pub async fn dismiss(&mut self, card: &Card, live: &[Card]) -> Result<(), StepError> {
-        if live.is_empty() || !self.stands {
+        let Some(admitted) = self.admitted.as_ref().filter(|_| !live.is_empty()) else {
             return self.reset(live).await;
-        }
-        let shared = if live.iter().any(|other| other.bridge == card.bridge) {
-            Shared::Nothing
-        } else {
-            Shared::Bridge
         };
+        let network = card.address.trunc();
+        let stays = live.iter().any(|other| other.address.trunc() == network);
+        let gone = admitted.iter().copied().filter(|block| !stays && block.network == network);
+        let gone: BTreeSet<Block> = gone.collect();
         // Added first: what is not there cannot be deleted, and one missing element would keep all others.
-        let text = self.elements("add", card, &shared) + &self.elements("delete", card, &shared);
-        commit(&text).await.doing("take a machine out of the firewall")
+        let text = self.elements("add", card, gone.iter().copied())
+            + &self.elements("delete", card, gone.iter().copied());
+        self.commit(&text).await.doing("take a machine out of the firewall")?;
+        if let Some(admitted) = &mut self.admitted {
+            admitted.retain(|block| !gone.contains(block));
+        }
+        Ok(())
+    }
+
+    /// Has `nft` do all of it or nothing; and is not run for nothing.
+    async fn commit(&self, transaction: &str) -> io::Result<()> {
+        if transaction.is_empty() { Ok(()) } else { commit(transaction).await }
     }
 
     fn name(&self) -> String {
@@ -96,36 +141,44 @@ impl Firewall {
 
     fn with_tables(&self, live: &[Card]) -> String {
         let rules = RULES.replace("@NAME", &self.name()).replace("@CARDS", &format!("{CARD}{}*", self.tag.0));
-        let elements = live.iter().map(|card| self.elements("add", card, &Shared::Bridge));
-        self.without_tables() + &rules + &elements.collect::<String>()
+        let blocks: BTreeSet<Block> = live.iter().map(Block::of).collect();
+        let blocks = blocks.into_iter().map(|block| self.of_block("add", block));
+        let ports = live.iter().map(|card| self.of_ports("add", card));
+        self.without_tables() + &rules + &blocks.chain(ports).collect::<String>()
     }
 
-    /// The elements of one machine, and with `shared` those of its network.
-    fn elements(&self, verb: &str, card: &Card, shared: &Shared) -> String {
-        let (name, Card { link, bridge, mac, address, .. }) = (self.name(), card);
-        let (address, mut text) = (address.addr(), String::new());
-        let mut put = |family: &str, set: &str, element: std::fmt::Arguments<'_>| {
-            let _into_memory = writeln!(text, "{verb} element {family} {name} {set} {{ {element} }}");
-        };
-        put("bridge", "cards", format_args!(r#""{link}" . {mac} . {address}"#));
-        if *shared == Shared::Bridge {
-            put("inet", "bridges", format_args!(r#""{bridge}""#));
-            put("inet", "within", format_args!(r#""{bridge}" . "{bridge}""#));
-        }
+    /// Those of one machine's ports, and of these blocks.
+    fn elements(&self, verb: &str, card: &Card, blocks: impl IntoIterator<Item = Block>) -> String {
+        let blocks = blocks.into_iter().map(|block| self.of_block(verb, block));
+        blocks.collect::<String>() + &self.of_ports(verb, card)
+    }
+
+    /// Those of the cards that addresses of a block have, and of the bridge.
+    fn of_block(&self, verb: &str, block: Block) -> String {
+        let (name, bridge) = (self.name(), self.tag.name(BRIDGE, block.network.network()));
+        let cards = block.addresses().map(|address| {
+            format!(r#""{}" . {} . {address}"#, self.tag.name(CARD, address), MacAddress::of_ip(address))
+        });
+        let cards: Vec<String> = cards.collect();
+        [
+            ("bridge", "cards", cards.join(", ")),
+            ("inet", "bridges", format!(r#""{bridge}""#)),
+            ("inet", "within", format!(r#""{bridge}" . "{bridge}""#)),
+        ]
+        .map(|(family, set, elements)| format!("{verb} element {family} {name} {set} {{ {elements} }}\n"))
+        .concat()
+    }
+
+    fn of_ports(&self, verb: &str, card: &Card) -> String {
+        let (name, address, mut text) = (self.name(), card.address.addr(), String::new());
         for port in &card.publish {
             let (protocol, from, to) = (port.protocol, port.host, port.machine);
             let target = if verb == "add" { format!(" : {address} . {to}") } else { String::new() };
-            put("inet", "published", format_args!("{protocol} . {from}{target}"));
+            let _into_memory =
+                writeln!(text, "{verb} element inet {name} published {{ {protocol} . {from}{target} }}");
         }
         text
     }
-}
-
-/// What of a machine's network changes with it.
-#[derive(Debug, PartialEq, Eq)]
-enum Shared {
-    Nothing,
-    Bridge,
 }
 
 /// The same on every host. A machine may open connections to those of its own network and to the world, and ping its host; what
@@ -222,21 +275,33 @@ mod tests {
     #[test]
     fn what_is_added_for_a_machine_is_what_is_deleted_after_it() {
         let (firewall, card) = firewall();
-        let added = firewall.elements("add", &card, &Shared::Bridge);
-        let own = [
-            r#"bridge novacron_01234 cards { "nv012340a010207" . 52:54:0a:01:02:07 . 10.1.2.7 }"#,
+        let block = Block::of(&card);
+        let added = firewall.elements("add", &card, [block]);
+        let wanted = [
+            r#""nv012340a010207" . 52:54:0a:01:02:07 . 10.1.2.7"#,
+            r#""nv012340a01023f" . 52:54:0a:01:02:3f . 10.1.2.63 }"#,
             "inet novacron_01234 published { tcp . 8080 : 10.1.2.7 . 80 }",
-        ];
-        let shared = [
             r#"inet novacron_01234 bridges { "nb012340a010200" }"#,
             r#"inet novacron_01234 within { "nb012340a010200" . "nb012340a010200" }"#,
         ];
-        assert!(own.iter().chain(&shared).all(|part| added.contains(part)), "{added}");
-        let deleted = firewall.elements("delete", &card, &Shared::Bridge);
+        assert!(wanted.iter().all(|part| added.contains(part)), "{added}");
+        let deleted = firewall.elements("delete", &card, [block]);
         // Of a map, the key alone.
         assert_eq!(deleted, added.replace("add ", "delete ").replace(" : 10.1.2.7 . 80", ""));
-        let stays = firewall.elements("delete", &card, &Shared::Nothing);
-        assert!(shared.iter().all(|part| !stays.contains(part)) && stays.lines().count() == 2, "{stays}");
+        assert_eq!(firewall.elements("delete", &card, []).lines().count(), 1);
+        assert_eq!(firewall.elements("add", &Card { publish: Vec::new(), ..card }, []), "");
+    }
+
+    #[test]
+    fn a_block_has_the_neighbours_of_its_network_and_nobody_elses() {
+        let (_, card) = firewall();
+        let of = |address: &str| Block::of(&Card { address: address.parse().unwrap(), ..card.clone() });
+        let all = |address: &str| of(address).addresses().map(|a| a.to_string()).collect::<Vec<_>>();
+        assert_eq!(of("10.1.2.7/24"), of("10.1.2.63/24"));
+        assert_ne!(of("10.1.2.7/24"), of("10.1.2.64/24"));
+        assert_eq!(all("10.1.2.200/24").len(), 64);
+        assert_eq!(all("10.1.2.9/30"), ["10.1.2.8", "10.1.2.9", "10.1.2.10", "10.1.2.11"]);
+        assert_eq!(all("255.255.255.254/24").last().unwrap(), "255.255.255.255");
     }
 
     #[test]
