@@ -49,6 +49,8 @@ pub enum Record {
 pub enum OutboundMark {
     /// It may have begun.
     Begun,
+    /// The target's hypervisor has said that it has all of the guest. If the guest is not seen to run here, it has left.
+    Complete,
     /// In post-copy, by a hand-over with this epoch: the target's libvirtd was let run the guest.
     Split(Epoch),
     /// The machine was observed gone; the hand-over is awaited.
@@ -99,7 +101,7 @@ impl Record {
     /// What a coordinator is told on the strength of this record alone.
     pub fn state(&self) -> SideState {
         match self {
-            Self::Outbound { mark: OutboundMark::Begun, .. } => {
+            Self::Outbound { mark: OutboundMark::Begun | OutboundMark::Complete, .. } => {
                 SideState::Outbound(OutboundState::Connecting)
             }
             Self::Outbound { mark: OutboundMark::Split(_), .. } => {

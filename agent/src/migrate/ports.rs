@@ -11,7 +11,7 @@ use novacron_common::{
     units::Epoch,
     wire::Denial,
 };
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{io, time::Duration};
 
 /// An error with its causes, from behind a port.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -141,13 +141,23 @@ pub trait Ear: Send + Sync {
     async fn listen_again(&mut self, migrate_uri: &str) -> Result<(), HvError>;
 }
 
-/// Ready when a process has ended.
-pub type ProcessEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A process in which a guest runs.
+#[async_trait]
+pub trait GuestProcess: Send + Sync {
+    /// Waits for its end.
+    async fn ended(&self);
+    /// Ends it where it stands (SIGKILL). It executes nothing more then (signal(7)), whenever its end may be seen. One that has
+    /// ended is no error.
+    ///
+    /// # Errors
+    /// The system's.
+    fn kill(&self) -> io::Result<()>;
+}
 
 /// Sees the processes in which guests run.
 pub trait Processes: Send + Sync {
-    /// Waits for the end of the process in which the guest runs now; `None` if it cannot be seen.
-    fn end_of(&self, vm: VmId) -> Option<ProcessEnd>;
+    /// The one in which the guest runs now; `None` if it cannot be seen.
+    fn of(&self, vm: VmId) -> Option<Box<dyn GuestProcess>>;
 }
 
 /// What a forecast asks of the hypervisor. Nothing here changes anything.

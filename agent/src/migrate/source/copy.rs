@@ -6,8 +6,9 @@ use crate::{
     hypervisor::HvError,
     migrate::{
         climb::{Ladder, Look, Step},
+        journal::OutboundMark,
         link::keeper::LinkCondition,
-        ports::{Copied, Mover, ProcessEnd, Push, Standing},
+        ports::{Copied, GuestProcess, Mover, Push, Standing},
         progress::Meter,
         road::{ColdRoad, LiveRoad},
     },
@@ -52,7 +53,7 @@ pub(in crate::migrate) struct Ending {
     pub reason: String,
     /// Somebody wanted it so.
     pub cancelled: bool,
-    /// The target has said that it is complete, and the process that ran it here was seen to end.
+    /// The target has said that it is complete, and the process that ran it here has ended or was killed.
     pub left: bool,
     /// The target was let run it, before all of its memory had crossed (post-copy).
     pub split: bool,
@@ -88,9 +89,11 @@ impl Departure {
             Begun::Now => Box::pin(async move { mover.send(vm, route, push).await }),
             Begun::Before(_) => Box::pin(async move { over(&*mover, vm).await }),
         };
-        let left = left(self.parts.processes.end_of(vm), road);
+        let process = self.parts.processes.of(vm);
+        let process = process.as_deref();
+        let left = left(process, road);
         tokio::pin!(left);
-        let ended = ended(self.parts.processes.end_of(vm));
+        let ended = ended(process);
         tokio::pin!(ended);
         let complete = road.finished();
         tokio::pin!(complete);
@@ -109,7 +112,12 @@ impl Departure {
                 () = &mut ended, if copy.stage == Stage::Split => {
                     break Err("its process on the source ended".to_owned());
                 }
-                () = &mut complete, if !copy.complete => copy.complete = true,
+                () = &mut complete, if !copy.complete => {
+                    copy.complete = true;
+                    if goes_on && copy.stage != Stage::Split && self.see_off(process).await {
+                        return Some((Ending { left: true, ..copy.ending(Ok(()), road) }, Some(send)));
+                    }
+                }
                 reason = called_off(&mut cancel), if goes_on && stays && !copy.complete => {
                     self.abort(&mut copy, Why::Cancelled(reason)).await;
                 }
@@ -137,6 +145,18 @@ impl Departure {
         let explain =
             |said: String| road.trouble().map_or(said.clone(), |trouble| format!("{trouble} ({said})"));
         Some((copy.ending(outcome.map_err(explain), road), None))
+    }
+
+    /// The target has all of the guest, which never runs here again, whatever becomes of libvirtd. That is written down, and
+    /// its process killed: libvirtd does it gently, which takes the longer the more memory there is, and the guest waits.
+    async fn see_off(&self, process: Option<&dyn GuestProcess>) -> bool {
+        let Some(process) = process else { return false };
+        let (migration, record) = (self.ticket.migration, self.record(OutboundMark::Complete));
+        if let Err(error) = self.parts.write(migration, record).await {
+            tracing::error!(%migration, reason = describe(&*error), "that it is complete could not be written down");
+            return false;
+        }
+        process.kill().inspect_err(|error| tracing::error!(%migration, %error, "killing its process")).is_ok()
     }
 
     async fn abort(&self, copy: &mut Copy, why: Why) {
@@ -281,6 +301,11 @@ impl Ending {
         Self { begun: true, reason, ..Self::default() }
     }
 
+    /// Nor whether its process was ended; but the target had said that it is complete.
+    pub(in crate::migrate) fn unseen_complete(reason: String) -> Self {
+        Self { sent: true, ..Self::unseen(reason) }
+    }
+
     /// Nor of a guest that went over.
     pub(in crate::migrate) fn unseen_split(reason: String) -> Self {
         Self { split: true, ..Self::unseen(reason) }
@@ -288,16 +313,16 @@ impl Ending {
 }
 
 /// Waits for the end of the process; for ever if it cannot be seen.
-async fn ended(process: Option<ProcessEnd>) {
+async fn ended(process: Option<&dyn GuestProcess>) {
     match process {
-        Some(process) => process.await,
+        Some(process) => process.ended().await,
         None => std::future::pending().await,
     }
 }
 
 /// Waits until the machine has certainly left: its target has said that it is complete, and the process that ran it here
 /// has ended, so nothing can let it run here again. Before the first, that end would be a guest's that crashed.
-async fn left(process: Option<ProcessEnd>, road: &dyn LiveRoad) {
+async fn left(process: Option<&dyn GuestProcess>, road: &dyn LiveRoad) {
     road.finished().await;
     ended(process).await;
 }

@@ -1,14 +1,16 @@
-//! Sees a guest's process end.
+//! Sees a guest's process end, and ends it.
 //!
-//! When a copy is complete libvirt ends the source's QEMU, and looks only after 200 ms whether it is gone
-//! (`virProcessKillPainfully`): for the guest, who waits at the target, most of the pause. The kernel tells at once.
+//! When a copy is complete libvirt asks the source's QEMU to end, and looks only after 200 ms whether it is gone
+//! (`virProcessKillPainfully`): for the guest, who waits at the target, most of the pause. The kernel tells at once; and that
+//! a process will execute nothing more is certain as soon as it was sent SIGKILL.
 
 use crate::{
     hypervisor::libvirt::xml::domain_name,
-    migrate::ports::{ProcessEnd, Processes},
+    migrate::ports::{GuestProcess, Processes},
     pidfd::PidFd,
 };
-use nix::unistd::Pid;
+use async_trait::async_trait;
+use nix::{errno::Errno, unistd::Pid};
 use novacron_common::ids::VmId;
 use std::{io, path::PathBuf};
 
@@ -35,12 +37,26 @@ impl QemuProcesses {
 }
 
 impl Processes for QemuProcesses {
-    fn end_of(&self, vm: VmId) -> Option<ProcessEnd> {
+    fn of(&self, vm: VmId) -> Option<Box<dyn GuestProcess>> {
         // Without one libvirt's word is waited for.
         let process = self
             .open(vm)
             .inspect_err(|error| tracing::debug!(%vm, %error, "the guest's process is not seen"))
             .ok()?;
-        Some(Box::pin(async move { process.ended().await }))
+        Some(Box::new(process))
+    }
+}
+
+#[async_trait]
+impl GuestProcess for PidFd {
+    async fn ended(&self) {
+        Self::ended(self).await;
+    }
+
+    fn kill(&self) -> io::Result<()> {
+        match self.signal(libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -2,7 +2,10 @@
 
 use super::world::{Host, VM};
 use crate::hypervisor::libvirt::xml::domain_name;
-use std::process::{Child, Command, Stdio};
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command, Stdio},
+};
 
 pub struct GuestProcess(Child);
 
@@ -17,6 +20,11 @@ impl GuestProcess {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(format!("{name}.pid")), format!("{}\n", child.id())).unwrap();
         Self(child)
+    }
+
+    /// Waits for its end: was it killed?
+    pub fn was_killed(&mut self) -> bool {
+        self.0.wait().unwrap().signal() == Some(libc::SIGKILL)
     }
 
     /// Ends and collects it.

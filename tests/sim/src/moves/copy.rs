@@ -28,6 +28,8 @@ const PIECES: (u64, u64) = (1, 20);
 const PIECE: (u64, u64) = (MILLI, 200 * MILLI);
 /// How soon a process that is told to end does.
 const END: (u64, u64) = (MILLI, 150 * MILLI);
+/// How often libvirt sees a guest whose process was killed end before it has ended it itself, per cent.
+const UNEXPECTED: u64 = 30;
 /// When libvirt looks whether it has.
 const LOOK: Duration = Duration::from_millis(200);
 /// libvirt's own keep-alive.
@@ -185,6 +187,10 @@ async fn carry_out(metal: &Metal, vm: VmId, mut conduit: Conduit, post_copy: boo
     }
     sleep(metal.draw(END)).await;
     metal.set(vm, |domain| domain.job = None);
+    let killed = metal.domain(vm).is_some_and(|domain| domain.power == Power::Off);
+    if killed && metal.executor.draw(|rng| rng.percent(UNEXPECTED)) {
+        return Err("the guest has ended unexpectedly".to_owned());
+    }
     metal.end(vm);
     sleep(LOOK).await;
     metal.undefine(vm);

@@ -12,7 +12,7 @@ use novacron_agent::{
         Printed, Usage,
     },
     migrate::ports::{
-        Copied, Ear, Failure, Landing, Mover, ProcessEnd, Processes, Push, Rest, Route, Standing,
+        Copied, Ear, Failure, GuestProcess, Landing, Mover, Processes, Push, Rest, Route, Standing,
     },
     vm::{Files, FilesError},
 };
@@ -23,7 +23,7 @@ use novacron_common::{
     wire::ExecCommand,
 };
 use novacron_runtime::time::sleep;
-use std::{net::IpAddr, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use tokio::sync::broadcast;
 
 /// How long files take to be made or removed, nanoseconds.
@@ -305,10 +305,30 @@ impl Ear for Monitor {
 }
 
 impl Processes for Libvirt {
-    fn end_of(&self, vm: VmId) -> Option<ProcessEnd> {
+    fn of(&self, vm: VmId) -> Option<Box<dyn GuestProcess>> {
         let metal = Arc::clone(&self.0);
         let process = metal.domain(vm).filter(|domain| domain.power != Power::Off)?.process;
-        Some(Box::pin(async move { metal.process_gone(vm, process).await }))
+        Some(Box::new(Process { metal, vm, process }))
+    }
+}
+
+struct Process {
+    metal: Arc<Metal>,
+    vm: VmId,
+    process: u64,
+}
+
+#[async_trait]
+impl GuestProcess for Process {
+    async fn ended(&self) {
+        self.metal.process_gone(self.vm, self.process).await;
+    }
+
+    fn kill(&self) -> io::Result<()> {
+        if self.metal.domain(self.vm).is_some_and(|now| now.process == self.process) {
+            self.metal.end(self.vm);
+        }
+        Ok(())
     }
 }
 
