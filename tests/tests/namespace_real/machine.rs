@@ -75,6 +75,26 @@ async fn a_machine_that_cannot_start_says_why_and_is_stopped() {
     host.undefine(wanted.vm).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_definition_that_a_crash_of_the_host_spoilt_is_made_anew() {
+    novacron_tests::require!(root);
+    let folder = TempDir::new().unwrap();
+    let wanted = definition(folder.path(), None);
+    let file = folder.path().join("machines").join(wanted.vm.to_string()).join("definition");
+    let host = Namespace::open(folder.path(), exe()).await.unwrap();
+    host.define(&wanted).await.unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    // What a file system makes of a write that did not reach the disk: nothing, zeros, or a part.
+    for spoilt in [Vec::new(), vec![0; whole.len()], whole[..whole.len() / 2].to_vec()] {
+        std::fs::write(&file, &spoilt).unwrap();
+        assert_eq!(host.state(wanted.vm).await.unwrap(), VmState::Missing, "{spoilt:?}");
+        host.define(&wanted).await.unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), whole);
+    }
+    host.start(wanted.vm).await.unwrap();
+    host.undefine(wanted.vm).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn machines_that_come_and_go_at_once_share_no_ids_and_leave_nothing() {
     novacron_tests::require!(root);

@@ -9,7 +9,7 @@
 //! | `kill`    | agent      | end it                                                  |
 //! | `lease`   | agent      | until when it may run (see [`lease`](super::lease))      |
 //! | `spool`   | supervisor | what it prints (see [`spool`](super::spool))             |
-//! | `outcome` | supervisor | how it ended; durable. Written by the agent where the supervisor is gone |
+//! | `outcome` | supervisor | how it ended; an attempt's durable. Written by the agent where the supervisor is gone |
 //! | `log`     | supervisor | what it has to complain of                              |
 //!
 //! The lock is the truth about whether a supervisor lives: the kernel drops it with its last holder, whatever
@@ -130,6 +130,14 @@ impl Folder {
         self.write("outcome", end)
     }
 
+    /// Writes down how it ended, for a tree of which nobody asks once the host has stopped.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn write_outcome_loosely(&self, end: &AttemptEnd) -> Result<(), FolderError> {
+        self.write_loosely("outcome", end)
+    }
+
     /// Whether, and how, it is asked to end.
     ///
     /// # Errors
@@ -144,6 +152,14 @@ impl Folder {
     /// [`FolderError`].
     pub fn write_kill_request(&self, kill: KillRequest) -> Result<(), FolderError> {
         self.write("kill", &kill)
+    }
+
+    /// Writes down that it is to end, which it has once the host has stopped.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn write_kill_request_loosely(&self, kill: KillRequest) -> Result<(), FolderError> {
+        self.write_loosely("kill", &kill)
     }
 
     /// The supervisor's id, if it has come so far as to write it.

@@ -35,6 +35,9 @@ use tokio::{process::Command, task::spawn_blocking};
 /// Disks of one size that are ready. Each takes some 150 KiB, whatever its size.
 const SPARES: usize = 8;
 
+/// At so few the shelf is filled again: many at once are written to disk in less time than as many one by one.
+const SPARES_FEW: usize = SPARES / 2;
+
 /// Sizes that are kept ready; a machine of yet another one waits for `mkfs.ext4` at its first start.
 const SIZES_MAX: usize = 16;
 
@@ -80,19 +83,17 @@ impl Blanks {
         }))
     }
 
-    /// Puts a disk of this size at a path, and sees to it that the next one is ready sooner.
+    /// Puts a disk of this size at a path.
     ///
     /// # Errors
     /// [`StepError`] if there is no room, or no `mkfs.ext4` (package e2fsprogs).
-    pub async fn give(self: &Arc<Self>, size: ByteCount, to: &Path) -> Result<(), StepError> {
+    pub async fn give(&self, size: ByteCount, to: &Path) -> Result<(), StepError> {
         let spare = self.shelves().entry(size).or_default().spares.pop();
         let disk = match spare {
             Some(disk) => disk,
             None => self.make(size).await?,
         };
-        fs::rename(disk, to).doing("give a disk its name")?;
-        self.fill(size).await;
-        Ok(())
+        fs::rename(disk, to).doing("give a disk its name")
     }
 
     async fn make(&self, size: ByteCount) -> Result<PathBuf, StepError> {
@@ -120,13 +121,14 @@ impl Blanks {
         Ok(Some(mould))
     }
 
-    /// Fills the shelf of this size on a thread of its own, unless one is at it already.
-    async fn fill(self: &Arc<Self>, size: ByteCount) {
+    /// Fills the shelf of this size, if there are few on it, on a thread of its own: to be called when a machine has started,
+    /// with which it would else compete for the disk.
+    pub async fn fill(self: &Arc<Self>, size: ByteCount) {
         let Some(mould) = self.moulds.lock().await.get(&size).cloned() else { return };
         {
             let mut shelves = self.shelves();
             let shelf = shelves.entry(size).or_default();
-            if std::mem::replace(&mut shelf.is_being_filled, true) {
+            if shelf.spares.len() > SPARES_FEW || std::mem::replace(&mut shelf.is_being_filled, true) {
                 return;
             }
         }
@@ -223,7 +225,7 @@ mod tests {
     async fn a_disk_is_a_whole_file_system_of_its_size_and_takes_next_to_no_room() {
         let place = tempfile::tempdir().unwrap();
         let blanks = Blanks::open(place.path().join("blanks")).unwrap();
-        for number in 0..3 {
+        for number in 0..=2 {
             let disk = place.path().join(number.to_string());
             blanks.give(SIZE, &disk).await.unwrap();
             let found = fs::metadata(&disk).unwrap();
@@ -231,9 +233,15 @@ mod tests {
             let checked = Command::new("e2fsck").args(["-f", "-n"]).arg(&disk).output().await.unwrap();
             assert!(checked.status.success(), "{checked:?}");
             // The second and third are spares.
-            spares(&blanks, SPARES).await;
+            blanks.fill(SIZE).await;
+            spares(&blanks, SPARES - number).await;
         }
         assert_eq!(blanks.moulds.lock().await.len(), 1);
+        for number in 3..=SPARES_FEW {
+            blanks.give(SIZE, &place.path().join(number.to_string())).await.unwrap();
+        }
+        blanks.fill(SIZE).await;
+        spares(&blanks, SPARES).await;
     }
 
     #[tokio::test]
@@ -242,6 +250,7 @@ mod tests {
         let folder = place.path().join("blanks");
         let earlier = Blanks::open(folder.clone()).unwrap();
         earlier.give(SIZE, &place.path().join("one")).await.unwrap();
+        earlier.fill(SIZE).await;
         spares(&earlier, SPARES).await;
         let blanks = Blanks::open(folder.clone()).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
@@ -256,6 +265,7 @@ mod tests {
         let sizes = (1..=SIZES_MAX as u64).map(|mib| (ByteCount::mib(mib), place.path().to_owned()));
         blanks.moulds.lock().await.extend(sizes);
         blanks.give(SIZE, &place.path().join("disk")).await.unwrap();
+        blanks.fill(SIZE).await;
         assert_eq!(fs::metadata(place.path().join("disk")).unwrap().len(), SIZE.0);
         assert!(blanks.shelves()[&SIZE].spares.is_empty());
     }

@@ -241,7 +241,11 @@ impl Shared {
         self.watch(vm, Live { supervisor: Arc::new(supervisor), slot, card });
         drop(held);
         let _nobody_listens = self.events.send(HypervisorEvent::Changed(vm));
-        self.until_started(vm).await
+        let started = self.until_started(vm).await;
+        if defined.root.is_some() {
+            upper::restock(defined.spec.storage, &self.blanks).await;
+        }
+        started
     }
 
     async fn join_network(&self, vm: VmId, card: Option<&Card>) -> Result<(), HvError> {
@@ -371,7 +375,8 @@ impl Shared {
         let doing = || format!("stop {vm}");
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let request = KillRequest { grace_ms };
-        self.run_folder(vm).write_kill_request(request).map_err(|cause| HvError::failed(doing(), cause))?;
+        let asked = self.run_folder(vm).write_kill_request_loosely(request);
+        asked.map_err(|cause| HvError::failed(doing(), cause))?;
         supervisor.nudge(&self.run_folder(vm));
         let ended = timeout(grace.saturating_add(PATIENCE), supervisor.ended()).await;
         ended.map_err(|_| HvError::failed(doing(), "its supervisor does not end"))?;

@@ -23,16 +23,16 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
+/// Sees to it that the next one of this storage is ready.
+pub async fn restock(storage: ByteCount, blanks: &Arc<Blanks>) {
+    blanks.fill(size(storage)).await;
+}
+
 /// Has it there. It gets its name when it is whole.
 ///
 /// # Errors
 /// [`HvError::Failed`] if there is no room, or no `mkfs.ext4` (package e2fsprogs).
-pub async fn ensure(
-    vm: VmId,
-    folder: &Path,
-    storage: ByteCount,
-    blanks: &Arc<Blanks>,
-) -> Result<(), HvError> {
+pub async fn ensure(vm: VmId, folder: &Path, storage: ByteCount, blanks: &Blanks) -> Result<(), HvError> {
     let path = path(folder);
     if path.exists() {
         return Ok(());

@@ -17,30 +17,61 @@ use nix::{
         stat::Mode,
         wait::waitpid,
     },
+    unistd::Pid,
 };
 use std::{
     ffi::CString,
     fs::create_dir,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
 };
 
-/// A user namespace that has this map and no process.
-///
-/// # Errors
-/// [`StepError`] if the kernel makes none.
-pub fn user_namespace(map: IdMap) -> Result<OwnedFd, StepError> {
-    let holder = spawn::into_user_namespace()?;
-    let opened = map.write(holder).and_then(|()| {
-        let path = format!("/proc/{holder}/ns/user");
-        open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing("open a user namespace")
-    });
-    let _already_ended = kill(holder, Signal::SIGKILL);
-    waitpid(holder, None).doing("collect the holder of a user namespace")?;
-    opened
+/// A user namespace that has the machine's map.
+pub struct Users {
+    namespace: OwnedFd,
+    _holder: Holder,
+}
+
+impl Users {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// [`StepError`] if the kernel makes none.
+    pub fn of(map: IdMap) -> Result<Self, StepError> {
+        let holder = Holder(spawn::into_user_namespace()?);
+        map.write(holder.0)?;
+        let path = format!("/proc/{}/ns/user", holder.0);
+        let namespace = open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let namespace = namespace.doing("open a user namespace")?;
+        holder.end();
+        Ok(Self { namespace, _holder: holder })
+    }
+}
+
+impl AsRawFd for Users {
+    fn as_raw_fd(&self) -> RawFd {
+        self.namespace.as_raw_fd()
+    }
+}
+
+/// The process that a namespace begins with. It is ended as soon as there is a descriptor, but collected at the end only: to end it
+/// needs its turn on a processor, and nothing has to wait for that.
+struct Holder(Pid);
+
+impl Holder {
+    fn end(&self) {
+        let _already_ended = kill(self.0, Signal::SIGKILL);
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.end();
+        let _nobody_else_collects = waitpid(self.0, None);
+    }
 }
 
 /// Whether files may be changed through a mount.
@@ -56,7 +87,7 @@ pub enum Access {
 ///
 /// # Errors
 /// [`StepError`]; kernels and file systems that cannot do it say so.
-pub fn shown_to(folder: &Path, user: &OwnedFd) -> Result<OwnedFd, StepError> {
+pub fn shown_to(folder: &Path, user: &Users) -> Result<OwnedFd, StepError> {
     let doing = || format!("show the layer {} to the machine's users", folder.display());
     let path = CString::new(folder.as_os_str().as_bytes()).map_err(|cause| StepError::new(doing(), cause))?;
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
@@ -73,7 +104,7 @@ pub fn shown_to(folder: &Path, user: &OwnedFd) -> Result<OwnedFd, StepError> {
 ///
 /// # Errors
 /// The kernel's, or the file system's that cannot do it.
-pub fn map(mount: &OwnedFd, user: &OwnedFd, access: Access) -> Result<(), Errno> {
+pub fn map(mount: &OwnedFd, user: &Users, access: Access) -> Result<(), Errno> {
     let read_only = if access == Access::Read { libc::MOUNT_ATTR_RDONLY } else { 0 };
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | read_only,

@@ -34,6 +34,8 @@ pub enum Opened {
         layers: Vec<OwnedFd>,
         /// The machine's own.
         own: OwnLayer,
+        /// Whom they are shown to.
+        _users: idmap::Users,
     },
 }
 
@@ -46,9 +48,10 @@ impl Opened {
         match lower {
             Lower::Folder(folder) => open_folder(folder).map(Self::Folder),
             Lower::Image { layers, own } => {
-                let user = idmap::user_namespace(map)?;
-                let shown = layers.iter().map(|folder| idmap::shown_to(folder, &user));
-                Ok(Self::Image { layers: shown.collect::<Result<_, _>>()?, own: OwnLayer::open(own, &user)? })
+                let users = idmap::Users::of(map)?;
+                let shown = layers.iter().map(|folder| idmap::shown_to(folder, &users));
+                let layers = shown.collect::<Result<_, _>>()?;
+                Ok(Self::Image { layers, own: OwnLayer::open(own, &users)?, _users: users })
             }
         }
     }

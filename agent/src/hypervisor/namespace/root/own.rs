@@ -27,7 +27,7 @@ impl OwnLayer {
     ///
     /// # Errors
     /// [`StepError`].
-    pub fn open(file: &Path, user: &OwnedFd) -> Result<Self, StepError> {
+    pub fn open(file: &Path, user: &idmap::Users) -> Result<Self, StepError> {
         let device = Loopback::over(file)?;
         let mount = fsmount::ext4(device.path())?;
         for name in [UPPER, WORK] {
