@@ -333,6 +333,7 @@ impl Migrations {
             cancel: called_off,
             draft: None,
             epilogue: None,
+            complete: false,
         };
         spawn(and_give_back(departure.run(phase)));
     }

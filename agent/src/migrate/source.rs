@@ -125,6 +125,8 @@ pub(super) struct Departure {
     pub draft: Option<Draft>,
     /// Ends the connections when the hypervisor's call has returned.
     pub epilogue: Option<JoinHandle<()>>,
+    /// It is written down that the target has all of the guest.
+    pub complete: bool,
 }
 
 impl Departure {
@@ -311,15 +313,19 @@ impl Departure {
     }
 
     async fn gone(&mut self, report: MigrationReport) -> SourcePhase {
+        let (id, record) = (self.ticket.migration, self.record(OutboundMark::Gone(report.clone())));
         // First written down: once it is said the hand-over may be committed, and an agent that is started again must not
         // take a domain that libvirt has not forgotten yet for a machine that stayed. Where that fails, libvirt goes first.
-        let written =
-            self.parts.write(self.ticket.migration, self.record(OutboundMark::Gone(report.clone())));
-        if let Err(error) = written.await {
-            tracing::error!(migration = %self.ticket.migration, reason = describe(&*error), "that it is gone could not be written down");
+        if !self.complete
+            && let Err(error) = self.parts.write(id, record.clone()).await
+        {
+            tracing::error!(migration = %id, reason = describe(&*error), "that it is gone could not be written down");
             self.tidied_up().await;
         }
         self.show(OutboundState::Gone(report));
+        if self.complete {
+            self.parts.note(id, record).await;
+        }
         let stays = stays(self.parts.residents.clone(), self.vm(), self.ticket.migration);
         tokio::select! {
             biased;

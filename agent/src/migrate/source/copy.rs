@@ -149,13 +149,14 @@ impl Departure {
 
     /// The target has all of the guest, which never runs here again, whatever becomes of libvirtd. That is written down, and
     /// its process killed: libvirtd does it gently, which takes the longer the more memory there is, and the guest waits.
-    async fn see_off(&self, process: Option<&dyn GuestProcess>) -> bool {
+    async fn see_off(&mut self, process: Option<&dyn GuestProcess>) -> bool {
         let Some(process) = process else { return false };
         let (migration, record) = (self.ticket.migration, self.record(OutboundMark::Complete));
         if let Err(error) = self.parts.write(migration, record).await {
             tracing::error!(%migration, reason = describe(&*error), "that it is complete could not be written down");
             return false;
         }
+        self.complete = true;
         process.kill().inspect_err(|error| tracing::error!(%migration, %error, "killing its process")).is_ok()
     }
 
