@@ -14,4 +14,5 @@ pub mod matrix;
 pub mod need;
 pub mod root_archive;
 pub mod serial;
+pub mod steps;
 pub mod talk;

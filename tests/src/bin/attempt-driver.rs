@@ -3,12 +3,15 @@
 //! `attempt-driver supervise FOLDER` is a supervisor, `attempt-driver exec FOLDER` runs a command in its machine. `attempt-driver hold DATA_DIR PROGRAM ARGUMENT…` starts one
 //! attempt, says `started`, and waits to be killed. `attempt-driver lease DATA_DIR keep|kill MILLISECONDS PROGRAM
 //! ARGUMENT…` does the same with a lease, which it grants itself as long as it runs. `attempt-driver machine DATA_DIR ADDRESS
-//! GATEWAY` starts a machine on a tenant network, says `started`, and waits to be killed.
+//! GATEWAY` starts a machine on a tenant network, says `started`, and waits to be killed. `attempt-driver life DATA_DIR ADDRESS
+//! GATEWAY COMMAND IMAGE` makes, starts, stops and removes one of an image (a `RootImage` as JSON).
+//!
+//! Where the data folder has a board ([`novacron_tests::steps`]), agent and supervisor write their steps on it.
 
 use novacron_agent::{
     attempt::{AttemptRunner, Next, Settings, call, supervisor},
     hypervisor::{
-        Definition, Hypervisor, MachineFiles,
+        Definition, Hypervisor, MachineFiles, RootImage,
         namespace::{Namespace, exec, lease::BootTime},
     },
 };
@@ -21,6 +24,7 @@ use novacron_common::{
     units::{ByteCount, Epoch, UnixMillis},
     wire::{AttemptStart, Lease, LeasesGranted},
 };
+use novacron_tests::steps::{self, Role};
 use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
 
 /// The attempt that `hold` starts; tests ask for it again by this key.
@@ -91,7 +95,14 @@ fn hold(data_dir: &str, argv: &[String]) -> anyhow::Result<()> {
     })
 }
 
-fn machine(data_dir: &str, address: &str, gateway: &str) -> anyhow::Result<()> {
+/// The machine that `machine` and `life` make; tests ask for it again by this id.
+fn definition(
+    data_dir: &str,
+    address: &str,
+    gateway: &str,
+    command: &str,
+    root: Option<RootImage>,
+) -> anyhow::Result<Definition> {
     let network = NetworkSpec {
         address: Some(address.parse()?),
         gateway: Some(gateway.parse()?),
@@ -105,22 +116,49 @@ fn machine(data_dir: &str, address: &str, gateway: &str) -> anyhow::Result<()> {
         memory: ByteCount::mib(64),
         storage: ByteCount(0),
         template: TemplateSpec { name: "host".parse()?, boot: BootSource::Disk, disk: None },
-        cmdline: Some("sleep 600.4242".into()),
+        cmdline: Some(command.into()),
         network,
         cloud_init: None,
         restart: RestartPolicy::Never,
         post_copy: false,
     };
-    let (vm, files) = (VmId::from_u128(7), MachineFiles::bare(data_dir));
+    let files = MachineFiles { root, ..MachineFiles::bare(data_dir) };
+    Ok(Definition { vm: VmId::from_u128(7), spec, files, bridge: None })
+}
+
+fn machine(data_dir: &str, address: &str, gateway: &str) -> anyhow::Result<()> {
+    let wanted = definition(data_dir, address, gateway, "sleep 600.4242", None)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let host = Namespace::open(Path::new(data_dir), std::env::current_exe()?).await?;
-        host.define(&Definition { vm, spec, files, bridge: None }).await?;
-        host.start(vm).await?;
+        host.define(&wanted).await?;
+        host.start(wanted.vm).await?;
         println!("started");
         std::future::pending::<()>().await;
         Ok(())
     })
+}
+
+/// Its steps are always the same: whatever fails on the way, the machine is removed in the end.
+fn life(data_dir: &str, address: &str, gateway: &str, command: &str, image: &str) -> anyhow::Result<()> {
+    let wanted = definition(data_dir, address, gateway, command, Some(serde_json::from_str(image)?))?;
+    steps::write_on(Path::new(data_dir), Role::Agent);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let host = Namespace::open(Path::new(data_dir), std::env::current_exe()?).await?;
+        host.define(&wanted).await?;
+        let lived = match host.start(wanted.vm).await {
+            Ok(()) => host.stop(wanted.vm, Duration::from_secs(10)).await,
+            failed => failed,
+        };
+        host.undefine(wanted.vm).await?;
+        Ok(lived?)
+    })
+}
+
+/// That of the machine whose supervisor has this folder, if it is one's.
+fn data_dir_of(folder: &str) -> Option<&Path> {
+    Path::new(folder).ancestors().nth(3)
 }
 
 fn tell(done: anyhow::Result<()>) -> ExitCode {
@@ -137,6 +175,10 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["supervise", rest @ ..] => {
+            rest.first()
+                .and_then(|folder| data_dir_of(folder))
+                .into_iter()
+                .for_each(|data_dir| steps::write_on(data_dir, Role::Supervisor));
             let words: Vec<_> = rest.iter().map(OsString::from).collect();
             supervisor::main(&words, Some(call::run))
         }
@@ -144,10 +186,14 @@ fn main() -> ExitCode {
         ["hold", data_dir, ..] => tell(hold(data_dir, &words[2..])),
         ["lease", data_dir, policy, duration, ..] => tell(lease(data_dir, policy, duration, &words[4..])),
         ["machine", data_dir, address, gateway] => tell(machine(data_dir, address, gateway)),
+        ["life", data_dir, address, gateway, command, image] => {
+            tell(life(data_dir, address, gateway, command, image))
+        }
         _ => {
             eprintln!(
                 "attempt-driver supervise FOLDER | hold DATA_DIR PROGRAM ARGUMENT… | \
-                 lease DATA_DIR keep|kill MILLISECONDS PROGRAM ARGUMENT… | machine DATA_DIR ADDRESS GATEWAY"
+                 lease DATA_DIR keep|kill MILLISECONDS PROGRAM ARGUMENT… | machine DATA_DIR ADDRESS GATEWAY | \
+                 life DATA_DIR ADDRESS GATEWAY COMMAND IMAGE"
             );
             ExitCode::from(64)
         }

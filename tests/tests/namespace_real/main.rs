@@ -17,6 +17,7 @@ mod place;
 mod rooted;
 mod signals;
 mod statistics;
+mod steps;
 mod upper;
 mod walls;
 mod world;

@@ -32,7 +32,7 @@ fn disk(place: &Place, vm: VmId) -> PathBuf {
 }
 
 /// The loop devices over files of this place, as the kernel lists them.
-fn devices(place: &Place) -> Vec<String> {
+pub fn devices(place: &Place) -> Vec<String> {
     let files = fs::read_dir("/sys/block").unwrap().flatten();
     let files = files.filter_map(|entry| fs::read_to_string(entry.path().join("loop/backing_file")).ok());
     files.filter(|file| file.starts_with(place.folder.path().to_str().unwrap())).collect()

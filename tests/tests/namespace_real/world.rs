@@ -1,5 +1,6 @@
 //! A runner on a data folder of its own, and eyes on the host for what it leaves behind.
 
+use nix::unistd::Pid;
 use novacron_agent::attempt::{Admitted, AttemptRunner, Settings};
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId},
@@ -99,12 +100,28 @@ pub fn groups(home: &Path) -> Vec<PathBuf> {
 
 /// The command lines of the host's processes that begin with this text.
 pub fn processes_with(marker: &str) -> Vec<String> {
+    command_lines().into_iter().map(|(_, line)| line).filter(|line| line.starts_with(marker)).collect()
+}
+
+/// The ids of those, the lowest first.
+pub fn pids_of(marker: &str) -> Vec<Pid> {
+    let mut pids: Vec<Pid> = command_lines()
+        .into_iter()
+        .filter(|(_, line)| line.starts_with(marker))
+        .map(|(pid, _)| pid)
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn command_lines() -> Vec<(Pid, String)> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     entries
-        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()))
-        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
-        .map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "))
-        .filter(|line| line.starts_with(marker))
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let words = std::fs::read(entry.path().join("cmdline")).ok()?;
+            Some((Pid::from_raw(pid), String::from_utf8_lossy(&words).replace('\0', " ")))
+        })
         .collect()
 }
 

@@ -54,8 +54,8 @@ impl Group {
     /// [`StepError`] if a controller is missing or refuses a limit.
     pub fn create(name: &str, limits: &Limits) -> Result<Self, StepError> {
         let group = Self::load(name);
-        group.cgroup.create().map_err(failed("make the cgroup"))?;
-        group.cgroup.apply(&resources(limits)).map_err(failed("limit the cgroup"))?;
+        group.cgroup.create().doing("make the cgroup")?;
+        group.cgroup.apply(&resources(limits)).doing("limit the cgroup")?;
         group.require_limits()?;
         group.forbid_swap(limits.memory_max);
         Ok(group)
@@ -135,7 +135,7 @@ impl Group {
     /// [`StepError`] if the kernel refuses.
     pub fn freeze(&self) -> Result<(), StepError> {
         match self.freezer() {
-            Some(freezer) => freezer.freeze().map_err(failed("freeze the cgroup")),
+            Some(freezer) => freezer.freeze().doing("freeze the cgroup"),
             None => std::fs::write(self.v2_file("cgroup.freeze"), "1").doing("freeze the cgroup"),
         }
     }
@@ -146,7 +146,7 @@ impl Group {
     /// [`StepError`] if the kernel refuses.
     pub fn thaw(&self) -> Result<(), StepError> {
         match self.freezer() {
-            Some(freezer) => freezer.thaw().map_err(failed("thaw the cgroup")),
+            Some(freezer) => freezer.thaw().doing("thaw the cgroup"),
             None => std::fs::write(self.v2_file("cgroup.freeze"), "0").doing("thaw the cgroup"),
         }
     }
@@ -220,7 +220,7 @@ impl Group {
     /// # Errors
     /// [`StepError`] if it is busy.
     pub fn remove(&self) -> Result<(), StepError> {
-        if self.cgroup.exists() { self.cgroup.delete().map_err(failed("remove the cgroup")) } else { Ok(()) }
+        if self.cgroup.exists() { self.cgroup.delete().doing("remove the cgroup") } else { Ok(()) }
     }
 
     /// The names of the groups directly below it, in any hierarchy.
@@ -293,10 +293,6 @@ fn resources(limits: &Limits) -> Resources {
     resources.cpu.period = Some(CPU_PERIOD_US);
     resources.cpu.quota = Some(i64::from(limits.cpu_millis.max(10)) * 100);
     resources
-}
-
-fn failed(doing: &'static str) -> impl FnOnce(cgroups_rs::fs::error::Error) -> StepError {
-    move |cause| StepError::new(doing, cause)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 
 use super::{
     disk::Attached,
+    observe,
     request::{BadRecord, KillRequest, Request, decode, encode},
 };
 use novacron_common::{record::AttemptEnd, wire::codec};
@@ -83,6 +84,7 @@ impl Folder {
     pub fn create(path: impl Into<PathBuf>, request: &Request) -> Result<Self, FolderError> {
         let folder = Self::at(path);
         std::fs::create_dir_all(&folder.path).map_err(folder.io("make", ""))?;
+        observe::taken("make a supervisor's folder");
         folder.write("request", request)?;
         let parent = folder.path.parent().unwrap_or(Path::new("."));
         sync(parent).map_err(|cause| FolderError::Io { doing: "sync", path: parent.into(), cause })?;
@@ -97,6 +99,7 @@ impl Folder {
     pub fn create_loosely(path: impl Into<PathBuf>, request: &Request) -> Result<Self, FolderError> {
         let folder = Self::at(path);
         std::fs::create_dir_all(&folder.path).map_err(folder.io("make", ""))?;
+        observe::taken("make a supervisor's folder");
         folder.write_loosely("request", request)?;
         Ok(folder)
     }
@@ -174,7 +177,9 @@ impl Folder {
     pub fn write_pid(&self) -> Result<(), FolderError> {
         let path = self.file("pid.new");
         std::fs::write(&path, std::process::id().to_string()).map_err(self.io("write", "pid.new"))?;
-        std::fs::rename(path, self.file("pid")).map_err(self.io("write", "pid"))
+        std::fs::rename(path, self.file("pid")).map_err(self.io("write", "pid"))?;
+        observe::taken("pid");
+        Ok(())
     }
 
     /// The first process of the tree, as the host counts it; `None` before it runs.
@@ -219,7 +224,9 @@ impl Folder {
     /// # Errors
     /// [`FolderError`].
     pub fn mark_started(&self) -> Result<(), FolderError> {
-        File::create(self.file("started")).map(drop).map_err(self.io("write", "started"))
+        File::create(self.file("started")).map_err(self.io("write", "started"))?;
+        observe::taken("started");
+        Ok(())
     }
 
     /// Takes the lock, if nobody holds it.
@@ -251,7 +258,10 @@ impl Folder {
     pub fn remove(&self) -> Result<(), FolderError> {
         match std::fs::remove_dir_all(&self.path) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => Err(self.io("remove", "")(cause)),
-            _ => Ok(()),
+            _ => {
+                observe::taken("remove a folder");
+                Ok(())
+            }
         }
     }
 
@@ -275,7 +285,9 @@ impl Folder {
     /// [`FolderError`].
     pub(super) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), FolderError> {
         let bytes = encode(value).map_err(|cause| FolderError::Encode { path: self.file(name), cause })?;
-        write_durably(&self.path, name, &bytes).map_err(self.io("write", name))
+        write_durably(&self.path, name, &bytes).map_err(self.io("write", name))?;
+        observe::taken(name);
+        Ok(())
     }
 
     /// Writes any record, whole or not at all, but not so that it survives the host.
@@ -286,7 +298,9 @@ impl Folder {
         let bytes = encode(value).map_err(|cause| FolderError::Encode { path: self.file(name), cause })?;
         let aside = self.file(&format!("{name}.new"));
         let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, self.file(name)));
-        written.map_err(self.io("write", name))
+        written.map_err(self.io("write", name))?;
+        observe::taken(name);
+        Ok(())
     }
 
     /// Reads any record, if it is there.

@@ -30,6 +30,7 @@ pub mod lease;
 mod limit;
 mod machine;
 pub mod net;
+pub mod observe;
 mod outcome;
 pub mod output;
 mod privileges;

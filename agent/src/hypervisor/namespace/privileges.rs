@@ -1,7 +1,7 @@
 //! Giving up rights for good: no capability in any set but those of a stated list, and none to be had from any file.
 
 use super::step::{Doing, StepError, checked};
-use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+use caps::{CapSet, Capability, CapsHashSet};
 use serde::{Deserialize, Serialize};
 
 /// Capability numbers that a kernel may know; the highest of Linux 6.18 is 40.
@@ -56,10 +56,10 @@ impl Rights {
         let kept: CapsHashSet = self.kept().iter().copied().collect();
         drop_bounding(&kept)?;
         for set in [CapSet::Ambient, CapSet::Inheritable] {
-            caps::clear(None, set).map_err(|cause| failed("drop capabilities", cause))?;
+            caps::clear(None, set).doing("drop capabilities")?;
         }
         for set in [CapSet::Effective, CapSet::Permitted] {
-            caps::set(None, set, &kept).map_err(|cause| failed("drop capabilities", cause))?;
+            caps::set(None, set, &kept).doing("drop capabilities")?;
         }
         prctl(libc::PR_SET_NO_NEW_PRIVS, 1, "forbid new privileges")
     }
@@ -102,8 +102,4 @@ fn prctl(option: libc::c_int, value: libc::c_ulong, doing: &str) -> Result<(), S
     // SAFETY: all options used here take one number and touch no memory of ours.
     let result = unsafe { libc::prctl(option, value, 0, 0, 0) };
     checked(result.into()).doing(doing).map(drop)
-}
-
-fn failed(doing: &str, cause: CapsError) -> StepError {
-    StepError::new(doing, cause)
 }

@@ -1,6 +1,9 @@
 //! A supervisor as the agent sees it: started, found again after a restart, signalled, awaited.
 
-use super::folder::{Folder, FolderError};
+use super::{
+    folder::{Folder, FolderError},
+    observe,
+};
 use crate::pidfd::PidFd;
 use nix::{
     sys::wait::{WaitPidFlag, waitpid},
@@ -119,6 +122,7 @@ fn spawn(exe: &Path, folder: &Folder, lock: File) -> Result<Pid, ProcessError> {
         .stderr(folder.log()?)
         .spawn()
         .map_err(|cause| ProcessError::Start { exe: exe.into(), cause })?;
+    observe::taken("start the supervisor");
     // Dropping a `std::process::Child` neither ends nor collects it; `Supervisor::ended` collects.
     Ok(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
 }

@@ -7,7 +7,7 @@ use super::{
 use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair},
-    unistd::{Pid, pause},
+    unistd::{Pid, getpid, getppid, pause},
 };
 use novacron_common::record::AttemptEnd;
 use std::{
@@ -139,13 +139,17 @@ pub fn into_new_namespaces(body: impl FnOnce(Channel) -> i32) -> Result<Init, St
 /// [`StepError`] if this process has more than one thread, or the kernel refuses.
 pub fn into_user_namespace() -> Result<Pid, StepError> {
     require_one_thread()?;
+    let parent = getpid();
     match clone3(libc::CLONE_NEWUSER)? {
         Some(pid) => Ok(pid),
         None => {
-            let _tied = die_with_parent();
-            loop {
+            let tied = die_with_parent();
+            // The parent may have ended before the tie was made, and then nobody would ever end this one.
+            while tied.is_ok() && getppid() == parent {
                 pause();
             }
+            // SAFETY: `_exit` ends this copy of the supervisor without running what only the original may run.
+            unsafe { libc::_exit(1) }
         }
     }
 }

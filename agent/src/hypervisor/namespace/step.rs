@@ -1,5 +1,6 @@
 //! One step towards isolation that failed, in words that a user can act on.
 
+use super::observe;
 use nix::errno::Errno;
 
 /// A kernel call that was refused, and what it was for.
@@ -31,20 +32,14 @@ impl StepError {
     }
 }
 
-/// Says what a failed call was for.
+/// Says what a call was for: to the user where it failed, and to a test that [observes](super::observe) where it did not.
 pub trait Doing<T> {
     fn doing(self, what: &str) -> Result<T, StepError>;
 }
 
-impl<T> Doing<T> for Result<T, Errno> {
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Doing<T> for Result<T, E> {
     fn doing(self, what: &str) -> Result<T, StepError> {
-        self.map_err(|cause| StepError::new(what, cause))
-    }
-}
-
-impl<T> Doing<T> for std::io::Result<T> {
-    fn doing(self, what: &str) -> Result<T, StepError> {
-        self.map_err(|cause| StepError::new(what, cause))
+        self.inspect(|_| observe::taken(what)).map_err(|cause| StepError::new(what, cause))
     }
 }
 

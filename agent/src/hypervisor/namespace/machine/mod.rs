@@ -13,6 +13,7 @@ mod upper;
 use super::{
     home::{Home, HomeError},
     net::{bridge, firewall::Firewall},
+    observe,
 };
 use crate::hypervisor::{
     Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Printed, Usage,
@@ -106,6 +107,7 @@ impl Hypervisor for Namespace {
         let folder = self.shared.folder(definition.vm);
         let doing = || format!("define {}", definition.vm);
         std::fs::create_dir_all(folder.path()).map_err(|cause| HvError::failed(doing(), cause))?;
+        observe::taken("make the machine's folder");
         let wanted = Defined { spec: definition.spec.clone(), root: definition.files.root.clone() };
         if self.shared.defined(definition.vm).is_ok_and(|known| known == wanted) {
             return Ok(());

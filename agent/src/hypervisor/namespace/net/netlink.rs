@@ -1,6 +1,7 @@
 //! Requests to the kernel's routing socket (`rtnetlink(7)`), one at a time and without a runtime: the supervisor and the first
 //! process of a tree have one thread and must stay so.
 
+use crate::hypervisor::namespace::observe;
 use rtnetlink::{
     LinkUnspec,
     packet_core::{
@@ -105,6 +106,7 @@ impl Netlink {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.0.send(&bytes, 0)?;
+        observe::taken("ask the routing socket");
         let mut answers = Vec::new();
         loop {
             let (datagram, _) = self.0.recv_from_full()?;

@@ -81,5 +81,5 @@ fn regain_capabilities() -> Result<(), StepError> {
     let permitted = caps::read(None, CapSet::Permitted);
     permitted
         .and_then(|all| caps::set(None, CapSet::Effective, &all))
-        .map_err(|cause| StepError::new("keep capabilities while files are made for the machine", cause))
+        .doing("keep capabilities while files are made for the machine")
 }

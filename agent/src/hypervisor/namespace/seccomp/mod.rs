@@ -35,7 +35,7 @@ pub struct Filters(Vec<BpfProgram>);
 impl Filters {
     /// Compiles them for this architecture. Before any fork, so that a mistake is an error and not a dead child.
     pub fn compile() -> Result<Self, StepError> {
-        Self::try_compile().map_err(|cause| StepError::new("compile the seccomp filters", cause))
+        Self::try_compile().doing("compile the seccomp filters")
     }
 
     fn try_compile() -> Result<Self, seccompiler::BackendError> {
@@ -48,10 +48,9 @@ impl Filters {
 
     /// Installs them for the calling thread and all that come from it, for good.
     pub fn install(&self) -> Result<(), StepError> {
-        self.0.iter().try_for_each(|program| {
-            seccompiler::apply_filter(program)
-                .map_err(|cause| StepError::new("install a seccomp filter", cause))
-        })?;
+        self.0
+            .iter()
+            .try_for_each(|program| seccompiler::apply_filter(program).doing("install a seccomp filter"))?;
         if is_filtered()? {
             Ok(())
         } else {
