@@ -14,13 +14,13 @@ use crate::{
         folder::{Folder, FolderError},
         home::Home,
         lease::BootTime,
-        request::KillRequest,
     },
     text::describe,
 };
 use novacron_common::{
     ids::{AttemptKey, VmId},
     record::AttemptReport,
+    spec::StopTerms,
     units::Epoch,
     wire::{AttemptStart, LeasesGranted},
 };
@@ -119,7 +119,7 @@ impl AttemptRunner {
             return Err(AttemptError::Stale { attempt, asked: epoch, seen: started });
         }
         let folder = self.shared.folder(attempt);
-        let written = spawn_blocking(move || folder.write_kill_request(KillRequest { grace_ms: 0 })).await;
+        let written = spawn_blocking(move || folder.write_kill_request(StopTerms::AT_ONCE)).await;
         written.map_err(|cause| AttemptError::BrokenOff { attempt, cause })??;
         match supervisor {
             Some(supervisor) => supervisor.nudge(&self.shared.folder(attempt)),

@@ -2,14 +2,15 @@
 //! runs against it) and can be told to fail.
 
 use super::{
-    Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Printed, Usage,
+    Capabilities, ConsoleStream, Definition, Halt, HvError, Hypervisor, HypervisorEvent, Listed, Printed,
+    Usage,
 };
 use crate::clock;
 use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,
     record::{Accel, VmState, VmStatistics},
-    spec::{MachineKind, Signal},
+    spec::{MachineKind, Signal, StopTerms},
     wire::{ExecCommand, ExecEnd, ExecInput, ExecOutput, LogChunk, codec},
 };
 use std::{
@@ -17,7 +18,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -217,15 +218,18 @@ impl Hypervisor for Fake {
         })
     }
 
-    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
+    async fn stop(&self, vm: VmId, terms: StopTerms) -> Result<Halt, HvError> {
         self.asked("stop")?;
         let state = self.with(vm, |machine| machine.state)?;
         let manners = self.world().manners;
+        let mut halt = Halt::ByItself;
         if manners == Manners::Deaf && state == VmState::Running {
             self.with(vm, |machine| machine.state = VmState::Stopping)?;
-            tokio::time::sleep(grace).await;
+            tokio::time::sleep(terms.grace()).await;
+            halt = Halt::Overdue(terms.grace());
         }
-        self.with(vm, |machine| machine.enter(VmState::Stopped))
+        self.with(vm, |machine| machine.enter(VmState::Stopped))?;
+        Ok(halt)
     }
 
     async fn pause(&self, vm: VmId) -> Result<(), HvError> {

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,
     record::{Accel, VmState, VmStatistics},
-    spec::{ImageFormat, MachineKind, Program, Signal, VmSpec},
+    spec::{ImageFormat, MachineKind, Program, Signal, StopTerms, VmSpec},
     units::ByteCount,
     wire::{ExecCommand, LogChunk},
 };
@@ -80,6 +80,17 @@ pub struct Definition {
     pub files: MachineFiles,
     /// The bridge that its card is attached to, where it has one.
     pub bridge: Option<String>,
+}
+
+/// How a machine that was stopped came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Halt {
+    /// It was down, or ended on being asked.
+    ByItself,
+    /// It was asked, did not end in so long, and was ended.
+    Overdue(Duration),
+    /// It was ended unasked: as was wanted, or since it was paused and could not hear.
+    Unasked,
 }
 
 /// What a hypervisor can do, found by trying.
@@ -192,8 +203,8 @@ pub trait Hypervisor: Send + Sync {
     /// Starts it. A running machine is left running.
     async fn start(&self, vm: VmId) -> Result<(), HvError>;
 
-    /// Asks the guest to shut down, waits `grace`, then cuts its power. Returns once it is not running.
-    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError>;
+    /// Asks the guest to shut down, waits, then cuts its power. Returns once it is not running.
+    async fn stop(&self, vm: VmId, terms: StopTerms) -> Result<Halt, HvError>;
 
     /// Holds a running machine where it is: its memory stays, its time stands still. A held one stays held.
     async fn pause(&self, vm: VmId) -> Result<(), HvError>;

@@ -105,7 +105,7 @@ impl Mover for Libvirt {
     }
 
     async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
-        Hypervisor::stop(self, vm, grace).await
+        Hypervisor::stop(self, vm, grace.into()).await.map(drop)
     }
 
     async fn define(&self, definition: &Definition) -> Result<(), HvError> {

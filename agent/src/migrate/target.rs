@@ -26,7 +26,7 @@ use crate::{hypervisor::MachineFiles, text::describe};
 use novacron_common::{
     ids::VmId,
     record::{InboundState, SideState, Ticket, VmAction, VmAssignment},
-    spec::VmSpec,
+    spec::{StopTerms, VmSpec},
     units::Epoch,
     wire::{Denial, DenialCode},
 };
@@ -146,7 +146,7 @@ impl Arrival {
     /// What is wanted of the machine once it is here: that it runs, or the next word is awaited.
     fn assignment(&self, epoch: Epoch, run: bool) -> VmAssignment {
         let Ticket { vm, generation, .. } = self.ticket;
-        let action = if run { VmAction::Run } else { VmAction::Stop { grace_ms: 0 } };
+        let action = if run { VmAction::Run } else { VmAction::Stop(StopTerms::AT_ONCE) };
         VmAssignment { vm, epoch, generation, spec: self.spec.clone(), action }
     }
 

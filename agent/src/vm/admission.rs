@@ -63,6 +63,7 @@ mod tests {
     use super::*;
     use novacron_common::{
         ids::MigrationId,
+        spec::StopTerms,
         units::{Epoch, Generation},
     };
 
@@ -89,7 +90,7 @@ mod tests {
     fn a_wish_that_was_overtaken_is_refused() {
         let wish = |generation, action| VmAssignment { generation: Generation(generation), ..ask(3, action) };
         let held = Entry::Held(VmRecord::new(wish(5, VmAction::Delete)));
-        for late in [VmAction::Run, VmAction::Stop { grace_ms: 0 }] {
+        for late in [VmAction::Run, VmAction::Stop(StopTerms::AT_ONCE)] {
             assert_eq!(code(judge(Some(&held), &wish(4, late))), Some(DenialCode::StaleEpoch), "{late:?}");
         }
         assert_eq!(judge(Some(&held), &wish(5, VmAction::Delete)), Verdict::AlreadySo);
@@ -114,7 +115,7 @@ mod tests {
     fn a_machine_in_the_hands_of_a_migration_is_left_alone() {
         let mut record = VmRecord::new(ask(3, VmAction::Run));
         record.lent = Some(MigrationId::from_u128(1));
-        let stop = ask(3, VmAction::Stop { grace_ms: 0 });
+        let stop = ask(3, VmAction::Stop(StopTerms::AT_ONCE));
         let held = Entry::Held(record);
         assert_eq!(code(judge(Some(&held), &stop)), Some(DenialCode::Conflict));
         assert_eq!(judge(Some(&held), &ask(4, VmAction::Run)), Verdict::Queue, "the ledger has settled it");

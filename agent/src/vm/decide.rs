@@ -4,9 +4,8 @@ use super::record::VmRecord;
 use novacron_common::{
     planted::{self, Mistake},
     record::{VmAction, VmState},
-    spec::RestartPolicy,
+    spec::{RestartPolicy, StopTerms},
 };
-use std::time::Duration;
 
 /// The next thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,10 +17,7 @@ pub(super) enum Step {
     /// Start it.
     Start,
     /// Stop it.
-    Stop {
-        /// Between the request and the cut.
-        grace: Duration,
-    },
+    Stop(StopTerms),
     /// Write down that this restart request was carried out.
     MarkRestarted(u64),
     /// Stop it and remove all of it.
@@ -34,10 +30,8 @@ pub(super) fn next(record: &VmRecord, seen: VmState) -> Step {
     }
     match record.assignment.action {
         VmAction::Delete => Step::Remove,
-        VmAction::Stop { grace_ms } => stop(seen, grace_ms),
-        VmAction::Restart { request, grace_ms } if request > record.restarted => {
-            restart(seen, request, grace_ms)
-        }
+        VmAction::Stop(terms) => stop(seen, terms),
+        VmAction::Restart { request, stop } if request > record.restarted => restart(seen, request, stop),
         VmAction::Restart { .. } | VmAction::Run => run(record, seen),
     }
 }
@@ -59,22 +53,18 @@ fn run(record: &VmRecord, seen: VmState) -> Step {
     }
 }
 
-fn stop(seen: VmState, grace_ms: u64) -> Step {
+fn stop(seen: VmState, terms: StopTerms) -> Step {
     match seen {
         VmState::Missing => Step::Define,
-        VmState::Running | VmState::Paused | VmState::Stopping => {
-            Step::Stop { grace: Duration::from_millis(grace_ms) }
-        }
+        VmState::Running | VmState::Paused | VmState::Stopping => Step::Stop(terms),
         _ => Step::Rest,
     }
 }
 
 /// A restart is a stop, the note that it was done, and then a run like any other.
-fn restart(seen: VmState, request: u64, grace_ms: u64) -> Step {
+fn restart(seen: VmState, request: u64, terms: StopTerms) -> Step {
     match seen {
-        VmState::Running | VmState::Paused | VmState::Stopping => {
-            Step::Stop { grace: Duration::from_millis(grace_ms) }
-        }
+        VmState::Running | VmState::Paused | VmState::Stopping => Step::Stop(terms),
         _ => Step::MarkRestarted(request),
     }
 }
@@ -129,15 +119,15 @@ pub(super) mod tests {
         assert!(!is_under_way(&record, VmState::Running), "a migration has it in hand");
         record = VmRecord { ran: true, ..VmRecord::new(assignment(VmAction::Run)) };
         assert!(!is_under_way(&record, VmState::Running), "it is known");
-        record = VmRecord::new(assignment(VmAction::Stop { grace_ms: 0 }));
+        record = VmRecord::new(assignment(VmAction::Stop(StopTerms::AT_ONCE)));
         assert!(!is_under_way(&record, VmState::Running), "it is not wanted");
     }
 
     #[test]
     fn a_restart_is_carried_out_once() {
-        let mut record = record(VmAction::Restart { request: 4, grace_ms: 10 });
+        let mut record = record(VmAction::Restart { request: 4, stop: StopTerms::within_ms(10) });
         record.ran = true;
-        assert_eq!(next(&record, VmState::Running), Step::Stop { grace: Duration::from_millis(10) });
+        assert_eq!(next(&record, VmState::Running), Step::Stop(StopTerms::within_ms(10)));
         assert_eq!(next(&record, VmState::Stopped), Step::MarkRestarted(4));
         (record.restarted, record.ran) = (4, false);
         assert_eq!(next(&record, VmState::Stopped), Step::Start);
@@ -147,7 +137,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_a_migration_has_in_hand_is_not_touched() {
-        for action in [VmAction::Run, VmAction::Delete, VmAction::Stop { grace_ms: 0 }] {
+        for action in [VmAction::Run, VmAction::Delete, VmAction::Stop(StopTerms::AT_ONCE)] {
             let mut record = record(action);
             record.lent = Some(MigrationId::from_u128(9));
             for seen in [VmState::Missing, VmState::Stopped, VmState::Paused, VmState::Running] {

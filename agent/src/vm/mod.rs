@@ -1,6 +1,7 @@
 //! The machines of this host. One task owns one machine; everybody else holds a [`Machines`] handle.
 //!
 //! * `admission` and `decide` are pure: what is taken, and what is done next;
+//! * `farewell` is what is said of a machine that was stopped;
 //! * `record` is what the ledger keeps of a machine;
 //! * `task` drives one machine towards what is wanted of it;
 //! * `damaged` stands in for the task of a machine whose record cannot be read;
@@ -12,6 +13,7 @@ mod board;
 mod console_log;
 mod damaged;
 mod decide;
+mod farewell;
 mod files;
 mod machines;
 mod record;

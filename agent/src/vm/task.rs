@@ -7,6 +7,7 @@
 use super::{
     admission::{self, Verdict},
     decide::{self, Step},
+    farewell,
     machines::MachinesParts,
     record::{Entry, VmRecord, ledger_key},
 };
@@ -49,7 +50,8 @@ pub(super) enum Message {
 }
 
 type Failure = Box<dyn Error + Send + Sync>;
-type Work = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+/// A step under way; it may end with a word for whoever looks at the machine.
+type Work = Pin<Box<dyn Future<Output = Result<Option<String>, Failure>> + Send>>;
 
 /// A step that failed, and when it is tried again.
 struct Trouble {
@@ -65,6 +67,8 @@ pub(super) struct VmTask {
     entry: Option<Entry>,
     working: Option<(Step, Work)>,
     trouble: Option<Trouble>,
+    /// What came of the last step, until the next.
+    word: Option<String>,
     /// Who waits until a migration has it in hand no more.
     awaiting: Vec<(MigrationId, oneshot::Sender<Result<(), Denial>>)>,
 }
@@ -76,7 +80,7 @@ impl VmTask {
         inbox: mpsc::Receiver<Message>,
         entry: Option<Entry>,
     ) -> Self {
-        Self { vm, parts, inbox, entry, working: None, trouble: None, awaiting: Vec::new() }
+        Self { vm, parts, inbox, entry, working: None, trouble: None, word: None, awaiting: Vec::new() }
     }
 
     /// Runs until nobody can ask any more, or the machine has left and nobody asks.
@@ -130,7 +134,7 @@ impl VmTask {
                     _ => VmRecord::new(assignment),
                 };
                 // A guest that was asked to shut down does so: it is waited for, and then started.
-                if !(runs && matches!(self.working, Some((Step::Stop { .. }, _)))) {
+                if !(runs && matches!(self.working, Some((Step::Stop(_), _)))) {
                     self.working = None;
                 }
                 self.trouble = None;
@@ -236,8 +240,9 @@ impl VmTask {
         }
     }
 
-    fn finished(&mut self, (step, outcome): (Step, Result<(), Failure>)) {
-        if let Err(error) = outcome {
+    fn finished(&mut self, (step, outcome): (Step, Result<Option<String>, Failure>)) {
+        self.word = None;
+        if let Err(error) = outcome.map(|word| self.word = word) {
             let failures = self.trouble.as_ref().map_or(0, |t| t.failures) + 1;
             let pause = Duration::from_secs(1 << failures.min(6)).min(RETRY_MAX);
             let message = describe(error.as_ref());
@@ -248,7 +253,7 @@ impl VmTask {
         self.trouble = None;
         match step {
             Step::Start => self.update(|record| record.ran = true),
-            Step::Stop { .. } => self.update(|record| record.ran = false),
+            Step::Stop(_) => self.update(|record| record.ran = false),
             Step::Remove => {
                 let epoch = self.entry.as_ref().map_or(Epoch(0), Entry::epoch);
                 let _ = self.write(Entry::Left { epoch });
@@ -298,8 +303,11 @@ impl VmTask {
             Step::Define => {
                 Box::pin(define(vm, record.assignment.spec.clone(), self.parts.clone(), hypervisor))
             }
-            Step::Start => Box::pin(async move { Ok(hypervisor.start(vm).await?) }),
-            Step::Stop { grace } => Box::pin(async move { Ok(hypervisor.stop(vm, grace).await?) }),
+            Step::Start => Box::pin(async move { Ok(hypervisor.start(vm).await.map(|()| None)?) }),
+            Step::Stop(terms) => Box::pin(async move {
+                let halt = hypervisor.stop(vm, terms).await?;
+                Ok(farewell::word(hypervisor.capabilities().kind, terms, halt))
+            }),
             Step::Remove => Box::pin(remove(vm, self.parts.clone(), hypervisor)),
         };
         tracing::info!(%vm, ?step, "begins");
@@ -309,7 +317,7 @@ impl VmTask {
     async fn report(&mut self, record: &VmRecord, seen: VmState, hypervisor: &dyn Hypervisor) {
         let (state, message) = match (&self.working, &self.trouble) {
             (Some((Step::Define, _)), _) => (VmState::Preparing, self.progress()),
-            (Some((Step::Stop { .. }, _)), _) if seen == VmState::Running => (VmState::Stopping, None),
+            (Some((Step::Stop(_), _)), _) if seen == VmState::Running => (VmState::Stopping, None),
             (_, Some(trouble)) if seen != VmState::Running => {
                 (VmState::Failed, Some(trouble.message.clone()))
             }
@@ -317,7 +325,7 @@ impl VmTask {
             _ if seen == VmState::Missing && record.assignment.action != VmAction::Delete => {
                 (VmState::Preparing, None)
             }
-            _ => (seen, None),
+            _ => (seen, self.word.clone().filter(|_| seen == VmState::Stopped)),
         };
         self.post(record, state, message);
         if state == VmState::Running {
@@ -378,7 +386,7 @@ impl VmTask {
 }
 
 /// The step under way, or for ever.
-async fn work(working: &mut Option<(Step, Work)>) -> (Step, Result<(), Failure>) {
+async fn work(working: &mut Option<(Step, Work)>) -> (Step, Result<Option<String>, Failure>) {
     match working {
         Some((_, future)) => {
             let outcome = future.await;
@@ -394,13 +402,19 @@ async fn define(
     spec: VmSpec,
     parts: Arc<MachinesParts>,
     hypervisor: Arc<dyn Hypervisor>,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     let files = parts.files.prepare(vm, &spec).await?;
     let bridge = spec.network.bridge.as_ref().map_or_else(|| parts.bridge.clone(), ToString::to_string);
-    Ok(hypervisor.define(&Definition { vm, spec, files, bridge: Some(bridge) }).await?)
+    hypervisor.define(&Definition { vm, spec, files, bridge: Some(bridge) }).await?;
+    Ok(None)
 }
 
-async fn remove(vm: VmId, parts: Arc<MachinesParts>, hypervisor: Arc<dyn Hypervisor>) -> Result<(), Failure> {
+async fn remove(
+    vm: VmId,
+    parts: Arc<MachinesParts>,
+    hypervisor: Arc<dyn Hypervisor>,
+) -> Result<Option<String>, Failure> {
     hypervisor.undefine(vm).await?;
-    Ok(parts.files.remove(vm).await?)
+    parts.files.remove(vm).await?;
+    Ok(None)
 }

@@ -5,14 +5,17 @@ use super::{
     record::ledger_key,
 };
 use crate::{
-    hypervisor::{Hypervisor as _, MachineFiles, fake::Fake},
+    hypervisor::{
+        Hypervisor as _, MachineFiles,
+        fake::{Fake, Manners},
+    },
     ledger::AgentLedger,
 };
 use futures_util::FutureExt as _;
 use novacron_common::{
     ids::{MigrationId, VmId},
     record::{VmAction, VmAssignment, VmObservation, VmState},
-    spec::{MachineKind, Signal, VmSpec},
+    spec::{MachineKind, Signal, StopTerms, VmSpec},
     units::{Epoch, Generation},
     wire::{AgentReply, Denial, DenialCode, VmAct},
 };
@@ -113,7 +116,7 @@ async fn what_is_lent_to_a_migration_that_is_not_under_way_is_given_back() {
     let (ledger, machines, fake, vm) = running(&folder).await;
     machines.lend(vm, MIGRATION, Epoch(1)).await.unwrap();
     drop(machines);
-    let stop = VmAssignment { generation: Generation(9), ..order(1, VmAction::Stop { grace_ms: 0 }) };
+    let stop = VmAssignment { generation: Generation(9), ..order(1, VmAction::Stop(StopTerms::AT_ONCE)) };
     let machines = adopt_while(&ledger, &fake, &BTreeSet::from([MIGRATION]));
     assert!(matches!(machines.assign(stop.clone()).await, AgentReply::Denied(_)), "it moves");
     drop(machines);
@@ -163,7 +166,7 @@ async fn what_could_not_be_done_is_forgotten_once_it_has_come_about() {
     let (_ledger, machines, fake, vm) = running(&folder).await;
     let seen = |state| machines.board().of(vm).is_some_and(|seen| seen.state == state);
     fake.fail_next("stop");
-    assert_eq!(machines.assign(order(2, VmAction::Stop { grace_ms: 0 })).await, AgentReply::Accepted);
+    assert_eq!(machines.assign(order(2, VmAction::Stop(StopTerms::AT_ONCE))).await, AgentReply::Accepted);
     // The event tells the task to look.
     until(async || {
         fake.turn(vm, VmState::Running).unwrap();
@@ -171,6 +174,24 @@ async fn what_could_not_be_done_is_forgotten_once_it_has_come_about() {
         seen(VmState::Stopped)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_was_stopped_says_whether_it_ended_by_itself_until_it_runs_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, machines, fake, vm) = running(&folder).await;
+    let says = async |state, word: Option<&str>| {
+        let said = |seen: VmObservation| seen.state == state && seen.message.as_deref() == word;
+        until(async || machines.board().of(vm).is_some_and(said)).await;
+    };
+    let stop = |generation| wish(generation, VmAction::Stop(StopTerms::within_ms(20)));
+    assert_eq!(machines.assign(stop(2)).await, AgentReply::Accepted);
+    says(VmState::Stopped, Some("shut down when asked")).await;
+    assert_eq!(machines.assign(wish(3, VmAction::Run)).await, AgentReply::Accepted);
+    says(VmState::Running, None).await;
+    fake.set_manners(Manners::Deaf);
+    assert_eq!(machines.assign(stop(4)).await, AgentReply::Accepted);
+    says(VmState::Stopped, Some("power cut: the guest had not shut down 20ms after it was asked")).await;
 }
 
 /// The next wish.

@@ -2,7 +2,7 @@
 
 use crate::{
     ids::VmId,
-    spec::VmSpec,
+    spec::{StopTerms, VmSpec},
     units::{ByteCount, Epoch, Generation, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
@@ -58,17 +58,14 @@ impl VmAssignment {
 pub enum VmAction {
     /// Make it if need be, and run it.
     Run,
-    /// Make it if need be, and have it stopped: ask the guest, wait `grace_ms`, then cut its power.
-    Stop {
-        /// Milliseconds between the request and the cut.
-        grace_ms: u64,
-    },
+    /// Make it if need be, and have it stopped.
+    Stop(StopTerms),
     /// Stop and run again. `request` makes it once-only: the same number is never acted on twice.
     Restart {
         /// Raised by each request to restart.
         request: u64,
-        /// Milliseconds between the request and the cut.
-        grace_ms: u64,
+        /// How it is stopped.
+        stop: StopTerms,
     },
     /// Stop it, and remove it with its disk.
     Delete,

@@ -10,7 +10,7 @@ use novacron_common::{
     api::{MigrationState, VmDesired},
     ids::{HostId, VmId},
     record::{AttemptOutcome, VmState},
-    spec::{MachineKind, Name, VmVerb, VmVerbTarget},
+    spec::{MachineKind, Name, StopTerms, VmVerb, VmVerbTarget},
 };
 
 /// A machine by its id or name.
@@ -58,11 +58,14 @@ pub fn step(state: &State, target: &VmVerbTarget) -> Option<VerbStep> {
     if target.verb == VmVerb::Start && vms::is_held(vm) {
         return Some(VerbStep::Impossible(format!("{} is paused: resume it", vm.spec.name)));
     }
-    let (vm, grace_ms) = (vm.id, vm.grace_ms);
+    let (vm, stop) = (vm.id, vm.stop);
     Some(match target.verb {
-        VmVerb::Start => VerbStep::Desire(VmDesire { vm, desired: VmDesired::Running, grace_ms }),
-        VmVerb::Stop { grace_ms } => VerbStep::Desire(VmDesire { vm, desired: VmDesired::Stopped, grace_ms }),
-        VmVerb::Restart => VerbStep::Restart(VmRestart { vm, grace_ms }),
+        VmVerb::Start => VerbStep::Desire(VmDesire { vm, desired: VmDesired::Running, stop }),
+        VmVerb::Stop { grace_ms } => {
+            let stop = StopTerms::within_ms(grace_ms);
+            VerbStep::Desire(VmDesire { vm, desired: VmDesired::Stopped, stop })
+        }
+        VmVerb::Restart => VerbStep::Restart(VmRestart { vm, stop }),
         VmVerb::Migrate { .. } => return None,
     })
 }

@@ -15,7 +15,7 @@ pub fn wanted(vm: &VmRecord) -> Option<VmAssignment> {
     vm.placed_on?;
     let action = match (vm.migration, vm.hold_stopped) {
         (Some(_), false) => return None,
-        (Some(_), true) => VmAction::Stop { grace_ms: vm.grace_ms },
+        (Some(_), true) => VmAction::Stop(vm.stop),
         (None, _) => action_for(vm),
     };
     let (epoch, generation, spec) = (vm.epoch, vm.generation, vm.spec.clone());
@@ -25,10 +25,10 @@ pub fn wanted(vm: &VmRecord) -> Option<VmAssignment> {
 fn action_for(vm: &VmRecord) -> VmAction {
     match vm.desired {
         VmDesired::Running if vm.restarts_done < vm.restart_requests => {
-            VmAction::Restart { request: vm.restart_requests, grace_ms: vm.grace_ms }
+            VmAction::Restart { request: vm.restart_requests, stop: vm.stop }
         }
         VmDesired::Running => VmAction::Run,
-        VmDesired::Stopped => VmAction::Stop { grace_ms: vm.grace_ms },
+        VmDesired::Stopped => VmAction::Stop(vm.stop),
         VmDesired::Deleted => VmAction::Delete,
     }
 }

@@ -19,7 +19,7 @@ use novacron_common::{
         VmCreate, VmDesired, VmKill, VmStop, VmUpdate, VmView,
     },
     ids::{MigrationId, VmId},
-    spec::{Faults, Signal},
+    spec::{Faults, Signal, StopTerms},
     wire::{AgentCommand, AgentReply, VmAct},
 };
 use novacron_core::{
@@ -125,7 +125,7 @@ async fn update(
     responses((status = 202, body = VmView), (status = "default", body = Problem)))]
 async fn delete(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(StatusCode, Json<VmView>)> {
     let before = app.read(|state| lookup::vm(state, &key).map(|vm| views::vm(state, vm))).await??;
-    let desire = VmDesire { vm: before.id, desired: VmDesired::Deleted, grace_ms: 0 };
+    let desire = VmDesire { vm: before.id, desired: VmDesired::Deleted, stop: StopTerms::AT_ONCE };
     operate(&app, "delete", CommandBody::VmDesire(desire)).await?;
     // One that no host holds may be gone already.
     let after = app.read(|state| state.vm(before.id).map(|vm| views::vm(state, vm))).await?;
@@ -145,12 +145,13 @@ async fn start(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(St
             vm => Ok(vm.id),
         })
         .await??;
-    let desire = VmDesire { vm, desired: VmDesired::Running, grace_ms: 0 };
+    let desire = VmDesire { vm, desired: VmDesired::Running, stop: StopTerms::AT_ONCE };
     operate(&app, "start", CommandBody::VmDesire(desire)).await?;
     accepted(&app, vm).await
 }
 
-/// Have a machine stopped: its guest is asked, and after the grace its power is cut.
+/// Have a machine stopped: a KVM machine's guest is asked to shut down, a namespace machine's command is sent a signal, and after the
+/// grace it is ended. `message` of the stopped machine says which it was.
 #[utoipa::path(post, path = "/api/v1/vms/{vm}/stop", tag = "vms", operation_id = "stop_vm", request_body = Option<VmStop>,
     params(("vm" = String, Path, description = "Id or name")),
     responses((status = 202, body = VmView), (status = "default", body = Problem)))]
@@ -159,9 +160,8 @@ async fn stop(
     Path(key): Path<String>,
     OptionalBody(body): OptionalBody<VmStop>,
 ) -> ApiResult<(StatusCode, Json<VmView>)> {
-    let grace_ms = grace_ms(&body)?;
-    let vm = find(&app, &key).await?;
-    let desire = VmDesire { vm, desired: VmDesired::Stopped, grace_ms };
+    let (vm, stop) = terms(&app, &key, &body).await?;
+    let desire = VmDesire { vm, desired: VmDesired::Stopped, stop };
     operate(&app, "stop", CommandBody::VmDesire(desire)).await?;
     accepted(&app, vm).await
 }
@@ -176,9 +176,8 @@ async fn restart(
     Path(key): Path<String>,
     OptionalBody(body): OptionalBody<VmStop>,
 ) -> ApiResult<(StatusCode, Json<VmView>)> {
-    let grace_ms = grace_ms(&body)?;
-    let vm = find(&app, &key).await?;
-    operate(&app, "restart", CommandBody::VmRestart(VmRestart { vm, grace_ms })).await?;
+    let (vm, stop) = terms(&app, &key, &body).await?;
+    operate(&app, "restart", CommandBody::VmRestart(VmRestart { vm, stop })).await?;
     accepted(&app, vm).await
 }
 
@@ -235,15 +234,10 @@ async fn act(app: &App, key: &str, act: VmAct) -> ApiResult<VmId> {
     }
 }
 
-fn grace_ms(body: &VmStop) -> ApiResult<u64> {
-    let seconds = body.grace_seconds.unwrap_or(VmStop::GRACE_SECONDS_DEFAULT);
-    if seconds > VmStop::GRACE_SECONDS_MAX {
-        return Err(ApiError::field(
-            "grace_seconds",
-            format!("must be at most {}", VmStop::GRACE_SECONDS_MAX),
-        ));
-    }
-    Ok(u64::from(seconds) * 1000)
+/// Which machine, and how it is to be stopped.
+async fn terms(app: &App, key: &str, body: &VmStop) -> ApiResult<(VmId, StopTerms)> {
+    let (vm, kind) = app.read(|state| lookup::vm(state, key).map(|vm| (vm.id, vm.spec.kind))).await??;
+    Ok((vm, body.terms(kind)?))
 }
 
 async fn accepted(app: &App, vm: VmId) -> ApiResult<(StatusCode, Json<VmView>)> {

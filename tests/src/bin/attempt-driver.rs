@@ -148,7 +148,7 @@ fn life(data_dir: &str, address: &str, gateway: &str, command: &str, image: &str
         let host = Namespace::open(Path::new(data_dir), std::env::current_exe()?).await?;
         host.define(&wanted).await?;
         let lived = match host.start(wanted.vm).await {
-            Ok(()) => host.stop(wanted.vm, Duration::from_secs(10)).await,
+            Ok(()) => host.stop(wanted.vm, Duration::from_secs(10).into()).await.map(drop),
             failed => failed,
         };
         host.undefine(wanted.vm).await?;

@@ -95,7 +95,7 @@ async fn starting_and_stopping_twice_is_harmless<P: Place>(place: &P) -> Result<
     hypervisor.start(vm).await?;
     is(hypervisor, vm, VmState::Running).await?;
     for _ in 0..2 {
-        hypervisor.stop(vm, NONE).await?;
+        hypervisor.stop(vm, NONE.into()).await?;
         is(hypervisor, vm, VmState::Stopped).await?;
     }
     hypervisor.start(vm).await?;
@@ -110,8 +110,8 @@ async fn an_unknown_machine_is_missing<P: Place>(place: &P) -> Result<()> {
     hypervisor.undefine(vm).await?;
     let refused = |outcome: Result<(), HvError>| matches!(outcome, Err(HvError::Unknown { .. }));
     ensure!(refused(hypervisor.start(vm).await), "start");
-    ensure!(refused(hypervisor.stop(vm, NONE).await), "stop");
-    ensure!(refused(hypervisor.stop(vm, GRACE).await), "stop with grace");
+    ensure!(refused(hypervisor.stop(vm, NONE.into()).await.map(drop)), "stop");
+    ensure!(refused(hypervisor.stop(vm, GRACE.into()).await.map(drop)), "stop with grace");
     ensure!(refused(hypervisor.resume(vm).await), "resume");
     ensure!(refused(hypervisor.usage(vm).await.map(drop)), "usage");
     ensure!(refused(hypervisor.statistics(vm).await.map(drop)), "statistics");
@@ -165,7 +165,7 @@ async fn changes_are_announced<P: Place>(place: &P) -> Result<()> {
         if start {
             hypervisor.start(definition.vm).await?;
         } else {
-            hypervisor.stop(definition.vm, NONE).await?;
+            hypervisor.stop(definition.vm, NONE.into()).await?;
         }
         heard_of(&mut events, definition.vm).await?;
     }
@@ -185,7 +185,7 @@ async fn a_held_machine_is_resumed<P: Place>(place: &P) -> Result<()> {
     is(hypervisor, vm, VmState::Running).await?;
     place.hold(vm).await?;
     let asked = Instant::now();
-    hypervisor.stop(vm, GRACE).await?;
+    hypervisor.stop(vm, GRACE.into()).await?;
     ensure!(asked.elapsed() < GRACE, "a held guest cannot hear: waiting for it is of no use");
     is(hypervisor, vm, VmState::Stopped).await?;
     ensure!(hypervisor.resume(vm).await.is_err(), "a stopped machine was resumed");
@@ -207,7 +207,7 @@ async fn a_pause_holds_it_until_it_is_resumed<P: Place>(place: &P) -> Result<()>
     is(hypervisor, vm, VmState::Running).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     ensure!(hypervisor.usage(vm).await?.cpu > first, "it does not run on");
-    hypervisor.stop(vm, NONE).await?;
+    hypervisor.stop(vm, NONE.into()).await?;
     let refused = hypervisor.pause(vm).await;
     ensure!(matches!(refused, Err(HvError::State { .. })), "a stopped machine was paused: {refused:?}");
     hypervisor.undefine(vm).await?;
@@ -247,7 +247,7 @@ async fn usage_grows_while_it_runs<P: Place>(place: &P) -> Result<()> {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let second = hypervisor.usage(vm).await?;
     ensure!(second.cpu > first.cpu && second.memory.0 > 0, "{first:?}, then {second:?}");
-    hypervisor.stop(vm, NONE).await?;
+    hypervisor.stop(vm, NONE.into()).await?;
     let stopped = hypervisor.usage(vm).await?;
     ensure!(stopped == novacron_agent::hypervisor::Usage::default(), "{stopped:?}");
     hypervisor.undefine(vm).await?;
@@ -263,7 +263,7 @@ async fn what_it_has_used_is_counted_since_its_start<P: Place>(place: &P) -> Res
     ensure!(second.cpu_ms > first.cpu_ms && second.at > first.at, "{first:?}, then {second:?}");
     ensure!(usage.cpu.as_millis() >= second.cpu_ms.into(), "{usage:?} after {second:?}");
     ensure!(second.memory > ByteCount(0), "{second:?}");
-    hypervisor.stop(vm, NONE).await?;
+    hypervisor.stop(vm, NONE.into()).await?;
     let ended = hypervisor.statistics(vm).await?;
     ensure!(ended == VmStatistics::none(ended.at), "{ended:?}");
     hypervisor.undefine(vm).await?;
@@ -277,7 +277,7 @@ async fn a_guest_that_is_asked_shuts_down_in_time<P: Place>(place: &P) -> Result
         drop(answering(place, vm).await?);
     }
     let asked = Instant::now();
-    hypervisor.stop(vm, GRACE).await?;
+    hypervisor.stop(vm, GRACE.into()).await?;
     ensure!(asked.elapsed() < GRACE, "it took {:?}: its power was cut", asked.elapsed());
     is(hypervisor, vm, VmState::Stopped).await?;
     hypervisor.undefine(vm).await?;
@@ -344,7 +344,7 @@ async fn a_command_within_ends_with_its_machine<P: Place>(place: &P) -> Result<(
     }
     let vm = running(place, 12).await?;
     let command = Talk::begun(hypervisor.exec(vm, &cat()).await?).await?;
-    hypervisor.stop(vm, NONE).await?;
+    hypervisor.stop(vm, NONE.into()).await?;
     // Whether its own end or the end of everything is seen first is nobody's choice.
     let said = command.to_end().await?;
     ensure!(matches!(said.end, None | Some(ExecEnd::Killed(9))), "{said:?}");
@@ -364,7 +364,7 @@ async fn what_it_prints_is_followed_to_its_end<P: Place>(place: &P) -> Result<()
         let chunk = tokio::time::timeout(place.patience(), followed.recv()).await;
         heard.extend(chunk.context("it printed nothing")?.context("it ended")??.bytes);
     }
-    hypervisor.stop(vm, NONE).await?;
+    hypervisor.stop(vm, NONE.into()).await?;
     let last = tokio::time::timeout(place.patience(), followed.recv()).await;
     ensure!(last.context("the end was not told")?.is_none(), "it went on after the end");
     for (lines, wanted) in [(None, "are-you-there\n"), (Some(1), "are-you-there\n"), (Some(0), "")] {

@@ -163,7 +163,7 @@ async fn a_command_ends_with_whoever_asked_for_it_and_with_its_machine() {
     assert_eq!(talk.to_end().await.unwrap().end, Some(ExecEnd::Killed(15)));
 
     let talk = place.begin(&shell("exec sleep 600.844")).await.unwrap();
-    place.namespace.stop(place.vm, Duration::ZERO).await.unwrap();
+    place.namespace.stop(place.vm, Duration::ZERO.into()).await.unwrap();
     assert_eq!(talk.to_end().await.unwrap().end.filter(|end| *end != ExecEnd::Killed(9)), None);
     assert_eq!(processes_with("sleep 600.844"), Vec::<String>::new());
     place.leave().await;

@@ -105,7 +105,7 @@ async fn the_next_run_begins_a_log_of_its_own_and_a_flood_is_bounded() {
     assert!(last.ends_with(b"end"));
     let kept = std::fs::metadata(folder.path().join("machines").join(vm.to_string()).join("run/spool"));
     assert!(kept.unwrap().len() < 300_000);
-    host.stop(vm, Duration::ZERO).await.unwrap();
+    host.stop(vm, Duration::ZERO.into()).await.unwrap();
     host.start(vm).await.unwrap();
     let mut again = host.printed(vm, None, true).await.unwrap();
     let mut seen = 0;

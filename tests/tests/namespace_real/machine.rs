@@ -70,7 +70,7 @@ async fn a_machine_that_cannot_start_says_why_and_is_stopped() {
     let error = host.start(wanted.vm).await.unwrap_err();
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
     assert!(cause.contains("no-such-program"), "{error} {cause}");
-    host.stop(wanted.vm, Duration::ZERO).await.unwrap();
+    host.stop(wanted.vm, Duration::ZERO.into()).await.unwrap();
     assert_eq!(host.state(wanted.vm).await.unwrap(), VmState::Stopped);
     host.undefine(wanted.vm).await.unwrap();
 }

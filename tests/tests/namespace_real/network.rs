@@ -133,7 +133,7 @@ fn machines_of_one_network_reach_each_other_and_no_others() {
         host.undefine(one.vm).await.unwrap();
         assert_eq!(links().len(), 4, "{:?}", links());
         hears(&host, two.vm, "10.77.1.1/7000", "", "nobody listens there").await;
-        host.stop(two.vm, Duration::ZERO).await.unwrap();
+        host.stop(two.vm, Duration::ZERO.into()).await.unwrap();
         assert_eq!(links().len(), 2, "{:?}", links());
         host.start(two.vm).await.unwrap();
         hears(&host, two.vm, "10.77.1.3/7000", "hi", "after another start").await;
@@ -246,7 +246,7 @@ fn what_an_earlier_life_left_is_swept_and_what_is_half_made_is_made_whole() {
         host.start(wanted.vm).await.unwrap();
         let (ours, foreign) = (links(), "nbother0a4d0100");
         let table = format!("novacron_{}", &ours[0][2..7]);
-        host.stop(wanted.vm, Duration::ZERO).await.unwrap();
+        host.stop(wanted.vm, Duration::ZERO.into()).await.unwrap();
         drop(host);
 
         let ip = |words: &[&str]| assert!(Command::new("ip").args(words).status().unwrap().success());

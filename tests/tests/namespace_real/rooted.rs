@@ -74,7 +74,7 @@ async fn a_machine_lives_in_its_image_and_leaves_it_as_it_was() {
     let owner = |vm| fs::metadata(place.told_file(vm).unwrap()).unwrap().uid();
     assert!(owner(wanted.vm) >= 0x7000_0000 && owner(wanted.vm).abs_diff(owner(other.vm)) >= 65_536);
 
-    host.stop(wanted.vm, Duration::from_secs(30)).await.unwrap();
+    host.stop(wanted.vm, Duration::from_secs(30).into()).await.unwrap();
     host.start(wanted.vm).await.unwrap();
     assert!(place.told(wanted.vm).await.contains("CREATED"), "it does not start again");
     for definition in [&wanted, &other] {

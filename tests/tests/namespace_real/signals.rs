@@ -1,9 +1,14 @@
 //! Signals to a machine's command, from outside.
 
-use crate::{place::place, world::exe};
-use novacron_agent::hypervisor::{Hypervisor, namespace::Namespace};
-use novacron_common::{ids::VmId, record::VmState, spec::Signal};
-use std::time::Duration;
+use crate::{machine::definition, place::place, world::exe};
+use novacron_agent::hypervisor::{Halt, Hypervisor, namespace::Namespace};
+use novacron_common::{
+    ids::VmId,
+    record::VmState,
+    spec::{Signal, StopTerms},
+};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Says what it hears, and ends at the second SIGQUIT.
 const HEARS: &str = r#"#!/usr/bin/perl
@@ -66,4 +71,48 @@ async fn a_machines_command_hears_each_signal_once_and_ends_by_those_that_end_it
     }
     until_stopped(&host, vm).await;
     host.undefine(vm).await.unwrap();
+}
+
+/// Ends on SIGUSR1, and on nothing else that can be heard.
+const STUBBORN: &str = r#"#!/usr/bin/perl
+$| = 1; $SIG{TERM} = sub { print "TERM\n" }; $SIG{USR1} = sub { print "USR1\n"; exit 0 };
+print "up\n"; sleep 1 while 1;
+"#;
+
+#[tokio::test]
+async fn a_stop_sends_the_wanted_signal_and_tells_who_had_to_be_killed() {
+    novacron_tests::require!(root);
+    let place = place(STUBBORN, &["/usr/bin/perl"]);
+    let wanted = place.definition();
+    let (host, vm) = (Namespace::open(place.folder.path(), exe()).await.unwrap(), wanted.vm);
+    host.define(&wanted).await.unwrap();
+    let stop = async |terms: StopTerms, heard: &str| {
+        host.start(vm).await.unwrap();
+        until_printed(&host, vm, "up\n").await;
+        let halt = host.stop(vm, terms).await.unwrap();
+        assert_eq!(host.state(vm).await.unwrap(), VmState::Stopped);
+        until_printed(&host, vm, &format!("up\n{heard}")).await;
+        halt
+    };
+    let began = Instant::now();
+    let patient = StopTerms { signal: Signal::Usr1, grace_ms: 600_000 };
+    assert_eq!(stop(patient, "USR1\n").await, Halt::ByItself);
+    assert!(began.elapsed() < patient.grace(), "the grace was waited for");
+    let short = StopTerms::within_ms(300);
+    assert_eq!(stop(short, "TERM\n").await, Halt::Overdue(short.grace()));
+    assert_eq!(stop(StopTerms::AT_ONCE, "").await, Halt::Unasked);
+    host.undefine(vm).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_without_a_command_ends_whatever_it_is_sent() {
+    novacron_tests::require!(root);
+    let folder = TempDir::new().unwrap();
+    let wanted = definition(folder.path(), None);
+    let host = Namespace::open(folder.path(), exe()).await.unwrap();
+    host.define(&wanted).await.unwrap();
+    host.start(wanted.vm).await.unwrap();
+    let quit = StopTerms { signal: Signal::Quit, grace_ms: 60_000 };
+    assert_eq!(host.stop(wanted.vm, quit).await.unwrap(), Halt::ByItself);
+    host.undefine(wanted.vm).await.unwrap();
 }

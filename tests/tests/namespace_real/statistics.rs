@@ -30,7 +30,7 @@ async fn a_machines_disk_and_processes_are_counted_since_its_start() {
     assert!(first.cpu_ms > 0 && first.memory > ByteCount::mib(1), "{first:?}");
 
     // The device has counted before, and the kernel does not forget that.
-    host.stop(wanted.vm, Duration::from_secs(30)).await.unwrap();
+    host.stop(wanted.vm, Duration::from_secs(30).into()).await.unwrap();
     host.start(wanted.vm).await.unwrap();
     place.told(wanted.vm).await;
     let disk = host.statistics(wanted.vm).await.unwrap().disk.unwrap();

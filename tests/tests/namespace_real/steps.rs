@@ -179,8 +179,8 @@ async fn starts_again(place: &Place, death: &Death) {
     if host.state(wanted.vm).await.unwrap() != VmState::Running {
         nothing_remains(place, &format!("{death}, at the next start of the agent")).await;
     }
-    match host.stop(wanted.vm, Duration::ZERO).await {
-        Ok(()) => assert_eq!(host.state(wanted.vm).await.unwrap(), VmState::Stopped, "{death}"),
+    match host.stop(wanted.vm, Duration::ZERO.into()).await {
+        Ok(_) => assert_eq!(host.state(wanted.vm).await.unwrap(), VmState::Stopped, "{death}"),
         Err(error) => assert_eq!(host.state(wanted.vm).await.unwrap(), VmState::Missing, "{death}: {error}"),
     }
     nothing_remains(place, &format!("{death}, and ended after that")).await;

@@ -55,7 +55,7 @@ async fn it_outlives_stops_crashes_and_another_range_of_ids_and_goes_with_the_ma
     assert!(told.contains("life 1\n") && told.contains(owners) && told.contains("no motto\n"), "{told}");
     let ids = fs::metadata(place.told_file(first.vm).unwrap()).unwrap().uid();
 
-    host.stop(first.vm, Duration::from_secs(30)).await.unwrap();
+    host.stop(first.vm, Duration::from_secs(30).into()).await.unwrap();
     defined(&host, &other).await; // takes the range that is free now
     assert!(place.told(other.vm).await.contains("life 1\n"), "two machines share a layer");
     host.start(first.vm).await.unwrap();

@@ -2,7 +2,7 @@
 //! acts, and once more after a refusal, because guests and other users of libvirt act in between.
 
 use super::{
-    super::{Definition, HvError, Listed},
+    super::{Definition, Halt, HvError, Listed},
     connection::{self, Connection},
     ffi,
     metadata::{self, Of},
@@ -112,28 +112,29 @@ fn unless(
 }
 
 /// See [`crate::hypervisor::Hypervisor::stop`].
-pub(super) async fn stop(connection: &Connection, vm: VmId, grace: Duration) -> Result<(), HvError> {
-    if !grace.is_zero() && ask_to_stop(connection, vm, grace).await? {
-        return Ok(());
+pub(super) async fn stop(connection: &Connection, vm: VmId, grace: Duration) -> Result<Halt, HvError> {
+    let halt = if grace.is_zero() { Halt::Unasked } else { ask_to_stop(connection, vm, grace).await? };
+    if halt != Halt::ByItself {
+        connection.on_domain(vm, "stop", cut_power).await?;
     }
-    connection.on_domain(vm, "stop", cut_power).await
+    Ok(halt)
 }
 
-/// Asks until the guest is down or `grace` has passed; says whether it is down.
-async fn ask_to_stop(connection: &Connection, vm: VmId, grace: Duration) -> Result<bool, HvError> {
+/// Asks until the guest is down, `grace` has passed, or it cannot hear; what is not down is left to be cut.
+async fn ask_to_stop(connection: &Connection, vm: VmId, grace: Duration) -> Result<Halt, HvError> {
     let deadline = Instant::now() + grace;
     let mut ask_at = Instant::now();
     loop {
         match state(connection, vm).await? {
-            VmState::Stopped => return Ok(true),
+            VmState::Stopped => return Ok(Halt::ByItself),
             VmState::Missing => return Err(HvError::Unknown { vm }),
             // A held guest cannot hear it.
-            VmState::Paused => return Ok(false),
+            VmState::Paused => return Ok(Halt::Unasked),
             _ => {}
         }
         let now = Instant::now();
         if now >= deadline {
-            return Ok(false);
+            return Ok(Halt::Overdue(grace));
         }
         if now >= ask_at {
             ask_at = now + STOP_REPEAT;

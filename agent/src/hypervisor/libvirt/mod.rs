@@ -34,7 +34,8 @@ pub use cpu::CpuModel;
 pub use probe::AccelSetting;
 
 use super::{
-    Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Printed, Usage,
+    Capabilities, ConsoleStream, Definition, Halt, HvError, Hypervisor, HypervisorEvent, Listed, Printed,
+    Usage,
 };
 use async_trait::async_trait;
 use connection::Connection;
@@ -42,10 +43,10 @@ use kept::KeptMonitors;
 use novacron_common::{
     ids::VmId,
     record::{Accel, VmState, VmStatistics},
-    spec::{MachineKind, Signal},
+    spec::{MachineKind, Signal, StopTerms},
     wire::ExecCommand,
 };
-use std::{net::IpAddr, pin::Pin, time::Duration};
+use std::{net::IpAddr, pin::Pin};
 use tokio::sync::broadcast;
 use xml::HostChoices;
 
@@ -108,8 +109,8 @@ impl Hypervisor for Libvirt {
         life::start(&self.connection, vm).await
     }
 
-    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
-        life::stop(&self.connection, vm, grace).await
+    async fn stop(&self, vm: VmId, terms: StopTerms) -> Result<Halt, HvError> {
+        life::stop(&self.connection, vm, terms.grace()).await
     }
 
     async fn pause(&self, vm: VmId) -> Result<(), HvError> {
@@ -120,7 +121,7 @@ impl Hypervisor for Libvirt {
         match (self.state(vm).await?, signal) {
             (VmState::Missing, _) => Err(HvError::Unknown { vm }),
             (state @ VmState::Stopped, _) => Err(HvError::State { vm, state, remedy: "start it first" }),
-            (_, Signal::Kill) => self.stop(vm, Duration::ZERO).await,
+            (_, Signal::Kill) => self.stop(vm, StopTerms::AT_ONCE).await.map(drop),
             _ => Err(HvError::Unsupported { what: "a signal other than KILL to a KVM machine" }),
         }
     }

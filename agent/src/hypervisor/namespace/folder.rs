@@ -6,7 +6,8 @@
 //! | `lock`    | agent      | locked (`flock(2)`) by agent, then supervisor, while it lives |
 //! | `pid`     | supervisor | whom to signal                                          |
 //! | `started` | supervisor | the walls stand, the command runs                       |
-//! | `kill`    | agent      | end it                                                  |
+//! | `kill`    | agent      | end it, on these terms; looked for at each SIGTERM       |
+//! | `cut`     | supervisor | it did not end in the grace, or could not hear           |
 //! | `lease`   | agent      | until when it may run (see [`lease`](super::lease))      |
 //! | `spool`   | supervisor | what it prints (see [`spool`](super::spool))             |
 //! | `outcome` | supervisor | how it ended; an attempt's durable. Written by the agent where the supervisor is gone |
@@ -18,9 +19,10 @@
 use super::{
     disk::Attached,
     observe,
-    request::{BadRecord, KillRequest, Request, decode, encode},
+    request::{BadRecord, Request, decode, encode},
 };
-use novacron_common::{record::AttemptEnd, wire::codec};
+use crate::hypervisor::Halt;
+use novacron_common::{record::AttemptEnd, spec::StopTerms, wire::codec};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fs::{File, TryLockError},
@@ -145,7 +147,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`FolderError`].
-    pub fn kill_request(&self) -> Result<Option<KillRequest>, FolderError> {
+    pub fn kill_request(&self) -> Result<Option<StopTerms>, FolderError> {
         self.read("kill")
     }
 
@@ -153,15 +155,28 @@ impl Folder {
     ///
     /// # Errors
     /// [`FolderError`].
-    pub fn write_kill_request(&self, kill: KillRequest) -> Result<(), FolderError> {
-        self.write("kill", &kill)
+    pub fn write_kill_request(&self, terms: StopTerms) -> Result<(), FolderError> {
+        self.write("kill", &terms)
+    }
+
+    /// Notes how the request came to be carried out by force.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn write_cut(&self, halt: Halt) -> Result<(), FolderError> {
+        self.write_loosely("cut", &halt)
+    }
+
+    /// How it came to its end after it was asked to: by itself, where nothing else is noted.
+    pub fn halt(&self) -> Halt {
+        self.read("cut").ok().flatten().unwrap_or(Halt::ByItself)
     }
 
     /// Writes down that it is to end, which it has once the host has stopped.
     ///
     /// # Errors
     /// [`FolderError`].
-    pub fn write_kill_request_loosely(&self, kill: KillRequest) -> Result<(), FolderError> {
+    pub fn write_kill_request_loosely(&self, kill: StopTerms) -> Result<(), FolderError> {
         self.write_loosely("kill", &kill)
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{path::PathBuf, time::Duration};
 
 /// The version that this build writes.
-pub const VERSION: u8 = 8;
+pub const VERSION: u8 = 9;
 
 /// What one isolated process tree may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,13 +146,6 @@ impl Request {
     pub fn dies_with_lease(&self) -> bool {
         self.lease.is_some_and(|terms| terms.on_lost == OnLeaseLost::Kill)
     }
-}
-
-/// The file that asks a supervisor to end its tree; it looks for it at each SIGTERM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KillRequest {
-    /// Milliseconds between a SIGTERM to the command and the end of the whole tree; without any, it ends at once.
-    pub grace_ms: u64,
 }
 
 /// The search path where a job states none (Debian's for root).

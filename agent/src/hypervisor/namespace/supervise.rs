@@ -19,6 +19,7 @@ use super::{
     spool::Spool,
     step::{Doing, StepError},
 };
+use crate::hypervisor::Halt;
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
@@ -33,6 +34,7 @@ use nix::{
 };
 use novacron_common::{
     record::{AttemptEnd, AttemptOutcome},
+    spec::StopTerms,
     units::UnixMillis,
 };
 use std::{
@@ -183,6 +185,8 @@ struct Watch<'a> {
     result: Option<String>,
     output_open: bool,
     deadline: Option<Instant>,
+    /// How long it is given to end, since it was asked to.
+    grace: Option<Duration>,
     ending: Option<Ending>,
     word: Option<Word>,
     started_at: Option<UnixMillis>,
@@ -201,6 +205,7 @@ impl<'a> Watch<'a> {
             result: None,
             output_open: true,
             deadline: charge.isolated.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)),
+            grace: None,
             ending: None,
             word: None,
             started_at: None,
@@ -298,22 +303,40 @@ impl<'a> Watch<'a> {
 
     /// A signal alone says nothing: a service manager sends SIGTERM to all and sundry when the agent stops.
     fn heed_kill_request(&mut self) {
-        let Ok(Some(request)) = self.charge.folder.kill_request() else { return };
+        let Ok(Some(terms)) = self.charge.folder.kill_request() else { return };
         if self.ending.is_some() {
             return;
         }
         self.ending = Some(Ending::Killed);
         // What is frozen cannot hear the request: waiting for it is of no use.
-        if request.grace_ms == 0 || self.charge.group.is_frozen() {
+        if terms.grace_ms == 0 || self.charge.group.is_frozen() {
+            self.note_cut(Halt::Unasked);
             return self.cut();
         }
-        let _already_ended = kill(self.tree.init.pid, Signal::SIGTERM);
-        self.deadline = Some(Instant::now() + Duration::from_millis(request.grace_ms));
+        let _already_ended = kill(self.tree.init.pid, self.farewell(terms));
+        self.grace = Some(terms.grace());
+        self.deadline = Some(Instant::now() + terms.grace());
+    }
+
+    /// Init alone, without a command to pass it on to, ends on SIGTERM only.
+    fn farewell(&self, terms: StopTerms) -> Signal {
+        let has_command = !self.charge.isolated.program.argv.is_empty();
+        let wanted = Signal::try_from(terms.signal.number()).ok().filter(|_| has_command);
+        wanted.unwrap_or(Signal::SIGTERM)
+    }
+
+    fn note_cut(&self, halt: Halt) {
+        if let Err(error) = self.charge.folder.write_cut(halt) {
+            tracing::warn!(%error, "could not note that it did not end by itself");
+        }
     }
 
     fn heed_deadline(&mut self) {
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             self.ending.get_or_insert(Ending::TimedOut);
+            if let Some(grace) = self.grace {
+                self.note_cut(Halt::Overdue(grace));
+            }
             self.cut();
         }
     }

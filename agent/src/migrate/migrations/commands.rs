@@ -10,7 +10,7 @@ use crate::migrate::{
 use novacron_common::{
     ids::{MigrationId, VmId},
     record::{Climb, InboundState, MoveLimits, OutboundState, SideState, Ticket, VmAction, VmAssignment},
-    spec::VmSpec,
+    spec::{StopTerms, VmSpec},
     units::{Epoch, Generation},
     wire::{Denial, DenialCode},
 };
@@ -199,7 +199,7 @@ impl Migrations {
             _ => return deny(DenialCode::Unknown, format!("{vm} is not here")),
         }
         let action = match standing {
-            Standing::Stopped => VmAction::Stop { grace_ms: 0 },
+            Standing::Stopped => VmAction::Stop(StopTerms::AT_ONCE),
             _ => VmAction::Run,
         };
         // Which wish it came with was lost with the journal: whatever the coordinator says next is newer.

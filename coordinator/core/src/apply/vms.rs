@@ -13,7 +13,7 @@ use novacron_common::{
     api::VmDesired,
     ids::{HostId, VmId},
     record::{VmObservation, VmState},
-    spec::{Name, RestartPolicy, VmSpec},
+    spec::{Name, RestartPolicy, StopTerms, VmSpec},
     units::{Epoch, Generation},
 };
 
@@ -80,7 +80,7 @@ fn new_vm(state: &State, c: VmCreate, placement: Placement) -> VmRecord {
         id: c.id,
         spec: c.spec,
         desired: if c.start { VmDesired::Running } else { VmDesired::Stopped },
-        grace_ms: GRACE_DEFAULT_MS,
+        stop: StopTerms::within_ms(GRACE_DEFAULT_MS),
         placed_on: Some(placement.host),
         epoch: Epoch(1),
         generation: Generation(1),
@@ -135,12 +135,12 @@ pub(super) fn desire(state: &mut State, c: &VmDesire) -> Outcome {
         state.erase::<VmRecord>(&c.vm);
         return Ok(Applied::Done);
     }
-    let grace_ms = c.grace_ms.min(GRACE_MAX_MS);
-    if (vm.desired, vm.grace_ms) == (c.desired, grace_ms) && vm.desired != VmDesired::Running {
+    let stop = c.stop.at_most_ms(GRACE_MAX_MS);
+    if (vm.desired, vm.stop) == (c.desired, stop) && vm.desired != VmDesired::Running {
         return Ok(Applied::AlreadySo);
     }
     // Also of one that is wanted running already: it may have stopped by itself, and nobody heard of that yet.
-    state.write(VmRecord { desired: c.desired, grace_ms, ..vm.wished_anew() });
+    state.write(VmRecord { desired: c.desired, stop, ..vm.wished_anew() });
     Ok(Applied::Done)
 }
 
@@ -150,8 +150,8 @@ pub(super) fn restart(state: &mut State, c: &VmRestart) -> Outcome {
         return Err(Refusal::conflict(format!("{} is not running", vm.spec.name)).fix("start it"));
     }
     let restart_requests = vm.restart_requests.saturating_add(1);
-    let grace_ms = c.grace_ms.min(GRACE_MAX_MS);
-    state.write(VmRecord { restart_requests, grace_ms, ..vm.wished_anew() });
+    let stop = c.stop.at_most_ms(GRACE_MAX_MS);
+    state.write(VmRecord { restart_requests, stop, ..vm.wished_anew() });
     Ok(Applied::Done)
 }
 

@@ -5,7 +5,7 @@ use novacron_common::{
     api::VmDesired,
     ids::{HostId, VmId},
     record::VmObservation,
-    spec::{Name, RestartPolicy, VmSpec},
+    spec::{Name, RestartPolicy, StopTerms, VmSpec},
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +40,8 @@ pub struct VmDesire {
     pub vm: VmId,
     /// What is wanted of it.
     pub desired: VmDesired,
-    /// How long its guest is given to shut down, milliseconds.
-    pub grace_ms: u64,
+    /// How it is stopped.
+    pub stop: StopTerms,
 }
 
 /// See [`super::CommandBody::VmRestart`].
@@ -49,8 +49,8 @@ pub struct VmDesire {
 pub struct VmRestart {
     /// Which.
     pub vm: VmId,
-    /// How long its guest is given to shut down, milliseconds.
-    pub grace_ms: u64,
+    /// How it is stopped.
+    pub stop: StopTerms,
 }
 
 /// See [`super::CommandBody::VmUpdate`].

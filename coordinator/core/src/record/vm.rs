@@ -6,7 +6,7 @@ use novacron_common::{
     ids::{HostId, MigrationId, VmId},
     planted::{self, Mistake},
     record::{VmObservation, VmState},
-    spec::VmSpec,
+    spec::{StopTerms, VmSpec},
     units::{Epoch, Generation, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,8 @@ pub struct VmRecord {
     pub spec: VmSpec,
     /// What is wanted of it.
     pub desired: VmDesired,
-    /// How long a guest is given to shut down, milliseconds; of the last request.
-    pub grace_ms: u64,
+    /// How it is stopped, by the last request.
+    pub stop: StopTerms,
     /// The one host that may run it. `None` only after its host was removed by force.
     pub placed_on: Option<HostId>,
     /// The right to run it; raised whenever that right changes hands.

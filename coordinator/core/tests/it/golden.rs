@@ -13,7 +13,7 @@ use novacron_common::{
         MigrationProgress, MigrationReport, MoveLimits, OutboundState, Output, Rung, SentPages, Strategy,
         TransferCounts, VmState,
     },
-    spec::{Sha256Digest, TenantNetwork},
+    spec::{Sha256Digest, StopTerms, TenantNetwork},
     units::{ByteCount, Epoch, Generation, UnixMillis},
     wire::codec,
 };
@@ -163,7 +163,7 @@ fn machines() {
         id,
         spec: vm_spec("web-1"),
         desired: VmDesired::Stopped,
-        grace_ms: 30_000,
+        stop: StopTerms::within_ms(30_000),
         placed_on: Some(HostId::from_u128(1)),
         epoch: Epoch(2),
         generation: Generation(5),
@@ -356,8 +356,8 @@ fn commands_keep_their_numbers() {
         (11, CommandBody::HostRemove(HostRemove { host, force: false })),
         (13, CommandBody::TemplateRemove { id: TemplateId::from_u128(1) }),
         (14, crate::world::vm_create(3, vm_spec("web-1"))),
-        (16, CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Running, grace_ms: 0 })),
-        (17, CommandBody::VmRestart(VmRestart { vm, grace_ms: 0 })),
+        (16, CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Running, stop: StopTerms::AT_ONCE })),
+        (17, CommandBody::VmRestart(VmRestart { vm, stop: StopTerms::AT_ONCE })),
         (19, CommandBody::VmObserve(VmObserve { host, observations: none })),
         (20, CommandBody::VmForget { vm }),
         (23, CommandBody::JobRemove { id: job }),
@@ -398,7 +398,7 @@ const GOLDEN_API_TOKEN: &str =
     "0109026369010202020202020202020202020202020202020202020202020202020202020202fd00d8a08841030000";
 const GOLDEN_HOST: &str = "010101610001010101610105302e312e30000a000001fb9c1f08fd0000000004000000fd00000000190000000101010008fd0000000004000000fd0000000019000000fbdc05fc000000c0010674686569727301fd00d8a08841030000fd00d8a08841030000";
 const GOLDEN_TEMPLATE: &str = "01020664656269616e0000fd00d8a08841030000";
-const GOLDEN_VM: &str = "0103057765622d310002fd0000000001000000fd00000080020000000664656269616e00000000000000000000000001fb3075010102050801010302010200000000010000fd00d8a08841030000020101040101010161fd0000000003000000030201020162030106fc00005000080201fd00d8a08841030000";
+const GOLDEN_VM: &str = "0103057765622d310002fd0000000001000000fd00000080020000000664656269616e0000000000000000000000000107fb3075010102050801010302010200000000010000fd00d8a08841030000020101040101010161fd0000000003000000030201020162030106fc00005000080201fd00d8a08841030000";
 const GOLDEN_JOB: &str = "0105067265706f727409302032202a202a202a0355544301000105fb30750000fbe803fce0930400c80a000101010100016400000000000000fbe803fc00840c240301fd00d8a0884103000000fd00d8a08841030000";
 const GOLDEN_NETWORK: &str = "010204626c75650a0102001801000a0909090a010207fd00d8a08841030000";
 const GOLDEN_PULSE: &str = "010501fd00d8a08841030000010200040301090201";

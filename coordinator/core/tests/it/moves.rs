@@ -11,6 +11,7 @@ use novacron_common::{
         Climb, InboundState, Limit, MigrationProgress, MigrationReport, MoveLimits, OutboundState, Rung,
         SideState, Strategy, VmAction, VmObservation, VmState,
     },
+    spec::StopTerms,
     units::{ByteCount, Epoch},
     wire::AgentCommand,
 };
@@ -284,7 +285,7 @@ fn a_source_that_is_gone_is_waited_for_until_the_target_speaks() {
 #[test]
 fn a_running_machine_is_stopped_before_it_is_moved_cold_and_started_after() {
     let mut m = Move::new(false);
-    assert_eq!(action(&m.world, m.vm), Some(VmAction::Stop { grace_ms: 30_000 }));
+    assert_eq!(action(&m.world, m.vm), Some(VmAction::Stop(StopTerms::within_ms(30_000))));
     assert_eq!(saga::next(m.record()), [SagaAction::AwaitStop]);
     let (source, vm) = (m.source, m.vm);
     m.world.see_late(source, seen(vm, 1, VmState::Stopped));
@@ -317,7 +318,7 @@ fn a_cold_move_that_is_cancelled_before_the_guest_stopped_ends_at_once() {
 fn a_restart_that_was_done_on_the_source_is_not_done_again_on_the_target() {
     let (mut world, hosts) = World::with_hosts(2);
     let (vm, source) = world.running_vm("web");
-    world.ok(CommandBody::VmRestart(VmRestart { vm, grace_ms: 0 }));
+    world.ok(CommandBody::VmRestart(VmRestart { vm, stop: StopTerms::AT_ONCE }));
     let mut restarted = seen(vm, 1, VmState::Running);
     restarted.restarted = 1;
     world.see(source, restarted);

@@ -5,7 +5,7 @@ use novacron_common::{
     api::{ProblemCode, VmDesired},
     ids::{NetworkId, VmId},
     record::VmState,
-    spec::{MachineKind, NetworkSpec, VmSpec},
+    spec::{MachineKind, NetworkSpec, StopTerms, VmSpec},
     units::ByteCount,
 };
 use novacron_core::{
@@ -44,7 +44,7 @@ fn address(world: &World, vm: u128) -> String {
 /// Until nothing is left of it.
 fn delete(world: &mut World, vm: u128) {
     let vm = VmId::from_u128(vm);
-    world.ok(CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Deleted, grace_ms: 0 }));
+    world.ok(CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Deleted, stop: StopTerms::AT_ONCE }));
     let host = world.state.vm(vm).unwrap().placed_on.unwrap();
     world.see(host, seen(vm, 1, VmState::Missing));
     world.ok(CommandBody::VmForget { vm });
@@ -81,7 +81,7 @@ fn a_machine_that_is_being_deleted_keeps_its_address_until_it_is_seen_gone() {
     world.ok(create(1, "blue", Some("10.1.2.0/29")));
     (0..5).for_each(|n| _ = world.ok(vm_create(20 + n, on(1, &format!("m{n}")))));
     let vm = VmId::from_u128(20);
-    world.ok(CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Deleted, grace_ms: 0 }));
+    world.ok(CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Deleted, stop: StopTerms::AT_ONCE }));
     assert_eq!(world.refused(vm_create(30, on(1, "late"))).code, ProblemCode::Conflict);
     let host = world.state.vm(vm).unwrap().placed_on.unwrap();
     world.see(host, seen(vm, 1, VmState::Missing));

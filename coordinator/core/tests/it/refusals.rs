@@ -7,7 +7,7 @@ use novacron_common::{
     api::{JoinTokenRole, ProblemCode, TokenRole, VmDesired},
     ids::{ClusterId, FireCause, FireKey, HostId, JobId, MigrationId, TemplateId, TokenId, VmId},
     record::{InboundState, SideState, VmState},
-    spec::{CloudInit, Sha256Digest, VmSpec},
+    spec::{CloudInit, Sha256Digest, StopTerms, VmSpec},
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
     wire::{JoinDenied, JoinPurpose},
 };
@@ -51,8 +51,8 @@ fn what_is_not_there_is_not_found() {
         CommandBody::HostDown(HostDown { host: NOBODY, silent_since: NOON }),
         CommandBody::HostCordon(HostCordon { host: NOBODY, cordoned: true }),
         CommandBody::HostRemove(HostRemove { host: NOBODY, force: true }),
-        CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Running, grace_ms: 0 }),
-        CommandBody::VmRestart(VmRestart { vm, grace_ms: 0 }),
+        CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Running, stop: StopTerms::AT_ONCE }),
+        CommandBody::VmRestart(VmRestart { vm, stop: StopTerms::AT_ONCE }),
         CommandBody::VmUpdate(VmUpdate { vm, name: None, restart: None, post_copy: None }),
         CommandBody::VmForget { vm },
         CommandBody::JobRemove { id: fire.job },
@@ -222,11 +222,11 @@ fn a_machine_that_goes_or_moves_is_left_alone() {
     let (mut world, hosts) = World::with_hosts(2);
     let (vm, host) = world.running_vm("web");
     let target = hosts.into_iter().find(|h| *h != host).unwrap();
-    let desire = |desired| CommandBody::VmDesire(VmDesire { vm, desired, grace_ms: 1 });
+    let desire = |desired| CommandBody::VmDesire(VmDesire { vm, desired, stop: StopTerms::within_ms(1) });
     let changes = |world: &World, target| {
         [
             desire(VmDesired::Stopped),
-            CommandBody::VmRestart(VmRestart { vm, grace_ms: 0 }),
+            CommandBody::VmRestart(VmRestart { vm, stop: StopTerms::AT_ONCE }),
             CommandBody::VmUpdate(VmUpdate { vm, name: None, restart: None, post_copy: None }),
             world.ask(2, vm, target, true),
         ]
@@ -268,9 +268,16 @@ fn only_a_running_machine_is_restarted_or_moved_live() {
     let (mut world, hosts) = World::with_hosts(2);
     let (vm, host) = world.running_vm("web");
     let target = hosts.into_iter().find(|h| *h != host).unwrap();
-    world.ok(CommandBody::VmDesire(VmDesire { vm, desired: VmDesired::Stopped, grace_ms: 1 }));
+    world.ok(CommandBody::VmDesire(VmDesire {
+        vm,
+        desired: VmDesired::Stopped,
+        stop: StopTerms::within_ms(1),
+    }));
     assert!(
-        world.refused(CommandBody::VmRestart(VmRestart { vm, grace_ms: 0 })).cause.contains("not running")
+        world
+            .refused(CommandBody::VmRestart(VmRestart { vm, stop: StopTerms::AT_ONCE }))
+            .cause
+            .contains("not running")
     );
     world.see(host, seen(vm, 1, VmState::Stopped));
     let ask = world.ask(1, vm, target, true);

@@ -12,7 +12,7 @@ use novacron_common::{
         AttemptEnd, AttemptOutcome, AttemptReport, Climb, InboundState, MigrationReport, MoveLimits,
         OutboundState, Output, SideState, VmObservation, VmState,
     },
-    spec::{Concurrency, Sha256Digest, Subnet},
+    spec::{Concurrency, Sha256Digest, StopTerms, Subnet},
     units::{ByteCount, Epoch, Generation, UnixMillis},
     wire::JoinPurpose,
 };
@@ -153,9 +153,9 @@ fn machine() -> impl Strategy<Value = CommandBody> {
             CommandBody::VmCreate(Box::new(VmCreate { id, spec, host, offer: None, start: true }))
         }),
         2 => (vm_id(), desired).prop_map(|(vm, desired)| {
-            CommandBody::VmDesire(VmDesire { vm, desired, grace_ms: 1000 })
+            CommandBody::VmDesire(VmDesire { vm, desired, stop: StopTerms::within_ms(1000) })
         }),
-        1 => vm_id().prop_map(|vm| CommandBody::VmRestart(VmRestart { vm, grace_ms: 0 })),
+        1 => vm_id().prop_map(|vm| CommandBody::VmRestart(VmRestart { vm, stop: StopTerms::AT_ONCE })),
         1 => (vm_id(), short_name())
             .prop_map(|(vm, n)| CommandBody::VmUpdate(VmUpdate { vm, name: Some(n), restart: None, post_copy: None })),
         1 => vm_id().prop_map(|vm| CommandBody::VmForget { vm }),

@@ -7,7 +7,7 @@ use novacron_common::{
     record::{
         AttemptEnd, AttemptOutcome, AttemptReport, HostStatus, Output, VmAction, VmObservation, VmState,
     },
-    spec::{RestartPolicy, VmSpec},
+    spec::{RestartPolicy, StopTerms, VmSpec},
     units::{ByteCount, Epoch, Incarnation, UnixMillis},
     wire::Lease,
 };
@@ -24,7 +24,7 @@ pub(crate) fn action(world: &World, vm: VmId) -> Option<VmAction> {
 }
 
 fn desire(world: &mut World, vm: VmId, desired: VmDesired) {
-    world.ok(CommandBody::VmDesire(VmDesire { vm, desired, grace_ms: 5000 }));
+    world.ok(CommandBody::VmDesire(VmDesire { vm, desired, stop: StopTerms::within_ms(5000) }));
 }
 
 #[test]
@@ -33,16 +33,20 @@ fn a_machine_is_made_run_restarted_once_stopped_and_forgotten() {
     let (vm, host) = world.vm("web");
     assert_eq!(action(&world, vm), Some(VmAction::Run));
     world.see(host, seen(vm, 1, VmState::Running));
-    world.ok(CommandBody::VmRestart(VmRestart { vm, grace_ms: 7 }));
-    assert_eq!(action(&world, vm), Some(VmAction::Restart { request: 1, grace_ms: 7 }));
+    world.ok(CommandBody::VmRestart(VmRestart { vm, stop: StopTerms::within_ms(7) }));
+    assert_eq!(action(&world, vm), Some(VmAction::Restart { request: 1, stop: StopTerms::within_ms(7) }));
     world.see(host, seen(vm, 1, VmState::Stopped));
-    assert_eq!(action(&world, vm), Some(VmAction::Restart { request: 1, grace_ms: 7 }), "stopped on the way");
+    assert_eq!(
+        action(&world, vm),
+        Some(VmAction::Restart { request: 1, stop: StopTerms::within_ms(7) }),
+        "stopped on the way"
+    );
     let mut restarted = seen(vm, 1, VmState::Running);
     restarted.restarted = 1;
     world.see(host, restarted);
     assert_eq!(action(&world, vm), Some(VmAction::Run));
     desire(&mut world, vm, VmDesired::Stopped);
-    assert_eq!(action(&world, vm), Some(VmAction::Stop { grace_ms: 5000 }));
+    assert_eq!(action(&world, vm), Some(VmAction::Stop(StopTerms::within_ms(5000))));
     desire(&mut world, vm, VmDesired::Deleted);
     assert_eq!(action(&world, vm), Some(VmAction::Delete));
     world.refused(CommandBody::VmForget { vm });

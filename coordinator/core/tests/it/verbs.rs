@@ -8,7 +8,7 @@ use novacron_common::{
         AttemptEnd, AttemptOutcome, AttemptReport, Climb, InboundState, OutboundState, Output, SideState,
         VmState,
     },
-    spec::{JobSpec, JobTarget, Program, VmCommandTarget, VmVerb, VmVerbTarget},
+    spec::{JobSpec, JobTarget, Program, StopTerms, VmCommandTarget, VmVerb, VmVerbTarget},
 };
 use novacron_core::{
     Applied, CommandBody, attempts,
@@ -100,7 +100,11 @@ fn what_cannot_begin_fails_with_its_reason_and_a_wish_of_somebody_else_ends_it()
     let stop = fire(&mut world, "db", VmVerb::Stop { grace_ms: 1 });
     begin(&mut world, stop);
     let desired = VmDesired::Running;
-    world.ok(CommandBody::VmDesire(novacron_core::command::VmDesire { vm, desired, grace_ms: 1 }));
+    world.ok(CommandBody::VmDesire(novacron_core::command::VmDesire {
+        vm,
+        desired,
+        stop: StopTerms::within_ms(1),
+    }));
     assert!(matches!(outcome(&world, stop), Some(AttemptOutcome::Failed { .. })));
 }
 

@@ -3,6 +3,7 @@
 use super::{job::parse_pair, parse_word};
 use clap::{Args, Subcommand};
 use novacron_common::{
+    api::parse_duration,
     record::{Strategy, VmState},
     spec::Signal,
 };
@@ -41,7 +42,7 @@ pub enum VmVerb {
     #[command(after_help = CP)]
     Cp(VmCpArgs),
     /// Send a signal to a namespace machine's command; KILL ends a machine of any kind at once. It has then ended by itself:
-    /// one with --restart-always starts again (end it for good with stop --grace 0).
+    /// one with --restart-always starts again (end it for good with stop --timeout 0).
     Kill(VmKillArgs),
     /// Hold it where it is: its memory stays, its time stands still.
     Pause(VmWait),
@@ -168,9 +169,14 @@ pub struct VmWait {
 pub struct VmStopArgs {
     /// The machine's name or id.
     pub vm: String,
-    /// Seconds that the guest is given to shut down (0 cuts its power at once).
-    #[arg(long)]
-    pub grace: Option<u32>,
+    /// What the command of a namespace machine is sent, to end on: TERM (the default), INT, QUIT, HUP, USR1 ...; KILL ends it at
+    /// once. A KVM machine is asked by its power button.
+    #[arg(long, value_name = "SIG")]
+    pub signal: Option<Signal>,
+    /// How long it is given to end, such as 10s or 2m (30s if nothing is said; 0 ends it at once). Then it is killed, or its power
+    /// cut; `novactl vm show` says which it was.
+    #[arg(long, alias = "grace", value_name = "DURATION", value_parser = parse_seconds)]
+    pub timeout: Option<u32>,
     /// Return when it is done, not when it is asked for.
     #[arg(long)]
     pub wait: bool,
@@ -284,9 +290,26 @@ pub(super) fn parse_size_mb(text: &str) -> Result<u64, String> {
     text[..split].parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wrong)
 }
 
+/// Whole seconds, from a number of them or a length of time.
+fn parse_seconds(text: &str) -> Result<u32, String> {
+    let millis = text.parse::<u64>().ok().map_or_else(|| parse_duration(text), |s| s.checked_mul(1000));
+    let seconds = millis.filter(|ms| ms % 1000 == 0).and_then(|ms| u32::try_from(ms / 1000).ok());
+    seconds.ok_or_else(|| format!("{text:?} is no length of time in whole seconds: write 10s, 2m or 1h"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_is_in_whole_seconds() {
+        for (text, seconds) in [("0", 0), ("7", 7), ("10s", 10), ("2m", 120), ("3000ms", 3)] {
+            assert_eq!(parse_seconds(text), Ok(seconds));
+        }
+        for bad in ["", "s", "-1s", "1500ms", "10 s", "5000000000"] {
+            assert!(parse_seconds(bad).unwrap_err().contains("10s"), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes_have_units() {

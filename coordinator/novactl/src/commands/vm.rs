@@ -143,14 +143,14 @@ async fn start(context: &Context, args: VmWait) -> Result<(), CtlError> {
 }
 
 async fn stop(context: &Context, args: VmStopArgs) -> Result<(), CtlError> {
-    let body = VmStop { grace_seconds: args.grace };
+    let body = VmStop { grace_seconds: args.timeout, signal: args.signal };
     let vm: VmView = context.client.post(&format!("{}/stop", path(&args.vm)), Some(&body)).await?;
     finish(context, vm, args.wait, |vm| vm.state == VmState::Stopped).await
 }
 
 async fn restart(context: &Context, args: VmStopArgs) -> Result<(), CtlError> {
     let before: VmView = context.client.get(&path(&args.vm)).await?;
-    let body = VmStop { grace_seconds: args.grace };
+    let body = VmStop { grace_seconds: args.timeout, signal: args.signal };
     let vm: VmView = context.client.post(&format!("{}/restart", path(&args.vm)), Some(&body)).await?;
     // The processor time starts again with the guest, which is how its new life is told from its old one.
     finish(context, vm, args.wait, move |vm| {

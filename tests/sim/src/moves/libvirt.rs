@@ -8,8 +8,8 @@ use super::{
 use async_trait::async_trait;
 use novacron_agent::{
     hypervisor::{
-        Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, MachineFiles,
-        Printed, Usage,
+        Capabilities, ConsoleStream, Definition, Halt, HvError, Hypervisor, HypervisorEvent, Listed,
+        MachineFiles, Printed, Usage,
     },
     migrate::ports::{
         Copied, Ear, Failure, GuestProcess, Landing, Mover, Processes, Push, Rest, Route, Standing,
@@ -19,7 +19,7 @@ use novacron_agent::{
 use novacron_common::{
     ids::VmId,
     record::{Accel, VmState, VmStatistics},
-    spec::{MachineKind, Signal, VmSpec},
+    spec::{MachineKind, Signal, StopTerms, VmSpec},
     wire::ExecCommand,
 };
 use novacron_runtime::time::sleep;
@@ -110,8 +110,8 @@ impl Hypervisor for Libvirt {
         self.started(vm).await
     }
 
-    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
-        self.shut_down(vm, grace).await
+    async fn stop(&self, vm: VmId, terms: StopTerms) -> Result<Halt, HvError> {
+        self.shut_down(vm, terms.grace()).await.map(|()| Halt::ByItself)
     }
 
     async fn pause(&self, _vm: VmId) -> Result<(), HvError> {

@@ -10,7 +10,7 @@ use novacron_common::{
     api::VmDesired,
     ids::{HostId, MigrationId, VmId},
     record::{MoveLimits, Strategy},
-    spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, StopTerms, TemplateSpec, VmSpec},
     splitmix::SplitMix64,
     units::ByteCount,
 };
@@ -104,7 +104,11 @@ impl Users {
             }
             Deed::Stop => desire(cluster, vm, VmDesired::Stopped),
             Deed::Start => desire(cluster, vm, VmDesired::Running),
-            Deed::Restart => tell(cluster, 0, CommandBody::VmRestart(VmRestart { vm, grace_ms: GRACE_MS })),
+            Deed::Restart => tell(
+                cluster,
+                0,
+                CommandBody::VmRestart(VmRestart { vm, stop: StopTerms::within_ms(GRACE_MS) }),
+            ),
             Deed::PowerOff => cluster.power_off(vm),
             Deed::PowerOffAndStart => {
                 cluster.power_off(vm);
@@ -129,7 +133,8 @@ impl Users {
     /// just found its leader again may have to say that it does not know what came of it.
     pub fn settle(&self, cluster: &Cluster) {
         for vm in &self.here {
-            let desire = VmDesire { vm: *vm, desired: VmDesired::Running, grace_ms: GRACE_MS };
+            let desire =
+                VmDesire { vm: *vm, desired: VmDesired::Running, stop: StopTerms::within_ms(GRACE_MS) };
             repeat(cluster, CommandBody::VmDesire(desire), || true);
         }
     }
@@ -139,7 +144,8 @@ impl Users {
     pub fn power_off_and_start(&self, cluster: &Cluster, rng: &mut SplitMix64) {
         for vm in &self.here {
             cluster.power_off(*vm);
-            let start = VmDesire { vm: *vm, desired: VmDesired::Running, grace_ms: GRACE_MS };
+            let start =
+                VmDesire { vm: *vm, desired: VmDesired::Running, stop: StopTerms::within_ms(GRACE_MS) };
             tell(cluster, rng.below(HASTE_MS), CommandBody::VmDesire(start));
         }
     }
@@ -282,7 +288,7 @@ fn away_from(cluster: &Cluster, vm: VmId) -> Option<HostId> {
 }
 
 fn desire(cluster: &Cluster, vm: VmId, desired: VmDesired) {
-    tell(cluster, 0, CommandBody::VmDesire(VmDesire { vm, desired, grace_ms: GRACE_MS }));
+    tell(cluster, 0, CommandBody::VmDesire(VmDesire { vm, desired, stop: StopTerms::within_ms(GRACE_MS) }));
 }
 
 fn someone(cluster: &Cluster) -> Option<(Machine, Ledger)> {
@@ -321,7 +327,7 @@ fn insist(cluster: &Cluster, vm: VmId) {
     for machine in cluster.machines() {
         let Some(ledger) = cluster.ledger(machine).cloned() else { continue };
         let job = async move {
-            let delete = VmDesire { vm, desired: VmDesired::Deleted, grace_ms: 0 };
+            let delete = VmDesire { vm, desired: VmDesired::Deleted, stop: StopTerms::AT_ONCE };
             while !matches!(
                 ledger.propose(CommandBody::VmDesire(delete.clone())).await,
                 Ok(Applied::Done | Applied::AlreadySo)

@@ -2,7 +2,11 @@
 
 use super::life::Shared;
 use crate::hypervisor::{HvError, HypervisorEvent, namespace::exec::Machine};
-use novacron_common::{ids::VmId, record::VmState, spec::Signal};
+use novacron_common::{
+    ids::VmId,
+    record::VmState,
+    spec::{Signal, StopTerms},
+};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -47,7 +51,7 @@ impl Shared {
         let refused = |state, remedy| Err(HvError::State { vm, state, remedy });
         match (self.state(vm), signal) {
             (VmState::Stopped, _) => return refused(VmState::Stopped, "start it first"),
-            (_, Signal::Kill) => return self.stop(vm, Duration::ZERO).await,
+            (_, Signal::Kill) => return self.stop(vm, StopTerms::AT_ONCE).await.map(drop),
             (VmState::Paused, _) => return refused(VmState::Paused, "resume it first"),
             _ => {}
         }

@@ -6,7 +6,7 @@ use super::{
     upper,
 };
 use crate::hypervisor::{
-    ConsoleStream, HvError, HypervisorEvent, Printed, RootImage,
+    ConsoleStream, Halt, HvError, HypervisorEvent, Printed, RootImage,
     namespace::{
         cgroup::Group,
         exec,
@@ -16,13 +16,13 @@ use crate::hypervisor::{
         ids,
         net::{Card, bridge, firewall::Firewall, ports, resolvers::wanted_or_the_hosts},
         process::{ProcessError, Supervisor},
-        request::{Isolated, KillRequest, Limits, Lower, PATH, Request, Rights, Work},
+        request::{Isolated, Limits, Lower, PATH, Request, Rights, Work},
     },
 };
 use novacron_common::{
     ids::VmId,
     record::{AttemptEnd, AttemptOutcome, VmState},
-    spec::{Program, VmSpec},
+    spec::{Program, StopTerms, VmSpec},
     units::ByteCount,
     wire::ExecCommand,
 };
@@ -365,24 +365,22 @@ impl Shared {
         }
     }
 
-    pub(super) async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
+    pub(super) async fn stop(&self, vm: VmId, terms: StopTerms) -> Result<Halt, HvError> {
         let _turn = self.turns.of(vm).await;
         self.defined(vm)?;
         let Some(Live { supervisor, .. }) = self.live().get(&vm).cloned() else {
             self.tidy().await;
-            return Ok(());
+            return Ok(Halt::ByItself);
         };
         let doing = || format!("stop {vm}");
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let request = KillRequest { grace_ms };
-        let asked = self.run_folder(vm).write_kill_request_loosely(request);
-        asked.map_err(|cause| HvError::failed(doing(), cause))?;
-        supervisor.nudge(&self.run_folder(vm));
-        let ended = timeout(grace.saturating_add(PATIENCE), supervisor.ended()).await;
+        let folder = self.run_folder(vm);
+        folder.write_kill_request_loosely(terms).map_err(|cause| HvError::failed(doing(), cause))?;
+        supervisor.nudge(&folder);
+        let ended = timeout(terms.grace().saturating_add(PATIENCE), supervisor.ended()).await;
         ended.map_err(|_| HvError::failed(doing(), "its supervisor does not end"))?;
         self.note_end(vm, &supervisor);
         self.tidy().await;
-        Ok(())
+        Ok(folder.halt())
     }
 }
 

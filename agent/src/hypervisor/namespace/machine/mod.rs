@@ -16,7 +16,8 @@ use super::{
     observe,
 };
 use crate::hypervisor::{
-    Capabilities, ConsoleStream, Definition, HvError, Hypervisor, HypervisorEvent, Listed, Printed, Usage,
+    Capabilities, ConsoleStream, Definition, Halt, HvError, Hypervisor, HypervisorEvent, Listed, Printed,
+    Usage,
 };
 use async_trait::async_trait;
 use blanks::Blanks;
@@ -25,7 +26,7 @@ use life::{DEFINITION, Defined, Shared};
 use novacron_common::{
     ids::VmId,
     record::{Accel, VmState, VmStatistics},
-    spec::{MachineKind, Signal},
+    spec::{MachineKind, Signal, StopTerms},
     wire::ExecCommand,
 };
 use std::{
@@ -33,7 +34,6 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 use tokio::sync::broadcast;
 
@@ -123,8 +123,8 @@ impl Hypervisor for Namespace {
         started.unwrap_or_else(|cause| Err(HvError::failed(format!("start {vm}"), cause)))
     }
 
-    async fn stop(&self, vm: VmId, grace: Duration) -> Result<(), HvError> {
-        self.shared.stop(vm, grace).await
+    async fn stop(&self, vm: VmId, terms: StopTerms) -> Result<Halt, HvError> {
+        self.shared.stop(vm, terms).await
     }
 
     async fn pause(&self, vm: VmId) -> Result<(), HvError> {
@@ -140,8 +140,8 @@ impl Hypervisor for Namespace {
     }
 
     async fn undefine(&self, vm: VmId) -> Result<(), HvError> {
-        match self.shared.stop(vm, Duration::ZERO).await {
-            Ok(()) | Err(HvError::Unknown { .. }) => {}
+        match self.shared.stop(vm, StopTerms::AT_ONCE).await {
+            Ok(_) | Err(HvError::Unknown { .. }) => {}
             Err(error) => return Err(error),
         }
         self.shared.folder(vm).remove().map_err(|cause| HvError::failed(format!("undefine {vm}"), cause))?;
