@@ -85,6 +85,9 @@ pub enum Noun {
     /// Image definitions from which machines are made.
     #[command(subcommand)]
     Template(TemplateVerb),
+    /// Root file systems of namespace machines.
+    #[command(subcommand)]
+    Image(ImageVerb),
     /// Tenant networks, which namespace machines are on.
     #[command(subcommand)]
     Network(NetworkVerb),
@@ -174,6 +177,33 @@ pub enum TemplateVerb {
         /// Its name or id.
         template: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageVerb {
+    /// Make a template of an image, on a host: it is put where the hosts' agents take images from, under the SHA-256 of its content.
+    #[command(after_help = "\
+Examples, on a host and as root:
+  docker save alpine:3.20 -o alpine.tar && novactl image import alpine.tar
+  skopeo copy docker://debian:12 oci:debian && novactl image import debian
+  debootstrap bookworm root && novactl image import root --name bookworm
+
+The first machine of it has to run on this host, or the folder has to be one that the hosts share; from then on the hosts fetch it \
+from one another. Digests that an image states are checked by the agent that unpacks it.")]
+    Import(ImageImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ImageImportArgs {
+    /// An OCI image layout (a folder, or a tar file of one), what `docker save` writes, a tar file of a root file system, plain or
+    /// compressed, or a folder that is one, such as debootstrap makes.
+    pub source: PathBuf,
+    /// What the template is called (default: the file's or folder's name, up to its first dot).
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where the archive is put: one of `images.folders` in the agents' agent.toml.
+    #[arg(long, default_value = "/var/lib/novacron/import")]
+    pub folder: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

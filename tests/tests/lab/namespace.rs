@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use novacron_tests::cluster::{Access, Cluster, ClusterOptions};
 use novacron_tests::{bins, require, root_archive};
-use serde_json::json;
 
 const PROGRAMS: &[&str] = &["/bin/sh", "/bin/cat", "/bin/sleep", "/usr/bin/id", "/usr/bin/env", "/bin/ls"];
 const RUNNING_LIMIT: Duration = Duration::from_secs(60);
@@ -41,11 +40,11 @@ fn a_command_typed_at_novactl_runs_in_a_machine_of_an_image() -> Result<()> {
 fn lives(cluster: &Cluster) -> Result<()> {
     let access = &cluster.access;
     let archive = root_archive::pack(PROGRAMS, &bins::lab_dir()?.join("namespace-e2e.tar"))?;
-    let disk =
-        json!({"format": "rootfs", "sha256": archive.sha256, "path": archive.path.display().to_string()});
-    let template = cluster.lab.outside().dir().join("tiny.json");
-    std::fs::write(&template, json!({"name": "tiny", "disk": disk}).to_string())?;
-    cluster.novactl(&["template", "create", &template.display().to_string()])?;
+    let (from, to) = (archive.path.display().to_string(), bins::lab_dir()?.join("import"));
+    let to = to.display().to_string();
+    let made = cluster.novactl(&["image", "import", &from, "--name=tiny", "--folder", &to])?;
+    ensure!(made["disk"]["sha256"] == archive.sha256.as_str(), "{made}");
+    ensure!(made["disk"]["format"] == "rootfs", "{made}");
     let words = [
         "vm",
         "create",

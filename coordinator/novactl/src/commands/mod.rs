@@ -7,6 +7,7 @@ mod cp;
 mod events;
 mod exec;
 mod host;
+mod image;
 mod input;
 mod job;
 mod job_logs;
@@ -57,6 +58,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, CtlError> {
         Noun::Workflow(verb) => workflow::run(&context, verb).await,
         Noun::Host(verb) => host::run(&context, verb).await,
         Noun::Template(verb) => template::run(&context, verb).await,
+        Noun::Image(verb) => image::run(&context, verb).await,
         Noun::Network(verb) => network::run(&context, verb).await,
         Noun::Migration(verb) => migration::run(&context, verb).await,
         Noun::Token(verb) => token::run(&context, verb).await,
