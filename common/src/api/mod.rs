@@ -17,6 +17,7 @@ mod problem;
 mod schedule;
 mod template;
 mod vm;
+mod vm_stop;
 mod workflow;
 
 pub use cluster::{
@@ -40,9 +41,8 @@ pub use plan::{Actual, Candidate, MigrateQuery, MigrationPlan, PlannedGuest, Pla
 pub use problem::{Problem, ProblemCode};
 pub use schedule::{PreviewTick, ScheduleWarning, Transition};
 pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};
-pub use vm::{
-    CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmKill, VmStats, VmStop, VmUpdate, VmView,
-};
+pub use vm::{CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmKill, VmStats, VmUpdate, VmView};
+pub use vm_stop::VmStop;
 pub use workflow::{
     CriticalPath, Decision, EdgeBody, NodeBody, NodeCounts, NodeRunState, NodeRunView, OnFailureBody,
     RunAccepted, RunCause, RunDetail, RunRequest, RunRetryRequest, RunState, RunView, StepView,

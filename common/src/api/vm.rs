@@ -5,8 +5,8 @@ use crate::{
     ids::{HostId, NetworkId, VmId},
     record::{Progress, VmState, VmStatistics},
     spec::{
-        CloudInit, Faults, MachineKind, NetworkSpec, PublishedPort, RestartPolicy, Signal, StopTerms,
-        TemplateSpec, VmSpec,
+        CloudInit, Faults, MachineKind, NetworkSpec, PublishedPort, RestartPolicy, Signal, TemplateSpec,
+        VmSpec,
     },
     units::{ByteCount, Epoch, UnixMillis},
 };
@@ -375,44 +375,6 @@ pub struct VmUpdate {
     /// Whether it may be moved by post-copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub post_copy: Option<bool>,
-}
-
-/// `POST /api/v1/vms/{id}/stop` and `/restart`; the body may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct VmStop {
-    /// Seconds that the guest is given to shut down before its power is cut (default 30; 0 cuts at once).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grace_seconds: Option<u32>,
-    /// What a namespace machine's command is sent, to end on (default TERM; KILL ends it at once). A KVM machine has a power button,
-    /// and takes none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signal: Option<Signal>,
-}
-
-impl VmStop {
-    /// Seconds that a guest is given where nothing is said.
-    pub const GRACE_SECONDS_DEFAULT: u32 = 30;
-    /// Longest grace.
-    pub const GRACE_SECONDS_MAX: u32 = 3600;
-
-    /// The terms, for a machine of this kind.
-    ///
-    /// # Errors
-    /// The faults of what was asked.
-    pub fn terms(&self, kind: MachineKind) -> Result<StopTerms, Faults> {
-        let mut faults = Faults::default();
-        let seconds = self.grace_seconds.unwrap_or(Self::GRACE_SECONDS_DEFAULT);
-        if seconds > Self::GRACE_SECONDS_MAX {
-            faults.add("grace_seconds", format!("must be at most {}", Self::GRACE_SECONDS_MAX));
-        }
-        let signal = self.signal.unwrap_or(Signal::Term);
-        if kind == MachineKind::Kvm && signal != Signal::Term {
-            faults.add("signal", "is for namespace machines: a KVM machine is asked by its power button");
-        }
-        let grace_ms = if signal == Signal::Kill { 0 } else { u64::from(seconds) * 1000 };
-        faults.into_result(Some(StopTerms { signal, grace_ms }))
-    }
 }
 
 /// `POST /api/v1/vms/{id}/kill`; the body may be left out.

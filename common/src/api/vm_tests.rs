@@ -21,25 +21,6 @@ fn made(template: &TemplateSpec, fields: Value) -> Result<VmSpec, Vec<String>> {
 }
 
 #[test]
-fn a_stop_says_what_to_send_and_how_long_to_wait() {
-    let stop = |grace_seconds, signal| VmStop { grace_seconds, signal };
-    let usual = StopTerms::within_ms(30_000);
-    for kind in [MachineKind::Kvm, MachineKind::Namespace] {
-        assert_eq!(VmStop::default().terms(kind).unwrap(), usual);
-        assert_eq!(stop(Some(0), Some(Signal::Term)).terms(kind).unwrap(), StopTerms::AT_ONCE);
-        assert!(stop(Some(3601), None).terms(kind).is_err());
-    }
-    let quit = stop(Some(2), Some(Signal::Quit));
-    assert_eq!(
-        quit.terms(MachineKind::Namespace).unwrap(),
-        StopTerms { signal: Signal::Quit, grace_ms: 2000 }
-    );
-    assert!(quit.terms(MachineKind::Kvm).unwrap_err().to_string().contains("power button"));
-    // Nothing hears a KILL: there is nothing to wait for.
-    assert_eq!(stop(Some(9), Some(Signal::Kill)).terms(MachineKind::Namespace).unwrap().grace_ms, 0);
-}
-
-#[test]
 fn the_template_says_what_kind_of_machine_it_is_for() {
     for format in ["oci", "rootfs"] {
         let spec = made(&template(format), json!({})).unwrap();
