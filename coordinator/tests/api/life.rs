@@ -60,9 +60,9 @@ async fn a_signal_goes_to_the_machines_host_once() {
     cluster.post_text("/api/v1/vms/web-1/kill", "").await.ok::<VmView>();
     until(&cluster, "web-1", VmState::Stopped).await;
     let stop = async |body| cluster.post("/api/v1/vms/web-1/stop", body).await;
-    stop(json!({ "signal": "INT" })).await.problem(400, "invalid_request", "power button");
+    stop(json!({ "signal": "INT" })).await.problem(400, "invalid_request", "signal");
     stop(json!({ "signal": "STOP" })).await.problem(400, "invalid_request", "");
-    stop(json!({ "grace_seconds": 3601 })).await.problem(400, "invalid_request", "3600");
+    stop(json!({ "grace_seconds": 3601 })).await.problem(400, "invalid_request", "grace_seconds");
     stop(json!({ "signal": "TERM", "grace_seconds": 1 })).await.ok::<VmView>();
     let log = one.log();
     let sent: Vec<_> = log.iter().filter(|word| word.starts_with("Signal")).collect();
