@@ -2,7 +2,7 @@
 
 use crate::{
     place::{Place, place},
-    world::{eventually, exe, groups},
+    world::{eventually, exe},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -10,7 +10,7 @@ use nix::{
 };
 use novacron_agent::hypervisor::{Definition, Hypervisor, namespace::Namespace};
 use novacron_common::{ids::VmId, record::VmState, units::ByteCount};
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
 const PROGRAMS: &[&str] = &["/bin/sh", "/usr/bin/perl"];
 
@@ -108,47 +108,7 @@ async fn it_ends_where_the_storage_does_and_harms_nobody() {
     host.undefine(wanted.vm).await.unwrap();
 }
 
-/// Moments of death after the supervisor's first sign of life, in milliseconds: a start takes twenty to eighty here.
-const MOMENTS: [u64; 9] = [0, 2, 5, 10, 15, 20, 30, 45, 70];
-
 fn supervisor(place: &Place, vm: VmId) -> Option<Pid> {
     let file = place.folder.path().join("machines").join(vm.to_string()).join("run/pid");
     fs::read_to_string(file).ok()?.trim().parse().ok().map(Pid::from_raw)
-}
-
-#[tokio::test]
-async fn a_start_that_is_cut_off_at_any_moment_leaves_nothing_and_the_next_one_works() {
-    novacron_tests::require!(root);
-    let place = place(LIVES, PROGRAMS);
-    let vm = VmId::generate();
-    let wanted = Definition { vm, ..place.definition() };
-    let host = Arc::new(Namespace::open(place.folder.path(), exe()).await.unwrap());
-    host.define(&wanted).await.unwrap();
-    let mut cut_off = 0;
-    for moment in MOMENTS {
-        let before = supervisor(&place, vm);
-        let starting = tokio::spawn({
-            let host = Arc::clone(&host);
-            async move { host.start(vm).await }
-        });
-        eventually("the supervisor says who it is", || {
-            supervisor(&place, vm).is_some_and(|now| Some(now) != before)
-        })
-        .await;
-        tokio::time::sleep(Duration::from_millis(moment)).await;
-        kill(supervisor(&place, vm).unwrap(), Signal::SIGKILL).unwrap();
-        cut_off += u32::from(starting.await.unwrap().is_err());
-        while host.state(vm).await.unwrap() != VmState::Stopped {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        eventually("the loop device is free", || devices(&place).is_empty()).await;
-        let groups: Vec<_> = groups(&place.folder.path().join("machines"));
-        let left = groups.iter().filter(|group| group.join(vm.to_string()).exists()).count();
-        assert_eq!(left, 0, "left a cgroup after {moment} ms");
-    }
-    assert!(cut_off > 0, "no start was cut off");
-    host.start(vm).await.unwrap();
-    assert!(place.told(vm).await.contains("owners 0:0 0:0 "));
-    host.undefine(vm).await.unwrap();
-    eventually("the loop device is free", || devices(&place).is_empty()).await;
 }
