@@ -57,7 +57,7 @@ test: deps build ## all tests: plain tier, and as root the real-hypervisor tier 
 	exit $$status
 
 planted: ## plants protocol mistakes, one at a time: the simulation must catch each (a build of our crates apart)
-	$(call say,planted: each mistake is caught within 50 seeds (of moves 30) - the same seeds are clean without one)
+	$(call say,planted: each mistake is caught within 50 seeds (of moves 60) - the same seeds are clean without one)
 	@cargo nextest run --locked --workspace --features novacron-sim/planted --test planted --success-output immediate
 
 lint: audit ## formatting, clippy and rustdoc with warnings denied, licences and bans, units, shell scripts

@@ -19,7 +19,7 @@ const JOBS: World = World {
 };
 const MOVES: World = World {
     mistakes: Mistake::OF_MOVES,
-    seeds: 30,
+    seeds: 60,
     faults: |seed, mistake| moves::run_with(seed, mistake).faults,
 };
 

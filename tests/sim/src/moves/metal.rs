@@ -48,6 +48,7 @@ struct State {
     conduits: BTreeMap<String, Conduit>,
     lives: u64,
     processes: u64,
+    loses_last_word: bool,
 }
 
 /// What a guest's processors do.
@@ -123,6 +124,16 @@ impl Metal {
         let state = Mutex::new(State { lives: 1, ..State::default() });
         let (daemon, changes) = (watch::Sender::new(Some(1)), watch::Sender::new(0));
         Arc::new(Self { executor, truth, machine, host, state, daemon, changes, events })
+    }
+
+    /// Whether the link of the next copy from here breaks just as the target says that it has all of the guest.
+    pub fn lose_last_word(&self, lose: bool) {
+        self.state().loses_last_word = lose;
+    }
+
+    /// Once, if it was to.
+    pub fn loses_last_word(&self) -> bool {
+        std::mem::take(&mut self.state().loses_last_word)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

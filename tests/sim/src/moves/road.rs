@@ -43,6 +43,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const WAITING: usize = 8;
 /// How long a disk takes to cross, nanoseconds.
 const DISK: (u64, u64) = (10_000_000, 1_500_000_000);
+/// How long an agent may be about something else before it acts on what it has overheard, nanoseconds.
+const BUSY: (u64, u64) = (0, 150_000_000);
 const LOST: &str = "the link to the target was lost";
 
 /// The roads of one host.
@@ -79,7 +81,7 @@ impl SimulatedRoads {
         let (ask, ends) = mpsc::channel(1);
         let stop = CancellationToken::new();
         spawn(until(stop.clone(), talk(send, said, (over.clone(), ask))));
-        spawn(until(stop.clone(), listen(recv, hear, (over, finish))));
+        spawn(until(stop.clone(), listen(recv, hear, (over, finish), Arc::clone(&self.metal))));
         Box::new(LiveWay {
             uri,
             lost,
@@ -174,12 +176,19 @@ async fn listen(
     mut recv: RecvHalf,
     hear: mpsc::Sender<Heard>,
     (over, finish): (watch::Sender<bool>, watch::Sender<bool>),
+    metal: Arc<Metal>,
 ) {
     while let Ok(word) = recv.recv::<Heard>().await {
         let last = word == Heard::Finished;
-        // Overheard on the way, as on the control lane.
-        finish.send_if_modified(|finished| std::mem::replace(finished, last) != last);
+        if last && metal.loses_last_word() {
+            break;
+        }
         let _ = hear.send(word).await; // libvirt may have hung up
+        if last {
+            // Overheard on the way, as on the control lane.
+            sleep(metal.draw(BUSY)).await;
+            finish.send_replace(true);
+        }
     }
     over.send_replace(true);
     hear.closed().await;

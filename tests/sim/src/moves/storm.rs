@@ -44,6 +44,7 @@ enum Fault {
     KillGuest,
     OldOrders,
     SlowDisk,
+    LastWordLost,
 }
 
 /// How often each is chosen.
@@ -63,6 +64,7 @@ const MIX: &[(Fault, u64)] = &[
     (Fault::KillGuest, 1),
     (Fault::OldOrders, 4),
     (Fault::SlowDisk, 2),
+    (Fault::LastWordLost, 3),
 ];
 
 /// Runs the cluster for `duration` while people act and things go wrong, then makes everything right.
@@ -83,7 +85,10 @@ pub fn storm(cluster: &mut Cluster, users: &mut Users, rng: &mut SplitMix64, dur
 pub fn calm(cluster: &mut Cluster) {
     cluster.hosts.iter().for_each(Host::spare);
     faults::make_right(cluster);
-    cluster.hosts.iter().filter_map(Host::metal).for_each(|metal| metal.start_daemon());
+    for metal in cluster.hosts.iter().filter_map(Host::metal) {
+        metal.lose_last_word(false);
+        metal.start_daemon();
+    }
 }
 
 fn strike(cluster: &mut Cluster, rng: &mut SplitMix64) {
@@ -119,6 +124,7 @@ fn strike(cluster: &mut Cluster, rng: &mut SplitMix64) {
         Fault::KillGuest => struck.kill_a_guest(rng.below(8)),
         Fault::OldOrders => cluster.net.repeat_orders(),
         Fault::SlowDisk => cluster.executor.set_sync(struck.machine(), (10 * MILLI, 300 * MILLI)),
+        Fault::LastWordLost => struck.metal().into_iter().for_each(|metal| metal.lose_last_word(true)),
     }
     if fault == Fault::PowerCut {
         struck.start();

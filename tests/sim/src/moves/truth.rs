@@ -38,6 +38,8 @@ struct Known {
     numbers: u64,
     guests: BTreeMap<VmId, Guest>,
     memories: BTreeMap<(HostId, VmId), Memory>,
+    /// Those that came from another host, and have not run yet.
+    untried: BTreeSet<(HostId, VmId)>,
     disks: BTreeMap<(HostId, VmId), Disk>,
     faults: Vec<String>,
 }
@@ -87,6 +89,7 @@ impl Truth {
             known.fault(format!("an old disk: {vm} is started on {host} from a disk that is not its newest"));
         }
         known.memories.insert((host, vm), fresh);
+        known.untried.remove(&(host, vm));
         known.runs(host, vm);
     }
 
@@ -97,6 +100,12 @@ impl Truth {
         let newest = known.guests.entry(vm).or_default().newest;
         if memory != newest {
             known.fault(format!("forked: {vm} runs on on {host} from memory that is not its newest"));
+        }
+        known.untried.remove(&(host, vm));
+        if let Some(other) = known.may_run_again(host, vm) {
+            known.fault(format!(
+                "two may run: {vm} runs on on {host} while {other}, where it ran, still holds it"
+            ));
         }
         known.runs(host, vm);
     }
@@ -145,6 +154,7 @@ impl Truth {
         let mut known = self.known();
         tracing::info!(%host, %vm, ?memory, ?disk, "a copy is complete");
         known.memories.insert((host, vm), memory);
+        known.untried.insert((host, vm));
         known.disks.extend(disk.map(|disk| ((host, vm), disk)));
     }
 
@@ -273,6 +283,17 @@ impl Known {
         if let Some(guest) = self.guests.get_mut(&vm).filter(|guest| guest.has_half_on(host)) {
             guest.halves = None;
         }
+    }
+
+    /// Another host on which the guest has run, and where its process still is: held, but for a libvirtd to let it run again.
+    fn may_run_again(&self, host: HostId, vm: VmId) -> Option<HostId> {
+        if self.guests.get(&vm).is_some_and(|guest| guest.halves.is_some()) {
+            return None; // that one is held for good
+        }
+        let ran = |(other, of): &&(HostId, VmId)| {
+            *of == vm && *other != host && !self.untried.contains(&(*other, *of))
+        };
+        self.memories.keys().find(ran).map(|(other, _)| *other)
     }
 
     fn fault(&mut self, what: String) {

@@ -26,7 +26,8 @@ const CHUNK: usize = 1 << 20;
 pub fn tops(archive: &Path) -> Result<Vec<String>, CtlError> {
     let doing = format!("list {}", archive.display());
     let mut list = Command::new("tar");
-    list.arg("--list").arg("--file").arg(archive);
+    // A colon in its name is no host's.
+    list.args(["--list", "--force-local"]).arg("--file").arg(archive);
     let mut names: Vec<String> = Vec::new();
     run(list, &doing, |lines| {
         for line in BufReader::new(lines).split(b'\n') {
@@ -163,8 +164,8 @@ mod tests {
         let said = put(&gone, &into).unwrap_err().describe();
         assert!(said.contains("pack") && said.contains("No such file"), "{said}");
         assert_eq!(fs::read_dir(&into).unwrap().count(), 0);
-        fs::write(place.path().join("text"), "no archive\n".repeat(100)).unwrap();
-        let said = tops(&place.path().join("text")).unwrap_err().describe();
+        fs::write(place.path().join("te:xt"), "no archive\n".repeat(100)).unwrap();
+        let said = tops(&place.path().join("te:xt")).unwrap_err().describe();
         assert!(said.contains("list") && said.contains("tar archive"), "{said}");
     }
 }
