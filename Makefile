@@ -49,7 +49,6 @@ test: deps build ## all tests: plain tier, and as root the real-hypervisor tier 
 	@status=0
 	$(if $(FILTER),,make planted || status=$$?)
 	rm -f "$(OUT)/nextest/default/junit.xml"
-	cargo build --locked --workspace --bins --tests --quiet || status=$$?
 	sync   # what the builds wrote is on the disk before clusters are tested that lose their leader to slow writes
 	cargo nextest run --locked --workspace $(if $(FILTER),-E '$(FILTER)',) || status=$$?
 	cargo test --locked --workspace --doc --quiet || status=$$?

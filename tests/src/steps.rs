@@ -63,7 +63,7 @@ impl fmt::Display for Step {
 
 /// The numbers at the head of the board. The text of the steps follows them, a line each.
 enum Cell {
-    /// Where somebody is to halt: [`place`] of the step, 0 for nowhere.
+    /// The [`place`] of the step behind which somebody is to halt; 0 is no step's.
     Place,
     /// At the how-manieth time.
     Time,

@@ -33,8 +33,8 @@ pub enum Verdict {
     /// The guest is held and nobody copies it: let it run. It was never reported gone, so no hand-over can have
     /// been committed, and its copy elsewhere is held.
     Resume,
-    /// It runs here although it may run at the target: end it. Seen once with QEMU 10.0, which seems to let it run again if the link
-    /// breaks while it waits for the target's word that the last page has come (`migration_iteration_finish`).
+    /// It runs here although it may run at the target: end it. QEMU is kept from that ([`Mover::go_over`](super::ports::Mover::go_over));
+    /// somebody else may have let it run.
     Halt,
     /// A half of it is here, and cannot go on by itself.
     Stranded,

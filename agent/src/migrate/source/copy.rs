@@ -91,8 +91,6 @@ impl Departure {
         };
         let process = self.parts.processes.of(vm);
         let process = process.as_deref();
-        let left = left(process, road);
-        tokio::pin!(left);
         let ended = ended(process);
         tokio::pin!(ended);
         let complete = road.finished();
@@ -104,19 +102,16 @@ impl Departure {
             tokio::select! {
                 biased;
                 outcome = &mut send => break outcome.map_err(|error| describe(&error)),
-                () = &mut left, if goes_on => {
-                    let ending = copy.ending(Ok(()), road);
-                    return Some((Ending { left: true, ..ending }, Some(send)));
-                }
-                // The target's libvirtd waits for the rest of the memory, and this host's for its word, for ever.
-                () = &mut ended, if copy.stage == Stage::Split => {
-                    break Err("its process on the source ended".to_owned());
-                }
                 () = &mut complete, if !copy.complete => {
                     copy.complete = true;
                     if goes_on && copy.stage != Stage::Split && self.see_off(process).await {
-                        return Some((Ending { left: true, ..copy.ending(Ok(()), road) }, Some(send)));
+                        return Some((copy.left(road), Some(send)));
                     }
+                }
+                () = &mut ended, if copy.is_complete() || copy.stage == Stage::Split => {
+                    if copy.is_complete() { return Some((copy.left(road), Some(send))) }
+                    // The target's libvirtd waits for the rest of the memory, and this host's for its word, for ever.
+                    break Err("its process on the source ended".to_owned());
                 }
                 reason = called_off(&mut cancel), if goes_on && stays && !copy.complete => {
                     self.abort(&mut copy, Why::Cancelled(reason)).await;
@@ -321,13 +316,6 @@ async fn ended(process: Option<&dyn GuestProcess>) {
     }
 }
 
-/// Waits until the machine has certainly left: its target has said that it is complete, and the process that ran it here
-/// has ended, so nothing can let it run here again. Before the first, that end would be a guest's that crashed.
-async fn left(process: Option<&dyn GuestProcess>, road: &dyn LiveRoad) {
-    road.finished().await;
-    ended(process).await;
-}
-
 /// Waits until a copy that nobody waits for any more is over: the hypervisor goes on with it when its client has gone. How it
 /// ended is for the sequence to see.
 async fn over(mover: &dyn Mover, vm: VmId) -> Result<(), HvError> {
@@ -432,6 +420,16 @@ impl Copy {
             return false;
         }
         true
+    }
+
+    /// The target has said so, and nobody has called it off. Before that its process's end is that of a guest which crashed.
+    fn is_complete(&self) -> bool {
+        self.complete && self.why.is_none()
+    }
+
+    /// Nothing can let the machine run here again: its target has said that it is complete, and its process has ended or was killed.
+    fn left(self, road: &dyn LiveRoad) -> Ending {
+        Ending { left: true, ..self.ending(Ok(()), road) }
     }
 
     fn ending(self, outcome: Result<(), String>, road: &dyn LiveRoad) -> Ending {

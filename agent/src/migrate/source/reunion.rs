@@ -1,7 +1,7 @@
 //! Two halves of a guest that lost each other are brought together again as soon as the target can be reached: a link and
 //! lanes of their own, a codec that remembers nothing, and QEMU goes on with what it could not send.
 
-use super::Departure;
+use super::{Departure, split::end_half};
 use crate::{
     migrate::{
         parts::MigrationsParts,
@@ -12,7 +12,7 @@ use crate::{
 };
 use novacron_common::{record::Ticket, spec::VmSpec};
 use novacron_runtime::time::{Instant, sleep, timeout};
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 /// Between one try and the next.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
@@ -36,12 +36,16 @@ impl Reunion {
         Self { parts: parts.clone(), mover: mover.clone(), ticket: ticket.clone(), spec: spec.clone() }
     }
 
-    /// Tries until it is dropped, and its way with it; or until the half that is here can never send on.
-    pub async fn pursue(self) {
+    /// Tries until it is dropped, and its way with it. A half that can never send on is ended, for whoever looks at it to see.
+    pub async fn pursue(self) -> Infallible {
         let migration = self.ticket.migration;
         loop {
             match self.meet().await {
-                Ok(None) => return,
+                Ok(None) => {
+                    tracing::warn!(%migration, "the half that is here can never send on: it is ended");
+                    end_half(&*self.mover, self.ticket.vm).await;
+                    std::future::pending().await
+                }
                 Ok(Some(road)) => {
                     tracing::info!(%migration, "the half that is here sends on");
                     let reason = accompany(&*road).await;

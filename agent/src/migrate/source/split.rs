@@ -12,10 +12,16 @@ use super::{
     until_done,
 };
 use crate::{
-    migrate::{journal::OutboundMark, lane::source::AtItsEnd, outcome::Verdict, ports::Standing},
+    migrate::{
+        journal::OutboundMark,
+        lane::source::AtItsEnd,
+        outcome::Verdict,
+        ports::{Mover, Standing},
+    },
     text::describe,
 };
 use novacron_common::{
+    ids::VmId,
     record::OutboundState,
     wire::{Denial, DenialCode},
 };
@@ -80,19 +86,12 @@ impl Departure {
         self.tidied_up().await; // the sockets of the way that broke are where those of the next will be
         let pursuit = Reunion::of(self).pursue();
         tokio::pin!(pursuit);
-        let mut hopeless = false;
         loop {
             tokio::select! {
                 biased;
                 next = self.let_go(&reason) => return next,
-                () = &mut pursuit, if !hopeless => {
-                    tracing::warn!(migration = %self.ticket.migration, "the half that is here can never send on: it is ended");
-                    hopeless = true;
-                }
+                never = &mut pursuit => match never {},
                 () = sleep(OBSERVE_MAX) => {}
-            }
-            if hopeless && let Err(error) = self.mover.stop(self.vm(), Duration::ZERO).await {
-                tracing::warn!(migration = %self.ticket.migration, reason = describe(&error), "will be tried again");
             }
             match self.look(&ending).await {
                 Ok(Verdict::Gone) => {
@@ -129,12 +128,14 @@ impl Departure {
             biased;
             next = self.released() => next,
             cause = called_off(&mut cancel) => {
-                until_done("stop half a guest", || async {
-                    Ok(self.mover.stop(self.vm(), Duration::ZERO).await?)
-                })
-                .await;
+                end_half(&*self.mover, self.vm()).await;
                 SourcePhase::Back(Ending::failed(format!("{cause}: {reason}")))
             }
         }
     }
+}
+
+/// Ends the half that is here.
+pub(super) async fn end_half(mover: &dyn Mover, vm: VmId) {
+    until_done("stop half a guest", || async { Ok(mover.stop(vm, Duration::ZERO).await?) }).await;
 }

@@ -20,6 +20,7 @@ const SPLIT: End = |s| matches!(s, SideState::Outbound(OutboundState::Split(_)))
 const SPLIT_THERE: End = |s| matches!(s, SideState::Inbound(InboundState::Split));
 const STRANDED: End = |s| matches!(s, SideState::Outbound(OutboundState::Stranded { .. }));
 const STRANDED_THERE: End = |s| matches!(s, SideState::Inbound(InboundState::Stranded { .. }));
+const LOST: End = |s| matches!(s, SideState::Outbound(OutboundState::Lost { .. }));
 const LOST_THERE: End = |s| matches!(s, SideState::Inbound(InboundState::Lost { .. }));
 
 fn allows() -> VmSpec {
@@ -173,7 +174,7 @@ async fn a_guest_that_its_hypervisor_lets_run_on_both_hosts_is_ended_on_the_one_
     a.until(ticket.migration, STRANDED).await;
     b.until(ticket.migration, STRANDED_THERE).await;
     world.a.hypervisor.set(Standing::Running);
-    a.until(ticket.migration, |s| matches!(s, SideState::Outbound(OutboundState::Lost { .. }))).await;
+    a.until(ticket.migration, LOST).await;
     assert_eq!(world.a.hypervisor.get(), Standing::Stopped);
 }
 
@@ -185,7 +186,7 @@ async fn a_half_whose_hypervisor_will_never_send_on_is_ended() {
     world.a.hypervisor.abort_now();
     b.until(ticket.migration, STRANDED_THERE).await;
     world.faults.reunites.store(true, SeqCst);
-    a.until(ticket.migration, |s| matches!(s, SideState::Outbound(OutboundState::Lost { .. }))).await;
+    a.until(ticket.migration, LOST).await;
     assert_eq!(world.a.hypervisor.get(), Standing::Stopped);
 }
 
@@ -198,7 +199,7 @@ async fn a_half_that_is_left_alone_is_given_up_and_its_machine_kept_stopped_at_t
     a.until(ticket.migration, STRANDED).await;
     // The source's QEMU is killed: libvirt has the machine as stopped.
     world.a.hypervisor.set(Standing::Stopped);
-    a.until(ticket.migration, |s| matches!(s, SideState::Outbound(OutboundState::Lost { .. }))).await;
+    a.until(ticket.migration, LOST).await;
     b.migrations.abandon_inbound(ticket.migration, "the source lost it".into()).await.unwrap();
     b.until(ticket.migration, LOST_THERE).await;
     b.migrations.abandon_inbound(ticket.migration, "the source lost it".into()).await.unwrap();
