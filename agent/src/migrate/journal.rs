@@ -57,6 +57,9 @@ pub enum OutboundMark {
     Gone(MigrationReport),
     /// The hand-over is committed with this epoch; leftovers are being removed.
     Releasing(Epoch),
+    /// The guest did not go over, by a hand-over that was committed in advance (post-copy): what this host says of that. The
+    /// machine is this host's once that is taken back, by another epoch.
+    Returning(OutboundState),
 }
 
 /// How far a target is.
@@ -113,6 +116,7 @@ impl Record {
             Self::Outbound { mark: OutboundMark::Releasing(_), .. } => {
                 SideState::Outbound(OutboundState::Gone(MigrationReport::default()))
             }
+            Self::Outbound { mark: OutboundMark::Returning(back), .. } => SideState::Outbound(back.clone()),
             Self::Inbound { mark: InboundMark::Begun | InboundMark::Discarding { .. }, .. } => {
                 SideState::Inbound(InboundState::Preparing)
             }

@@ -190,6 +190,7 @@ impl Migrations {
             }
             OutboundMark::Gone(report) => SourcePhase::Gone(report),
             OutboundMark::Releasing(epoch) => SourcePhase::Release(epoch),
+            OutboundMark::Returning(back) => SourcePhase::Returning(back),
         }
     }
 

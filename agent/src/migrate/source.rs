@@ -84,6 +84,7 @@ pub(super) enum SourcePhase {
     Gone(MigrationReport),
     Release(Epoch),
     Back(Ending),
+    Returning(OutboundState),
     Stranded(Ending),
     Lost(String),
     Ended,
@@ -142,6 +143,7 @@ impl Departure {
                 SourcePhase::Gone(report) => self.gone(report).await,
                 SourcePhase::Release(epoch) => self.release(epoch).await,
                 SourcePhase::Back(ending) => self.back(ending).await,
+                SourcePhase::Returning(back) => self.returning(back).await,
                 SourcePhase::Stranded(ending) => self.stranded(ending).await,
                 SourcePhase::Lost(reason) => self.lost(reason).await,
                 SourcePhase::Ended => return,
@@ -377,20 +379,33 @@ impl Departure {
     }
 
     async fn back(&mut self, ending: Ending) -> SourcePhase {
-        let Ending { reason, cancelled, report, .. } = ending;
+        let Ending { reason, cancelled, given_away, report, .. } = ending;
         self.draft = None;
         let reason = if reason.is_empty() { "the machine stayed on its host".to_owned() } else { reason };
         tracing::info!(migration = %self.ticket.migration, reason, cancelled, "the machine is back");
         self.tidied_up().await; // its sockets go before anybody hears that it stayed
+        let state = OutboundState::Back { reason, cancelled, climb: report.climb };
+        if given_away {
+            return SourcePhase::Returning(state);
+        }
         until_done("give back", || async {
             // Only a machine that travels stopped is stopped for it.
             let halted = !self.ticket.live;
             Ok(self.parts.residents.give_back(self.vm(), self.ticket.migration, halted).await?)
         })
         .await;
-        let state = OutboundState::Back { reason, cancelled, climb: report.climb };
         self.parts.note(self.ticket.migration, ended(state.clone())).await;
         self.show(state);
+        SourcePhase::Ended
+    }
+
+    /// By the ledger the machine is the target's, until the coordinator hears that it stayed: nobody starts it here before.
+    async fn returning(&mut self, back: OutboundState) -> SourcePhase {
+        let migration = self.ticket.migration;
+        self.parts.note(migration, self.record(OutboundMark::Returning(back.clone()))).await;
+        self.show(back.clone());
+        stays(self.parts.residents.clone(), self.vm(), migration).await;
+        self.parts.note(migration, ended(back)).await;
         SourcePhase::Ended
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     process::cpu_seconds,
 };
 use anyhow::{Context, Result, bail, ensure};
+use novacron_common::record::MemoryTraffic;
 use novacron_tests::{
     cluster::{Cluster, Machine, Member},
     lab::Host,
@@ -227,8 +228,21 @@ async fn migrate(client: &Client, vm: &str, to: &str) -> Result<(f64, f64)> {
             _ => tokio::time::sleep(ASK_EVERY).await,
         }
     }
+    let took = began.elapsed().as_secs_f64();
     println!("{:>20}  {phases}", "");
-    Ok((began.elapsed().as_secs_f64(), forecast))
+    let view = client.show(&format!("/api/v1/migrations/{id}")).await?;
+    println!("{:>20}  {}", "", sent(&serde_json::from_value(view["memory"].clone())?));
+    Ok((took, forecast))
+}
+
+/// How the machine's memory was sent, in MiB: what of it by which means, and what zstd made of what.
+fn sent(memory: &MemoryTraffic) -> String {
+    let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+    let kinds = memory.kinds().into_iter().filter(|(_, sent)| sent.pages > 0);
+    let kinds: Vec<_> = kinds.map(|(kind, sent)| format!("{kind} {}", mib(sent.bytes))).collect();
+    let MemoryTraffic { written_bytes, compressed_from_bytes, compressed_to_bytes, .. } = memory;
+    let [of, from, to] = [written_bytes, compressed_from_bytes, compressed_to_bytes].map(|bytes| mib(*bytes));
+    format!("{of} MiB of QEMU's as {}; {from} packed to {to}", kinds.join(", "))
 }
 
 /// The states that a migration was seen in, and since when. A state between two questions is not seen.

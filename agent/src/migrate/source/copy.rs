@@ -57,6 +57,8 @@ pub(in crate::migrate) struct Ending {
     pub left: bool,
     /// The target was let run it, before all of its memory had crossed (post-copy).
     pub split: bool,
+    /// The hand-over was committed in advance, so that the machine may go over (post-copy).
+    pub given_away: bool,
     pub report: MigrationReport,
 }
 
@@ -304,7 +306,7 @@ impl Ending {
 
     /// Nor of a guest that went over.
     pub(in crate::migrate) fn unseen_split(reason: String) -> Self {
-        Self { split: true, ..Self::unseen(reason) }
+        Self { split: true, given_away: true, ..Self::unseen(reason) }
     }
 }
 
@@ -453,6 +455,7 @@ impl Copy {
             (None, Ok(())) => (String::new(), false),
         };
         let split = self.stage == Stage::Split;
-        Ending { begun: true, sent, reason, cancelled, left: false, split, report }
+        let given_away = !self.stage.runs_here();
+        Ending { begun: true, sent, reason, cancelled, left: false, split, given_away, report }
     }
 }

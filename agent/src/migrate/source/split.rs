@@ -129,7 +129,7 @@ impl Departure {
             next = self.released() => next,
             cause = called_off(&mut cancel) => {
                 end_half(&*self.mover, self.vm()).await;
-                SourcePhase::Back(Ending::failed(format!("{cause}: {reason}")))
+                SourcePhase::Back(Ending { given_away: true, ..Ending::failed(format!("{cause}: {reason}")) })
             }
         }
     }

@@ -6,14 +6,14 @@ use super::{
     moves::{ARRIVED, BACK, DISCARDED, End, GONE, READY, RELEASED, RUNNING},
     world::{Agent, VM, World, by, spec, ticket},
 };
-use crate::migrate::ports::Standing;
+use crate::migrate::{journal::under_way, ports::Standing};
 use novacron_common::{
     record::{InboundState, MoveLimits, OutboundState, Rung, SideState, Strategy, Ticket},
     spec::VmSpec,
     units::Epoch,
     wire::DenialCode,
 };
-use std::sync::atomic::Ordering::SeqCst;
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 const POISED: End = |s| matches!(s, SideState::Outbound(OutboundState::Poised(_)));
 const SPLIT: End = |s| matches!(s, SideState::Outbound(OutboundState::Split(_)));
@@ -107,6 +107,18 @@ async fn a_target_that_was_not_told_lets_nothing_run_and_the_machine_stays_with_
     a.until(ticket.migration, BACK).await;
     assert_eq!(world.a.hypervisor.get(), Standing::Stopped);
     assert_eq!(world.a.owner.here.lock().unwrap().get(&VM), Some(&Epoch(1)));
+    // By the ledger it is the target's: nobody starts it here before that is taken back, not behind a restart either.
+    let is_lent = || world.a.owner.lent.lock().unwrap().contains(&VM);
+    assert!(is_lent());
+    drop((a, b));
+    let a = world.a.agent();
+    a.until(ticket.migration, BACK).await;
+    assert!(is_lent());
+    assert!(under_way(&world.a.journal).unwrap().contains(&ticket.migration));
+    world.a.owner.lent.lock().unwrap().clear();
+    while under_way(&world.a.journal).unwrap().contains(&ticket.migration) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
