@@ -33,7 +33,7 @@ struct Seen {
 }
 
 fn alone(stage: &Stage) -> Result<Seen> {
-    let (runc, crun) = (Runtime::set(Kind::Runc, stage)?, Runtime::set(Kind::Crun, stage)?);
+    let (runc, crun) = (Runtime::set(Kind::Runc, stage, Then::Ends)?, Runtime::set(Kind::Crun, stage, Then::Ends)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let host = runtime.block_on(Ours::open(stage))?;
     let mut seen = Seen { ours: Vec::new(), runc: Vec::new(), crun: Vec::new() };

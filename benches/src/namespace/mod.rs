@@ -6,10 +6,12 @@
 //!   their own `spec` writes it, with the same limits and no user namespace, disk or seccomp.
 //! * `sustained`: machines made, run to their end and removed without a pause for a minute.
 //! * `crowd`: whether the thousandth that runs is made as fast as the first.
+//! * `idle`: what a thousand that sleep cost the agent and the kernel.
 //!
 //! The program tells the instant itself, on the clock that it shares with its host (`CLOCK_MONOTONIC`).
 
 mod create;
+pub mod idle;
 mod ours;
 mod runtimes;
 mod stage;
@@ -42,7 +44,11 @@ pub fn run() -> Result<()> {
         rows.extend(sustained::crowd_rows(&stage)?);
         publish("namespace", &rows)?;
     }
-    ensure!(!rows.is_empty(), "ROW is {wanted:?}; there are create, sustained and crowd");
+    if wants("idle") {
+        rows.extend(idle::rows(&stage)?);
+        publish("namespace", &rows)?;
+    }
+    ensure!(!rows.is_empty(), "ROW is {wanted:?}; there are create, sustained, crowd and idle");
     Ok(())
 }
 

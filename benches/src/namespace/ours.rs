@@ -35,6 +35,16 @@ pub enum Then {
     Stays,
 }
 
+impl Then {
+    /// The program's words.
+    pub const fn argv(self) -> &'static [&'static str] {
+        match self {
+            Self::Ends => &[PROGRAM],
+            Self::Stays => &[PROGRAM, "stays"],
+        }
+    }
+}
+
 /// A host with namespace machines.
 pub struct Ours {
     host: Namespace,
@@ -68,27 +78,8 @@ impl Ours {
     fn wanted(&self, network: NetworkSpec, then: Then) -> Result<Definition> {
         let vm = VmId::generate();
         let folder = self.data_dir.join("machines").join(vm.to_string());
-        Ok(Definition {
-            vm,
-            spec: VmSpec {
-                name: "bench".parse()?,
-                kind: MachineKind::Namespace,
-                cpus: 1,
-                memory: ByteCount::mib(64),
-                storage: ByteCount(0),
-                template: TemplateSpec { name: "bench".parse()?, boot: BootSource::Disk, disk: None },
-                cmdline: Some(match then {
-                    Then::Ends => PROGRAM.to_owned(),
-                    Then::Stays => format!("{PROGRAM} stays"),
-                }),
-                network,
-                cloud_init: None,
-                restart: RestartPolicy::Never,
-                post_copy: false,
-            },
-            files: MachineFiles { root: Some(self.image.clone()), ..MachineFiles::bare(folder) },
-            bridge: None,
-        })
+        let files = MachineFiles { root: Some(self.image.clone()), ..MachineFiles::bare(folder) };
+        Ok(Definition { vm, spec: spec(network, then)?, files, bridge: None })
     }
 
     /// Read where the machine's supervisor writes what it prints: asking the agent takes turns with what is measured.
@@ -103,6 +94,23 @@ impl Ours {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
+}
+
+/// What each machine is.
+pub fn spec(network: NetworkSpec, then: Then) -> Result<VmSpec> {
+    Ok(VmSpec {
+        name: "bench".parse()?,
+        kind: MachineKind::Namespace,
+        cpus: 1,
+        memory: ByteCount::mib(64),
+        storage: ByteCount(0),
+        template: TemplateSpec { name: "bench".parse()?, boot: BootSource::Disk, disk: None },
+        cmdline: Some(then.argv().join(" ")),
+        network,
+        cloud_init: None,
+        restart: RestartPolicy::Never,
+        post_copy: false,
+    })
 }
 
 /// On a tenant network, with the address of this number in 10.99.0.0/16.

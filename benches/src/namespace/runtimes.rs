@@ -1,9 +1,6 @@
 //! runc and crun, each run as its users run it: one process for one container, from a bundle that is ready.
 
-use super::{
-    Instant,
-    stage::{PROGRAM, Stage},
-};
+use super::{Instant, ours::Then, stage::Stage};
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
     errno::Errno,
@@ -14,7 +11,7 @@ use serde_json::{Value, json};
 use std::{
     fs,
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -52,9 +49,9 @@ impl Kind {
     }
 
     /// What its own `spec` writes, changed by what the comparison needs.
-    fn configure(self, config: &mut Value, root: &str) {
+    fn configure(self, config: &mut Value, root: &str, then: Then) {
         config["root"] = json!({"path": root, "readonly": true});
-        config["process"]["args"] = json!([PROGRAM]);
+        config["process"]["args"] = json!(then.argv());
         config["process"]["terminal"] = json!(false);
         if self == Self::Crun {
             config["linux"]["resources"] = json!({});
@@ -79,15 +76,15 @@ pub struct Runtime {
 
 impl Runtime {
     /// Writes the bundle.
-    pub fn set(kind: Kind, stage: &Stage) -> Result<Self> {
-        let bundle = stage.bundle(kind.program())?;
+    pub fn set(kind: Kind, stage: &Stage, then: Then) -> Result<Self> {
+        let bundle = stage.bundle(&format!("{}-{then:?}", kind.program()))?;
         let spec = Command::new(kind.program()).arg("spec").current_dir(&bundle).status();
         let spec =
             spec.with_context(|| format!("no {}: `packaging/deps.sh --bench` gets it", kind.program()))?;
         ensure!(spec.success(), "{} could not write a configuration", kind.program());
         let path = bundle.join("config.json");
         let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
-        kind.configure(&mut config, &stage.root()?.display().to_string());
+        kind.configure(&mut config, &stage.root()?.display().to_string(), then);
         fs::write(path, serde_json::to_vec(&config)?)?;
         Ok(Self { kind, bundle, next: AtomicU64::new(0) })
     }
@@ -104,8 +101,30 @@ impl Runtime {
         }
     }
 
+    /// Starts a container that sleeps until it is removed, by its name.
+    pub fn stay(&self) -> Result<String> {
+        let name = self.name();
+        let mut command = self.kind.command();
+        command.args(["run", "--detach", "--bundle"]).arg(&self.bundle).arg(&name);
+        // What it prints is nobody's: a pipe would be held open by the container.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        ensure!(command.status()?.success(), "{command:?} failed");
+        Ok(name)
+    }
+
+    /// Ends and removes it.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let done = self.kind.command().args(["delete", "--force", name]).output()?;
+        ensure!(done.status.success(), "removing {name}: {}", String::from_utf8_lossy(&done.stderr).trim());
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        format!("bench-{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
     fn run(&self) -> Result<f64> {
-        let name = format!("bench-{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
+        let name = self.name();
         let mut command = self.kind.command();
         command.arg("run").arg("--bundle").arg(&self.bundle).arg(name);
         let asked = Instant::now()?;

@@ -27,7 +27,7 @@ pub fn rows(stage: &Stage) -> Result<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let host = Arc::new(runtime.block_on(Ours::open(stage))?);
     let ours = runtime.block_on(rate(&host))?;
-    let runc = rate_of(&Runtime::set(Kind::Runc, stage)?)?;
+    let runc = rate_of(&Runtime::set(Kind::Runc, stage, Then::Ends)?)?;
     Ok(rows_of(ours, runc))
 }
 

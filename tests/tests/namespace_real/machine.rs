@@ -126,7 +126,7 @@ async fn machines_that_come_and_go_at_once_share_no_ids_and_leave_nothing() {
     eventually("no cgroup is left", || groups(&folder.path().join("machines")).is_empty()).await;
 }
 
-fn uid_map(home: &Path, vm: VmId) -> String {
+pub fn uid_map(home: &Path, vm: VmId) -> String {
     let init = Folder::at(home.join(vm.to_string()).join("run")).init().unwrap();
     format!("/proc/{}/uid_map", init.unwrap())
 }

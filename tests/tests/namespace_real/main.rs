@@ -2,6 +2,7 @@
 
 mod call;
 mod crash;
+mod crowd;
 mod escape;
 mod exec;
 mod files;

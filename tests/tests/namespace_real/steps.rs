@@ -32,10 +32,10 @@ const ADDRESS: &str = "10.77.1.2/24";
 const GATEWAY: &str = "10.77.1.1";
 
 /// No other process of the host has these words.
-const COMMAND: &str = "sleep 600.8161";
+pub const COMMAND: &str = "sleep 600.8161";
 
 /// The id of the host that user 0 of an agent's first machine stands for: the first of the upper half of the ranges.
-const FIRST_ID: &str = "1946157056";
+pub const FIRST_ID: &str = "1946157056";
 
 /// A death takes half a second.
 const OF_EACH_KIND: usize = 4;
@@ -67,7 +67,7 @@ fn live(place: &Place) -> (Board, Child) {
     (board, agent.spawn().unwrap())
 }
 
-fn home(place: &Place) -> PathBuf {
+pub fn home(place: &Place) -> PathBuf {
     place.folder.path().join("machines")
 }
 
@@ -82,7 +82,7 @@ fn remains(place: &Place) -> Vec<String> {
     [traces(), devices(place), mounts, groups, supervisors, processes_with(COMMAND)].concat()
 }
 
-async fn nothing_remains(place: &Place, when: &str) {
+pub async fn nothing_remains(place: &Place, when: &str) {
     for _ in 0..500 {
         if remains(place).is_empty() {
             return;
