@@ -222,11 +222,11 @@ impl Hypervisor for Fake {
         self.asked("stop")?;
         let state = self.with(vm, |machine| machine.state)?;
         let manners = self.world().manners;
-        let mut halt = Halt::ByItself;
+        let mut halt = Halt::OnAsking(None);
         if manners == Manners::Deaf && state == VmState::Running {
             self.with(vm, |machine| machine.state = VmState::Stopping)?;
             tokio::time::sleep(terms.grace()).await;
-            halt = Halt::Overdue(terms.grace());
+            halt = Halt::Overdue { signal: None, grace: terms.grace() };
         }
         self.with(vm, |machine| machine.enter(VmState::Stopped))?;
         Ok(halt)

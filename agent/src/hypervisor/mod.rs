@@ -25,10 +25,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub struct RootImage {
     /// The folders of its layers, the lowest first. Shared with other machines, and written to by none.
     pub layers: Vec<PathBuf>,
+    /// What runs in it.
+    pub run: ImageRun,
+}
+
+/// What an image says of how it is run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRun {
     /// What it wants to be run; without arguments if it says nothing.
     pub program: Program,
     /// Whom it wants that to run as, `user[:group]`; if it says nothing, root.
     pub user: Option<String>,
+    /// What it wants that to be sent, to end on; if it says nothing, TERM.
+    #[serde(default)]
+    pub stop_signal: Option<Signal>,
 }
 
 /// The files of a machine on this host, made ready before [`Hypervisor::define`] is called.
@@ -85,10 +95,17 @@ pub struct Definition {
 /// How a machine that was stopped came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Halt {
-    /// It was down, or ended on being asked.
-    ByItself,
-    /// It was asked, did not end in so long, and was ended.
-    Overdue(Duration),
+    /// It was down.
+    WasDown,
+    /// It ended on being asked: by this signal, or, where there is none, by its power button.
+    OnAsking(Option<Signal>),
+    /// It was asked so, did not end in time, and was ended.
+    Overdue {
+        /// By this signal, or, where there is none, by its power button.
+        signal: Option<Signal>,
+        /// How long it was given.
+        grace: Duration,
+    },
     /// It was ended unasked: as was wanted, or since it was paused and could not hear.
     Unasked,
 }

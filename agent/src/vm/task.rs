@@ -306,7 +306,7 @@ impl VmTask {
             Step::Start => Box::pin(async move { Ok(hypervisor.start(vm).await.map(|()| None)?) }),
             Step::Stop(terms) => Box::pin(async move {
                 let halt = hypervisor.stop(vm, terms).await?;
-                Ok(farewell::word(hypervisor.capabilities().kind, terms, halt))
+                Ok(farewell::word(terms, halt))
             }),
             Step::Remove => Box::pin(remove(vm, self.parts.clone(), hypervisor)),
         };

@@ -33,7 +33,8 @@ struct Seen {
 }
 
 fn alone(stage: &Stage) -> Result<Seen> {
-    let (runc, crun) = (Runtime::set(Kind::Runc, stage, Then::Ends)?, Runtime::set(Kind::Crun, stage, Then::Ends)?);
+    let (runc, crun) =
+        (Runtime::set(Kind::Runc, stage, Then::Ends)?, Runtime::set(Kind::Crun, stage, Then::Ends)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let host = runtime.block_on(Ours::open(stage))?;
     let mut seen = Seen { ours: Vec::new(), runc: Vec::new(), crun: Vec::new() };

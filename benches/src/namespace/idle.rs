@@ -103,7 +103,8 @@ impl Memory {
             let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
             kib.with_context(|| format!("no {name} in /proc/meminfo"))
         };
-        let kernel = ["Slab", "KernelStack", "PageTables", "Percpu"].into_iter().map(field).sum::<Result<_>>()?;
+        let kernel =
+            ["Slab", "KernelStack", "PageTables", "Percpu"].into_iter().map(field).sum::<Result<_>>()?;
         Ok(Self { kernel, all: field("MemTotal")? - field("MemAvailable")? })
     }
 
@@ -142,11 +143,7 @@ fn measured(agent: &mut Child, before: Memory) -> Result<(f64, f64, Memory)> {
     let used = cpu_seconds(&[pid])?;
     std::thread::sleep(IDLE);
     let used = cpu_seconds(&[pid])? - used;
-    Ok((
-        status_mib(pid, "VmRSS")?,
-        100.0 * used / IDLE.as_secs_f64(),
-        Memory::now()?.each_since(before),
-    ))
+    Ok((status_mib(pid, "VmRSS")?, 100.0 * used / IDLE.as_secs_f64(), Memory::now()?.each_since(before)))
 }
 
 fn runc(stage: &Stage) -> Result<Memory> {
@@ -191,7 +188,8 @@ async fn all(machines: &Machines, vms: &[VmId], wish: u64, action: VmAction, unt
     let spec = spec(NetworkSpec::default(), Then::Stays)?;
     for vm in vms {
         let (epoch, generation) = (Epoch(1), Generation(wish));
-        let answer = machines.assign(VmAssignment { vm: *vm, epoch, generation, spec: spec.clone(), action }).await;
+        let answer =
+            machines.assign(VmAssignment { vm: *vm, epoch, generation, spec: spec.clone(), action }).await;
         ensure!(answer == AgentReply::Accepted, "{action:?} of {vm}: {answer:?}");
     }
     let deadline = Instant::now() + PATIENCE;

@@ -11,8 +11,8 @@ pub struct VmStop {
     /// Seconds that the guest is given to shut down before its power is cut (default 30; 0 cuts at once).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_seconds: Option<u32>,
-    /// What a namespace machine's command is sent, to end on (default TERM; KILL ends it at once). A KVM machine has a power button,
-    /// and takes none.
+    /// What a namespace machine's command is sent, to end on (default: what its image names, or else TERM; KILL ends it at once). A
+    /// KVM machine has a power button, and takes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<Signal>,
 }
@@ -33,12 +33,11 @@ impl VmStop {
         if seconds > Self::GRACE_SECONDS_MAX {
             faults.add("grace_seconds", format!("must be at most {}", Self::GRACE_SECONDS_MAX));
         }
-        let signal = self.signal.unwrap_or(Signal::Term);
-        if kind == MachineKind::Kvm && signal != Signal::Term {
+        if kind == MachineKind::Kvm && self.signal.is_some_and(|signal| signal != Signal::Term) {
             faults.add("signal", "is for namespace machines: a KVM machine is asked by its power button");
         }
-        let grace_ms = if signal == Signal::Kill { 0 } else { u64::from(seconds) * 1000 };
-        faults.into_result(Some(StopTerms { signal, grace_ms }))
+        let grace_ms = if self.signal == Some(Signal::Kill) { 0 } else { u64::from(seconds) * 1000 };
+        faults.into_result(Some(StopTerms { signal: self.signal, grace_ms }))
     }
 }
 
@@ -52,13 +51,14 @@ mod tests {
         let usual = StopTerms::within_ms(30_000);
         for kind in [MachineKind::Kvm, MachineKind::Namespace] {
             assert_eq!(VmStop::default().terms(kind).unwrap(), usual);
-            assert_eq!(stop(Some(0), Some(Signal::Term)).terms(kind).unwrap(), StopTerms::AT_ONCE);
+            assert_eq!(stop(Some(0), None).terms(kind).unwrap(), StopTerms::AT_ONCE);
+            assert!(stop(None, Some(Signal::Term)).terms(kind).is_ok());
             assert!(stop(Some(3601), None).terms(kind).is_err());
         }
         let quit = stop(Some(2), Some(Signal::Quit));
         assert_eq!(
             quit.terms(MachineKind::Namespace).unwrap(),
-            StopTerms { signal: Signal::Quit, grace_ms: 2000 }
+            StopTerms { signal: Some(Signal::Quit), grace_ms: 2000 }
         );
         assert!(quit.terms(MachineKind::Kvm).unwrap_err().to_string().contains("power button"));
         // Nothing hears a KILL: there is nothing to wait for.

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// What a machine's command is sent, and how long it may take to end on that. A KVM machine is asked by its power button.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopTerms {
-    /// What the command of a namespace machine is sent.
-    pub signal: Signal,
+    /// What the command of a namespace machine is sent; where nothing is said, what its image names, or else TERM.
+    pub signal: Option<Signal>,
     /// Milliseconds between that and the end of it; without any, it is not asked at all.
     pub grace_ms: u64,
 }
@@ -17,9 +17,15 @@ impl StopTerms {
     /// The power is cut.
     pub const AT_ONCE: Self = Self::within_ms(0);
 
-    /// What service managers send, and so long.
+    /// The machine's own signal, and so long.
     pub const fn within_ms(grace_ms: u64) -> Self {
-        Self { signal: Signal::Term, grace_ms }
+        Self { signal: None, grace_ms }
+    }
+
+    /// These, with a signal where they name none.
+    #[must_use]
+    pub fn or_signal(self, usual: Signal) -> Self {
+        Self { signal: self.signal.or(Some(usual)), ..self }
     }
 
     /// How long it may take.

@@ -129,13 +129,18 @@ fn machines_up_and_down_again_and_again_leave_nothing() {
             let rose = began.elapsed();
             let wanted: BTreeSet<VmId> = vms.iter().copied().collect();
             let found = host.list().await.unwrap();
-            assert!(found.iter().all(|one| matches!(one, Listed::Ours(vm, VmState::Running) if wanted.contains(vm))));
+            assert!(
+                found
+                    .iter()
+                    .all(|one| matches!(one, Listed::Ours(vm, VmState::Running) if wanted.contains(vm)))
+            );
             assert_eq!((found.len(), processes_with(COMMAND).len()), (count, count));
             have_the_first_ids(&place, &vms);
 
             down(&host, &vms).await;
             nothing_remains(&place, &format!("round {round}")).await;
-            eventually(&format!("round {round}: the agent holds {before:?} again"), || holds() == before).await;
+            eventually(&format!("round {round}: the agent holds {before:?} again"), || holds() == before)
+                .await;
             let left = fs::read_dir(home(&place)).unwrap().map(|entry| entry.unwrap().file_name());
             let left: BTreeSet<String> = left.map(|name| name.into_string().unwrap()).collect();
             assert_eq!(left, [".blanks", ".instance"].map(str::to_owned).into(), "round {round}");
@@ -143,7 +148,10 @@ fn machines_up_and_down_again_and_again_leave_nothing() {
 
             let (heap, all) = (heap(), began.elapsed());
             let first = *first_heap.get_or_insert(heap);
-            eprintln!("round {round}: {count} up in {rose:.1?}, down in {:.1?}, heap {heap} bytes", all - rose);
+            eprintln!(
+                "round {round}: {count} up in {rose:.1?}, down in {:.1?}, heap {heap} bytes",
+                all - rose
+            );
             let most = first + HEAP_NOISE + (round - 1) * count * HEAP_GROWTH_MAX;
             assert!(heap <= most, "round {round}: {heap} bytes are allocated, {first} were after the first");
         }

@@ -143,7 +143,7 @@ async fn the_image_says_whom_its_command_runs_as() {
         ),
     ];
     for (user, uid, gid, groups, home, capabilities, etc) in users {
-        place.image.user = user.map(str::to_owned);
+        place.image.run.user = user.map(str::to_owned);
         let (host, vm, told) = told_by(&place).await;
         let effective = format!("CapEff: 00000000{capabilities}");
         let etc = format!("/etc: {etc}");
@@ -153,7 +153,7 @@ async fn the_image_says_whom_its_command_runs_as() {
         host.undefine(vm).await.unwrap();
     }
 
-    place.image.user = Some("nobody-of-that-name".to_owned());
+    place.image.run.user = Some("nobody-of-that-name".to_owned());
     let host = Namespace::open(place.folder.path(), exe()).await.unwrap();
     let wanted = place.definition();
     host.define(&wanted).await.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::world::{groups, libraries};
 use novacron_agent::{
-    hypervisor::{Definition, MachineFiles, RootImage},
+    hypervisor::{Definition, ImageRun, MachineFiles, RootImage},
     image::rootfs::LayerStore,
 };
 use novacron_common::{
@@ -78,7 +78,7 @@ fn unpacked(at: &Path, folder: &Path) -> RootImage {
         let id = Sha256Digest([u8::try_from(number).unwrap(); 32]);
         layers.extend(store.ensure(&archive, id, ImageFormat::Rootfs).unwrap().layers);
     }
-    RootImage { layers, program: Program::new(["/bin/tell"]), user: None }
+    RootImage { layers, run: ImageRun { program: Program::new(["/bin/tell"]), ..ImageRun::default() } }
 }
 
 impl Place {

@@ -95,12 +95,34 @@ async fn a_stop_sends_the_wanted_signal_and_tells_who_had_to_be_killed() {
         halt
     };
     let began = Instant::now();
-    let patient = StopTerms { signal: Signal::Usr1, grace_ms: 600_000 };
-    assert_eq!(stop(patient, "USR1\n").await, Halt::ByItself);
+    let patient = StopTerms { signal: Some(Signal::Usr1), grace_ms: 600_000 };
+    assert_eq!(stop(patient, "USR1\n").await, Halt::OnAsking(patient.signal));
     assert!(began.elapsed() < patient.grace(), "the grace was waited for");
     let short = StopTerms::within_ms(300);
-    assert_eq!(stop(short, "TERM\n").await, Halt::Overdue(short.grace()));
+    let overdue = Halt::Overdue { signal: Some(Signal::Term), grace: short.grace() };
+    assert_eq!(stop(short, "TERM\n").await, overdue);
     assert_eq!(stop(StopTerms::AT_ONCE, "").await, Halt::Unasked);
+    assert_eq!(host.stop(vm, patient).await.unwrap(), Halt::WasDown);
+    host.undefine(vm).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_images_own_stop_signal_is_sent_where_nobody_names_another() {
+    novacron_tests::require!(root);
+    let mut place = place(STUBBORN, &["/usr/bin/perl"]);
+    place.image.run.stop_signal = Some(Signal::Usr1);
+    let wanted = place.definition();
+    let (host, vm) = (Namespace::open(place.folder.path(), exe()).await.unwrap(), wanted.vm);
+    host.define(&wanted).await.unwrap();
+    for (asked, heard, halt) in [
+        (None, "USR1\n", Halt::OnAsking(Some(Signal::Usr1))),
+        (Some(Signal::Int), "", Halt::OnAsking(Some(Signal::Int))),
+    ] {
+        host.start(vm).await.unwrap();
+        until_printed(&host, vm, "up\n").await;
+        assert_eq!(host.stop(vm, StopTerms { signal: asked, grace_ms: 600_000 }).await.unwrap(), halt);
+        until_printed(&host, vm, &format!("up\n{heard}")).await;
+    }
     host.undefine(vm).await.unwrap();
 }
 
@@ -112,7 +134,7 @@ async fn a_machine_without_a_command_ends_whatever_it_is_sent() {
     let host = Namespace::open(folder.path(), exe()).await.unwrap();
     host.define(&wanted).await.unwrap();
     host.start(wanted.vm).await.unwrap();
-    let quit = StopTerms { signal: Signal::Quit, grace_ms: 60_000 };
-    assert_eq!(host.stop(wanted.vm, quit).await.unwrap(), Halt::ByItself);
+    let quit = StopTerms { signal: Some(Signal::Quit), grace_ms: 60_000 };
+    assert_eq!(host.stop(wanted.vm, quit).await.unwrap(), Halt::OnAsking(Some(Signal::Term)));
     host.undefine(wanted.vm).await.unwrap();
 }

@@ -114,7 +114,7 @@ fn unless(
 /// See [`crate::hypervisor::Hypervisor::stop`].
 pub(super) async fn stop(connection: &Connection, vm: VmId, grace: Duration) -> Result<Halt, HvError> {
     let halt = if grace.is_zero() { Halt::Unasked } else { ask_to_stop(connection, vm, grace).await? };
-    if halt != Halt::ByItself {
+    if matches!(halt, Halt::Overdue { .. } | Halt::Unasked) {
         connection.on_domain(vm, "stop", cut_power).await?;
     }
     Ok(halt)
@@ -124,9 +124,10 @@ pub(super) async fn stop(connection: &Connection, vm: VmId, grace: Duration) -> 
 async fn ask_to_stop(connection: &Connection, vm: VmId, grace: Duration) -> Result<Halt, HvError> {
     let deadline = Instant::now() + grace;
     let mut ask_at = Instant::now();
+    let mut down = Halt::WasDown;
     loop {
         match state(connection, vm).await? {
-            VmState::Stopped => return Ok(Halt::ByItself),
+            VmState::Stopped => return Ok(down),
             VmState::Missing => return Err(HvError::Unknown { vm }),
             // A held guest cannot hear it.
             VmState::Paused => return Ok(Halt::Unasked),
@@ -134,10 +135,11 @@ async fn ask_to_stop(connection: &Connection, vm: VmId, grace: Duration) -> Resu
         }
         let now = Instant::now();
         if now >= deadline {
-            return Ok(Halt::Overdue(grace));
+            return Ok(Halt::Overdue { signal: None, grace });
         }
         if now >= ask_at {
             ask_at = now + STOP_REPEAT;
+            down = Halt::OnAsking(None);
             let ask =
                 |domain: &Domain| unless(domain.shutdown(), || domain.is_active().map(|active| !active));
             connection.on_domain(vm, "shut down", ask).await?;

@@ -167,9 +167,9 @@ impl Folder {
         self.write_loosely("cut", &halt)
     }
 
-    /// How it came to its end after it was asked to: by itself, where nothing else is noted.
-    pub fn halt(&self) -> Halt {
-        self.read("cut").ok().flatten().unwrap_or(Halt::ByItself)
+    /// How the request came to be carried out, if that was by force.
+    pub fn cut(&self) -> Option<Halt> {
+        self.read("cut").ok().flatten()
     }
 
     /// Writes down that it is to end, which it has once the host has stopped.

@@ -185,8 +185,8 @@ struct Watch<'a> {
     result: Option<String>,
     output_open: bool,
     deadline: Option<Instant>,
-    /// How long it is given to end, since it was asked to.
-    grace: Option<Duration>,
+    /// How it was asked to end.
+    asked: Option<StopTerms>,
     ending: Option<Ending>,
     word: Option<Word>,
     started_at: Option<UnixMillis>,
@@ -205,7 +205,7 @@ impl<'a> Watch<'a> {
             result: None,
             output_open: true,
             deadline: charge.isolated.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)),
-            grace: None,
+            asked: None,
             ending: None,
             word: None,
             started_at: None,
@@ -313,16 +313,10 @@ impl<'a> Watch<'a> {
             self.note_cut(Halt::Unasked);
             return self.cut();
         }
-        let _already_ended = kill(self.tree.init.pid, self.farewell(terms));
-        self.grace = Some(terms.grace());
+        let wanted = terms.signal.and_then(|signal| Signal::try_from(signal.number()).ok());
+        let _already_ended = kill(self.tree.init.pid, wanted.unwrap_or(Signal::SIGTERM));
+        self.asked = Some(terms);
         self.deadline = Some(Instant::now() + terms.grace());
-    }
-
-    /// Init alone, without a command to pass it on to, ends on SIGTERM only.
-    fn farewell(&self, terms: StopTerms) -> Signal {
-        let has_command = !self.charge.isolated.program.argv.is_empty();
-        let wanted = Signal::try_from(terms.signal.number()).ok().filter(|_| has_command);
-        wanted.unwrap_or(Signal::SIGTERM)
     }
 
     fn note_cut(&self, halt: Halt) {
@@ -334,8 +328,8 @@ impl<'a> Watch<'a> {
     fn heed_deadline(&mut self) {
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             self.ending.get_or_insert(Ending::TimedOut);
-            if let Some(grace) = self.grace {
-                self.note_cut(Halt::Overdue(grace));
+            if let Some(terms) = self.asked {
+                self.note_cut(Halt::Overdue { signal: terms.signal, grace: terms.grace() });
             }
             self.cut();
         }

@@ -16,9 +16,9 @@ use super::{
     manifest,
     tree::{self, OnDisk},
 };
-use crate::hypervisor::RootImage;
+use crate::hypervisor::{ImageRun, RootImage};
 use novacron_common::{
-    spec::{ImageFormat, Program, Sha256Digest},
+    spec::{ImageFormat, Sha256Digest},
     units::ByteCount,
 };
 use serde::{Deserialize, Serialize};
@@ -42,8 +42,8 @@ const IMAGES: &str = "images";
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     layers: Vec<Sha256Digest>,
-    program: Program,
-    user: Option<String>,
+    #[serde(flatten)]
+    run: ImageRun,
 }
 
 /// The layers of one host. All methods block.
@@ -83,7 +83,7 @@ impl LayerStore {
         let Some(record) = self.record(archive)? else { return Ok(None) };
         let layers: Vec<PathBuf> = record.layers.iter().map(|layer| self.path(*layer)).collect();
         let is_whole = layers.iter().all(|layer| layer.is_dir());
-        Ok(is_whole.then_some(RootImage { layers, program: record.program, user: record.user }))
+        Ok(is_whole.then_some(RootImage { layers, run: record.run }))
     }
 
     /// Has the image of an archive, whose content was checked to be `sha256`, unpacked.
@@ -102,14 +102,12 @@ impl LayerStore {
         }
         let file = File::open(archive).map_err(RootfsError::io("open the archive"))?;
         let record = match format {
-            ImageFormat::Rootfs => {
-                Record { layers: vec![self.unpack(1, file)?], program: Program::default(), user: None }
-            }
+            ImageFormat::Rootfs => Record { layers: vec![self.unpack(1, file)?], run: ImageRun::default() },
             _ => self.unpack_image(file)?,
         };
         self.keep(sha256, &record)?;
         let layers = record.layers.iter().map(|layer| self.path(*layer)).collect();
-        Ok(RootImage { layers, program: record.program, user: record.user })
+        Ok(RootImage { layers, run: record.run })
     }
 
     /// The archives whose images are here.
@@ -159,7 +157,7 @@ impl LayerStore {
             }
             staged.settle(&self.path(*wanted))?;
         }
-        Ok(Record { layers: config.diff_ids, program: config.program, user: config.user })
+        Ok(Record { layers: config.diff_ids, run: config.run })
     }
 
     fn unpack(&self, number: usize, packed: impl Read) -> Result<Sha256Digest, RootfsError> {

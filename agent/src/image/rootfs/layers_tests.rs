@@ -66,7 +66,7 @@ fn an_image_becomes_the_layers_that_overlayfs_reads() {
     let place = place();
     let archive = oci(&[gzip(&base()), zstd::encode_all(upper().as_slice(), 1).unwrap()], &[base(), upper()]);
     let image = place.ensure(&archive, ImageFormat::Oci).unwrap();
-    assert_eq!(image.program.argv, ["/bin/app"]);
+    assert_eq!(image.run.program.argv, ["/bin/app"]);
     let [low, high] = image.layers.as_slice() else { panic!("{:?}", image.layers) };
     assert_eq!(fs::read_to_string(low.join("etc/motd")).unwrap(), "base\n");
     assert_eq!(fs::read_to_string(high.join("etc/motd")).unwrap(), "upper\n");
@@ -112,7 +112,7 @@ fn a_plain_root_file_system_is_one_layer_however_it_is_compressed() {
     let place = place();
     let image = place.ensure(&gzip(&base()), ImageFormat::Rootfs).unwrap();
     assert_eq!(image.layers, place.ensure(&base(), ImageFormat::Rootfs).unwrap().layers);
-    assert_eq!((image.layers.len(), image.program), (1, Program::default()));
+    assert_eq!((image.layers.len(), image.run.program), (1, novacron_common::spec::Program::default()));
 }
 
 #[test]

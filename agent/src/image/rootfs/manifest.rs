@@ -1,6 +1,7 @@
 //! What an image archive says about itself: the OCI image layout (`image-layout.md`, `manifest.md`, `config.md` of the OCI
 //! image specification) and the older `manifest.json` of `docker save`. Pure: bytes in, facts or fault out.
 
+use crate::hypervisor::ImageRun;
 use novacron_common::spec::{BadDigest, Program, Sha256Digest};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -179,10 +180,8 @@ pub fn docker_manifest(bytes: &[u8]) -> Result<Manifest, ManifestFault> {
 pub struct ImageConfig {
     /// The SHA-256 of each layer's uncompressed stream, the lowest first.
     pub diff_ids: Vec<Sha256Digest>,
-    /// What it wants to be run; without arguments if it says nothing.
-    pub program: Program,
-    /// Whom it wants that to run as; if it says nothing, root.
-    pub user: Option<String>,
+    /// How it is run.
+    pub run: ImageRun,
 }
 
 /// Reads a configuration for a manifest of so many layers.
@@ -210,6 +209,7 @@ pub fn config(bytes: &[u8], layers: usize) -> Result<ImageConfig, ManifestFault>
         env: Option<Vec<String>>,
         working_dir: Option<String>,
         user: Option<String>,
+        stop_signal: Option<String>,
     }
     let raw: Raw = json("the configuration", bytes)?;
     if raw.architecture.as_ref().is_some_and(|name| !name.is_empty() && name != ARCHITECTURE) {
@@ -230,13 +230,17 @@ pub fn config(bytes: &[u8], layers: usize) -> Result<ImageConfig, ManifestFault>
     let user = run.user.filter(|user| !user.is_empty());
     Ok(ImageConfig {
         diff_ids,
-        program: Program {
-            argv: checked("command", argv.collect())?,
-            env: env.collect(),
-            working_dir: checked("working folder", folder.into_iter().collect())?.pop(),
-            stdin: None,
+        run: ImageRun {
+            program: Program {
+                argv: checked("command", argv.collect())?,
+                env: env.collect(),
+                working_dir: checked("working folder", folder.into_iter().collect())?.pop(),
+                stdin: None,
+            },
+            user: checked("user", user.into_iter().collect())?.pop(),
+            // One that is not passed on to a command (systemd's SIGRTMIN+3) is as good as none.
+            stop_signal: run.stop_signal.and_then(|name| name.parse().ok()),
         },
-        user: checked("user", user.into_iter().collect())?.pop(),
     })
 }
 

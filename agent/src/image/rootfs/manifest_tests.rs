@@ -1,6 +1,7 @@
 //! What archives say about themselves.
 
 use super::*;
+use novacron_common::spec::Signal;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -76,16 +77,27 @@ fn a_configuration_says_what_is_run() {
         "Entrypoint": ["/bin/tini", "--"], "Cmd": ["nginx"], "WorkingDir": "/srv",
         "Env": ["PATH=/bin", "EMPTY=", "A=b=c", "nonsense", "=x"], "User": "app:www",
     }));
-    let read = read.unwrap();
-    assert_eq!(read.diff_ids, [Sha256Digest([1; 32])]);
+    let ImageConfig { diff_ids, run: read } = read.unwrap();
+    assert_eq!(diff_ids, [Sha256Digest([1; 32])]);
     assert_eq!(read.program.argv, ["/bin/tini", "--", "nginx"]);
     let env = [("PATH", "/bin"), ("EMPTY", ""), ("A", "b=c")];
     assert_eq!(read.program.env, env.map(|(name, value)| (name.to_owned(), value.to_owned())));
     assert_eq!(read.program.working_dir.as_deref(), Some("/srv"));
     assert_eq!(read.user.as_deref(), Some("app:www"));
     let empty = configured(json!({"Entrypoint": null, "WorkingDir": "", "User": ""})).unwrap();
-    assert_eq!((empty.program, empty.user), (Program::default(), None));
-    assert_eq!(configured(Value::Null).unwrap().program, Program::default());
+    assert_eq!(empty.run, ImageRun::default());
+    assert_eq!(configured(Value::Null).unwrap().run, ImageRun::default());
+}
+
+#[test]
+fn a_stop_signal_has_a_name_or_a_number_and_what_no_command_is_sent_is_none() {
+    let read = |signal: &str| configured(json!({"StopSignal": signal})).unwrap().run.stop_signal;
+    for (text, signal) in [("SIGQUIT", Signal::Quit), ("WINCH", Signal::Winch), ("15", Signal::Term)] {
+        assert_eq!(read(text), Some(signal));
+    }
+    for text in ["SIGRTMIN+3", "37", "", "nonsense"] {
+        assert_eq!(read(text), None);
+    }
 }
 
 #[test]

@@ -169,8 +169,8 @@ pub struct VmWait {
 pub struct VmStopArgs {
     /// The machine's name or id.
     pub vm: String,
-    /// What the command of a namespace machine is sent, to end on: TERM (the default), INT, QUIT, HUP, USR1 ...; KILL ends it at
-    /// once. A KVM machine is asked by its power button.
+    /// What the command of a namespace machine is sent, to end on: TERM, INT, QUIT, HUP, USR1 ... (default: what its image names as
+    /// its stop signal, or else TERM); KILL ends it at once. A KVM machine is asked by its power button.
     #[arg(long, value_name = "SIG")]
     pub signal: Option<Signal>,
     /// How long it is given to end, such as 10s or 2m (30s if nothing is said; 0 ends it at once). Then it is killed, or its power

@@ -111,7 +111,7 @@ impl Hypervisor for Libvirt {
     }
 
     async fn stop(&self, vm: VmId, terms: StopTerms) -> Result<Halt, HvError> {
-        self.shut_down(vm, terms.grace()).await.map(|()| Halt::ByItself)
+        self.shut_down(vm, terms.grace()).await.map(|()| Halt::OnAsking(None))
     }
 
     async fn pause(&self, _vm: VmId) -> Result<(), HvError> {

@@ -3,10 +3,11 @@
 use super::{
     blanks::Blanks,
     claims::{Claim, Claims, Held, Turns},
+    defined::{DEFINITION, Defined},
     upper,
 };
 use crate::hypervisor::{
-    ConsoleStream, Halt, HvError, HypervisorEvent, Printed, RootImage,
+    ConsoleStream, Halt, HvError, HypervisorEvent, Printed,
     namespace::{
         cgroup::Group,
         exec,
@@ -16,17 +17,16 @@ use crate::hypervisor::{
         ids,
         net::{Card, bridge, firewall::Firewall, ports, resolvers::wanted_or_the_hosts},
         process::{ProcessError, Supervisor},
-        request::{Isolated, Limits, Lower, PATH, Request, Rights, Work},
+        request::{Isolated, Limits, Lower, Request, Rights, Work},
     },
 };
 use novacron_common::{
     ids::VmId,
     record::{AttemptEnd, AttemptOutcome, VmState},
-    spec::{Program, StopTerms, VmSpec},
+    spec::StopTerms,
     units::ByteCount,
     wire::ExecCommand,
 };
-use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -44,17 +44,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often a starting machine is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
-
-/// The record in a machine's folder that makes it known.
-pub(super) const DEFINITION: &str = "definition";
-
-/// What the record says: everything that a start depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Defined {
-    pub(super) spec: VmSpec,
-    /// Its image; without one it is over the host's root.
-    pub(super) root: Option<RootImage>,
-}
 
 /// Whom the command of an image runs as that names nobody.
 const ROOT: &str = "0";
@@ -273,15 +262,15 @@ impl Shared {
         Supervisor::start(&self.exe, &folder)
     }
 
-    fn isolated(&self, vm: VmId, Defined { spec, root }: &Defined, slot: u32) -> Isolated {
+    fn isolated(&self, vm: VmId, defined: &Defined, slot: u32) -> Isolated {
+        let Defined { spec, root } = defined;
         // Over the host's root, all that it writes is in memory.
         let scratch = match root {
             None if spec.storage > ByteCount(0) => spec.storage,
             _ => Limits::SCRATCH,
         };
-        let image = root.as_ref().map(|image| &image.program);
         Isolated {
-            program: program(spec.cmdline.as_deref(), image),
+            program: defined.program(),
             hostname: spec.name.to_string(),
             limits: Limits {
                 memory_max: spec.memory,
@@ -295,7 +284,7 @@ impl Shared {
                 }
                 None => Lower::Folder("/".into()),
             },
-            user: root.as_ref().map(|image| image.user.clone().unwrap_or_else(|| ROOT.to_owned())),
+            user: root.as_ref().map(|image| image.run.user.clone().unwrap_or_else(|| ROOT.to_owned())),
             // The host's own files are nobody's to change, whatever the number.
             rights: if root.is_some() { Rights::Machine } else { Rights::None },
             masked: vec![self.data_dir.clone()],
@@ -367,11 +356,12 @@ impl Shared {
 
     pub(super) async fn stop(&self, vm: VmId, terms: StopTerms) -> Result<Halt, HvError> {
         let _turn = self.turns.of(vm).await;
-        self.defined(vm)?;
+        let defined = self.defined(vm)?;
         let Some(Live { supervisor, .. }) = self.live().get(&vm).cloned() else {
             self.tidy().await;
-            return Ok(Halt::ByItself);
+            return Ok(Halt::WasDown);
         };
+        let terms = defined.terms(terms);
         let doing = || format!("stop {vm}");
         let folder = self.run_folder(vm);
         folder.write_kill_request_loosely(terms).map_err(|cause| HvError::failed(doing(), cause))?;
@@ -380,40 +370,6 @@ impl Shared {
         ended.map_err(|_| HvError::failed(doing(), "its supervisor does not end"))?;
         self.note_end(vm, &supervisor);
         self.tidy().await;
-        Ok(folder.halt())
-    }
-}
-
-/// What a machine runs: the spec's words, or else the image's; in the image's environment and folder.
-fn program(cmdline: Option<&str>, image: Option<&Program>) -> Program {
-    let mut program = image.cloned().unwrap_or_default();
-    if let Some(words) = cmdline {
-        program.argv = words.split_ascii_whitespace().map(str::to_owned).collect();
-    }
-    if program.variable("PATH").is_none() {
-        program.env.push(("PATH".into(), PATH.into()));
-    }
-    program
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_specs_words_come_before_the_images_and_its_environment_stays() {
-        let image = Program {
-            argv: vec!["/bin/app".into(), "--serve".into()],
-            env: vec![("A".into(), "b".into())],
-            working_dir: Some("/srv".into()),
-            stdin: None,
-        };
-        let own = program(None, Some(&image));
-        assert_eq!((own.argv.as_slice(), own.variable("PATH")), (image.argv.as_slice(), Some(PATH)));
-        let given = program(Some("sleep  7"), Some(&image));
-        assert_eq!((given.argv.join(" "), given.variable("A")), ("sleep 7".to_owned(), Some("b")));
-        assert_eq!(given.working_dir.as_deref(), Some("/srv"));
-        // Without either, init alone is the machine.
-        assert!(program(None, None).argv.is_empty() && program(Some(""), Some(&image)).argv.is_empty());
+        Ok(folder.cut().unwrap_or(Halt::OnAsking(terms.signal)))
     }
 }

@@ -5,6 +5,7 @@
 
 mod blanks;
 mod claims;
+mod defined;
 mod hold;
 mod life;
 mod statistics;
@@ -22,7 +23,8 @@ use crate::hypervisor::{
 use async_trait::async_trait;
 use blanks::Blanks;
 use claims::{Claims, Turns};
-use life::{DEFINITION, Defined, Shared};
+use defined::{DEFINITION, Defined};
+use life::Shared;
 use novacron_common::{
     ids::VmId,
     record::{Accel, VmState, VmStatistics},
