@@ -2,8 +2,8 @@
 //! runs against it) and can be told to fail.
 
 use super::{
-    Capabilities, ConsoleStream, Definition, Halt, HvError, Hypervisor, HypervisorEvent, Listed, Printed,
-    Usage,
+    Capabilities, ConsoleStream, Definition, Halt, Health, HvError, Hypervisor, HypervisorEvent, Listed,
+    Printed, Usage,
 };
 use crate::clock;
 use async_trait::async_trait;
@@ -55,6 +55,7 @@ struct Machine {
     commands: Vec<AbortHandle>,
     has_run: bool,
     followers: Vec<mpsc::Sender<std::io::Result<LogChunk>>>,
+    health: Option<Health>,
 }
 
 #[derive(Default)]
@@ -102,6 +103,16 @@ impl Fake {
         self.with(vm, |machine| machine.enter(state))
     }
 
+    /// Its health check finds it so, until it is stopped.
+    ///
+    /// # Errors
+    /// [`HvError::Unknown`].
+    pub fn find(&self, vm: VmId, health: Health) -> Result<(), HvError> {
+        self.with(vm, |machine| machine.health = Some(health))?;
+        let _ = self.events.send(HypervisorEvent::Changed(vm)); // nobody listens: fine
+        Ok(())
+    }
+
     /// The definition as it was last given.
     pub fn definition(&self, vm: VmId) -> Option<Definition> {
         self.world().machines.get(&vm).map(|machine| machine.definition.clone())
@@ -138,7 +149,7 @@ impl Fake {
 impl Machine {
     fn enter(&mut self, state: VmState) {
         if state == VmState::Stopped {
-            self.started = None;
+            (self.started, self.health) = (None, None);
             self.hang_up();
         } else if self.started.is_none() {
             self.started = Some(Instant::now());
@@ -204,6 +215,7 @@ impl Hypervisor for Fake {
             commands: Vec::new(),
             has_run: false,
             followers: Vec::new(),
+            health: None,
         });
         machine.definition = definition;
         Ok(())
@@ -297,6 +309,10 @@ impl Hypervisor for Fake {
             Some(started) => Usage { cpu: started.elapsed(), memory: machine.definition.spec.memory },
             None => Usage::default(),
         })
+    }
+
+    fn health(&self, vm: VmId) -> Option<Health> {
+        self.world().machines.get(&vm)?.health.clone()
     }
 
     async fn statistics(&self, vm: VmId) -> Result<VmStatistics, HvError> {

@@ -11,8 +11,8 @@ pub mod namespace;
 use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,
-    record::{Accel, VmState, VmStatistics},
-    spec::{ImageFormat, MachineKind, Program, Signal, StopTerms, VmSpec},
+    record::{Accel, HealthState, VmState, VmStatistics},
+    spec::{HealthSpec, ImageFormat, MachineKind, Program, Signal, StopTerms, VmSpec},
     units::ByteCount,
     wire::{ExecCommand, LogChunk},
 };
@@ -39,6 +39,9 @@ pub struct ImageRun {
     /// What it wants that to be sent, to end on; if it says nothing, TERM.
     #[serde(default)]
     pub stop_signal: Option<Signal>,
+    /// How it wants to be asked whether it is well.
+    #[serde(default)]
+    pub health: HealthSpec,
 }
 
 /// The files of a machine on this host, made ready before [`Hypervisor::define`] is called.
@@ -134,6 +137,15 @@ pub struct Usage {
     pub cpu: Duration,
     /// Resident memory.
     pub memory: ByteCount,
+}
+
+/// Whether a machine is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// By its check.
+    pub state: HealthState,
+    /// Why it is unhealthy.
+    pub word: Option<String>,
 }
 
 /// A machine that the hypervisor lists.
@@ -244,6 +256,11 @@ pub trait Hypervisor: Send + Sync {
 
     /// What it uses; zero if it is not running.
     async fn usage(&self, vm: VmId) -> Result<Usage, HvError>;
+
+    /// Whether it is well, by the check that its image or its spec names; `None` where there is none, or it does not run.
+    fn health(&self, _vm: VmId) -> Option<Health> {
+        None
+    }
 
     /// All that is counted of it; zeros if it does not run.
     async fn statistics(&self, vm: VmId) -> Result<VmStatistics, HvError>;

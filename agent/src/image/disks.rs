@@ -329,7 +329,9 @@ pub(super) mod fixture {
     //! A spec for the tests of this folder.
 
     use novacron_common::{
-        spec::{BootSource, CloudInit, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+        spec::{
+            BootSource, CloudInit, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec,
+        },
         units::ByteCount,
     };
 
@@ -350,6 +352,7 @@ pub(super) mod fixture {
             cloud_init: Some(CloudInit::default()),
             restart: RestartPolicy::Never,
             post_copy: false,
+            health: HealthSpec::default(),
         }
     }
 }

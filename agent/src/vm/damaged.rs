@@ -85,6 +85,7 @@ impl Damaged {
             epoch,
             generation,
             state: VmState::Failed,
+            health: None,
             message: Some(self.denial.text.clone()),
             progress: None,
             addresses: Vec::new(),

@@ -2,10 +2,14 @@
 
 use super::record::VmRecord;
 use novacron_common::{
+    api::VmStop,
     planted::{self, Mistake},
-    record::{VmAction, VmState},
+    record::{HealthState, VmAction, VmState},
     spec::{RestartPolicy, StopTerms},
 };
+
+/// What a machine is given to end that is stopped because it is unhealthy, milliseconds.
+const UNHEALTHY_GRACE_MS: u64 = VmStop::GRACE_SECONDS_DEFAULT as u64 * 1000;
 
 /// The next thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +28,8 @@ pub(super) enum Step {
     Remove,
 }
 
-pub(super) fn next(record: &VmRecord, seen: VmState) -> Step {
+/// `health` is that of a machine that is seen running and has a health check.
+pub(super) fn next(record: &VmRecord, seen: VmState, health: Option<HealthState>) -> Step {
     if record.lent.is_some() && !planted::is(Mistake::LentMachineTouched) {
         return Step::Rest;
     }
@@ -32,7 +37,7 @@ pub(super) fn next(record: &VmRecord, seen: VmState) -> Step {
         VmAction::Delete => Step::Remove,
         VmAction::Stop(terms) => stop(seen, terms),
         VmAction::Restart { request, stop } if request > record.restarted => restart(seen, request, stop),
-        VmAction::Restart { .. } | VmAction::Run => run(record, seen),
+        VmAction::Restart { .. } | VmAction::Run => run(record, seen, health),
     }
 }
 
@@ -42,11 +47,14 @@ pub(super) fn is_under_way(record: &VmRecord, seen: VmState) -> bool {
     wanted && !record.ran && seen == VmState::Running && record.lent.is_none()
 }
 
-fn run(record: &VmRecord, seen: VmState) -> Step {
+fn run(record: &VmRecord, seen: VmState, health: Option<HealthState>) -> Step {
+    let is_kept_up = record.assignment.spec.restart == RestartPolicy::Always;
     match seen {
         VmState::Missing => Step::Define,
-        VmState::Stopped if !record.ran || record.assignment.spec.restart == RestartPolicy::Always => {
-            Step::Start
+        VmState::Stopped if !record.ran || is_kept_up => Step::Start,
+        // It is started again when it is down.
+        VmState::Running if is_kept_up && health == Some(HealthState::Unhealthy) => {
+            Step::Stop(StopTerms::within_ms(UNHEALTHY_GRACE_MS))
         }
         // A paused guest may be the unfinished end of a migration: whether it runs on is the coordinator's word.
         _ => Step::Rest,
@@ -75,7 +83,7 @@ pub(super) mod tests {
     use novacron_common::{
         ids::{MigrationId, VmId},
         record::VmAssignment,
-        spec::{BootSource, MachineKind, NetworkSpec, TemplateSpec, VmSpec},
+        spec::{BootSource, HealthSpec, MachineKind, NetworkSpec, TemplateSpec, VmSpec},
         units::{ByteCount, Epoch, Generation},
     };
 
@@ -93,12 +101,37 @@ pub(super) mod tests {
             cloud_init: None,
             restart: RestartPolicy::Never,
             post_copy: false,
+            health: HealthSpec::default(),
         };
         VmAssignment { vm: VmId::from_u128(1), epoch: Epoch(1), generation: Generation(1), spec, action }
     }
 
     fn record(action: VmAction) -> VmRecord {
         VmRecord::new(assignment(action))
+    }
+
+    fn next(record: &VmRecord, seen: VmState) -> Step {
+        super::next(record, seen, None)
+    }
+
+    #[test]
+    fn one_that_is_unhealthy_is_stopped_and_started_if_its_policy_keeps_it_up() {
+        use HealthState::{Healthy, Starting, Unhealthy};
+        let stop = Step::Stop(StopTerms::within_ms(30_000));
+        let run = VmAction::Run;
+        for (action, policy, seen, health, step) in [
+            (run, RestartPolicy::Always, VmState::Running, Some(Unhealthy), stop),
+            (run, RestartPolicy::Always, VmState::Running, Some(Healthy), Step::Rest),
+            (run, RestartPolicy::Always, VmState::Running, Some(Starting), Step::Rest),
+            (run, RestartPolicy::Always, VmState::Paused, Some(Unhealthy), Step::Rest),
+            (run, RestartPolicy::Never, VmState::Running, Some(Unhealthy), Step::Rest),
+        ] {
+            let mut record = VmRecord { ran: true, ..record(action) };
+            record.assignment.spec.restart = policy;
+            assert_eq!(super::next(&record, seen, health), step, "{policy:?} {seen:?} {health:?}");
+            record.lent = Some(MigrationId::from_u128(9));
+            assert_eq!(super::next(&record, seen, health), Step::Rest, "a migration has it in hand");
+        }
     }
 
     #[test]

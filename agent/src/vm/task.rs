@@ -12,12 +12,12 @@ use super::{
     record::{Entry, VmRecord, ledger_key},
 };
 use crate::{
-    hypervisor::{Definition, Hypervisor},
+    hypervisor::{Definition, Health, Hypervisor},
     text::describe,
 };
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::{VmAction, VmAssignment, VmObservation, VmState},
+    record::{HealthState, VmAction, VmAssignment, VmObservation, VmState},
     spec::VmSpec,
     units::{Epoch, UnixMillis},
     wire::{AgentReply, Denial, DenialCode, VmAct},
@@ -273,18 +273,19 @@ impl VmTask {
         };
         let Some(hypervisor) = self.parts.hypervisors.of(record.assignment.spec.kind).cloned() else {
             let message = "this host does not run machines of this kind".to_owned();
-            return self.post(&record, VmState::Failed, Some(message));
+            return self.post(&record, VmState::Failed, None, Some(message));
         };
         let seen = match hypervisor.state(self.vm).await {
             Ok(seen) => seen,
-            Err(error) => return self.post(&record, VmState::Unknown, Some(describe(&error))),
+            Err(error) => return self.post(&record, VmState::Unknown, None, Some(describe(&error))),
         };
-        let next = decide::next(&record, seen);
+        let health = hypervisor.health(self.vm).filter(|_| seen == VmState::Running);
+        let next = decide::next(&record, seen, health.as_ref().map(|health| health.state));
         if next == Step::Rest {
             // What could not be done has come about by itself, or is not wanted any more.
             self.trouble = None;
         }
-        self.report(&record, seen, hypervisor.as_ref()).await;
+        self.report(&record, seen, health, hypervisor.as_ref()).await;
         if self.working.is_none() && decide::is_under_way(&record, seen) {
             self.update(|record| record.ran = true);
         }
@@ -314,7 +315,14 @@ impl VmTask {
         self.working = Some((step, work));
     }
 
-    async fn report(&mut self, record: &VmRecord, seen: VmState, hypervisor: &dyn Hypervisor) {
+    async fn report(
+        &mut self,
+        record: &VmRecord,
+        seen: VmState,
+        health: Option<Health>,
+        hypervisor: &dyn Hypervisor,
+    ) {
+        let (health, why) = health.map_or((None, None), |health| (Some(health.state), health.word));
         let (state, message) = match (&self.working, &self.trouble) {
             (Some((Step::Define, _)), _) => (VmState::Preparing, self.progress()),
             (Some((Step::Stop(_), _)), _) if seen == VmState::Running => (VmState::Stopping, None),
@@ -325,9 +333,9 @@ impl VmTask {
             _ if seen == VmState::Missing && record.assignment.action != VmAction::Delete => {
                 (VmState::Preparing, None)
             }
-            _ => (seen, self.word.clone().filter(|_| seen == VmState::Stopped)),
+            _ => (seen, self.word.clone().filter(|_| seen == VmState::Stopped).or(why)),
         };
-        self.post(record, state, message);
+        self.post(record, state, health.filter(|_| state == VmState::Running), message);
         if state == VmState::Running {
             let usage = hypervisor.usage(self.vm).await.unwrap_or_default();
             let addresses = hypervisor.addresses(self.vm).await.unwrap_or_default();
@@ -345,7 +353,7 @@ impl VmTask {
         self.parts.board.of(self.vm).filter(|seen| seen.state == VmState::Preparing)?.message
     }
 
-    fn post(&self, record: &VmRecord, state: VmState, message: Option<String>) {
+    fn post(&self, record: &VmRecord, state: VmState, health: Option<HealthState>, message: Option<String>) {
         let before = self.parts.board.of(self.vm);
         let since = before.as_ref().filter(|b| b.state == state).map_or_else(crate::clock::now, |b| b.since);
         let progress = before.as_ref().filter(|_| state == VmState::Preparing).and_then(|b| b.progress);
@@ -356,6 +364,7 @@ impl VmTask {
             epoch: record.assignment.epoch,
             generation: record.assignment.generation,
             state,
+            health,
             message: message.map(|m| m.chars().take(MESSAGE_MAX).collect()),
             progress,
             addresses: if state == VmState::Running { addresses } else { Vec::new() },
@@ -376,6 +385,7 @@ impl VmTask {
             self.parts.board.post(VmObservation {
                 epoch,
                 state: VmState::Missing,
+                health: None,
                 message: None,
                 progress: None,
                 since,

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     hypervisor::{
-        Hypervisor as _, MachineFiles,
+        Health, Hypervisor as _, MachineFiles,
         fake::{Fake, Manners},
     },
     ledger::AgentLedger,
@@ -14,8 +14,8 @@ use crate::{
 use futures_util::FutureExt as _;
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::{VmAction, VmAssignment, VmObservation, VmState},
-    spec::{MachineKind, Signal, StopTerms, VmSpec},
+    record::{HealthState, VmAction, VmAssignment, VmObservation, VmState},
+    spec::{MachineKind, RestartPolicy, Signal, StopTerms, VmSpec},
     units::{Epoch, Generation},
     wire::{AgentReply, Denial, DenialCode, VmAct},
 };
@@ -192,6 +192,31 @@ async fn a_machine_that_was_stopped_says_whether_it_ended_by_itself_until_it_run
     fake.set_manners(Manners::Deaf);
     assert_eq!(machines.assign(stop(4)).await, AgentReply::Accepted);
     says(VmState::Stopped, Some("power cut: the guest had not shut down 20ms after it was asked")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_unhealthy_says_why_and_is_started_anew_if_it_is_to_be_kept_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, machines, fake, vm) = running(&folder).await;
+    let says = async |health: Option<HealthState>, word: Option<&str>| {
+        let said = |seen: VmObservation| {
+            (seen.state, seen.health) == (VmState::Running, health) && seen.message.as_deref() == word
+        };
+        until(async || machines.board().of(vm).is_some_and(said)).await;
+    };
+    let ill = || Health { state: HealthState::Unhealthy, word: Some("it coughs".into()) };
+    says(None, None).await;
+    fake.find(vm, Health { state: HealthState::Healthy, word: None }).unwrap();
+    says(Some(HealthState::Healthy), None).await;
+    fake.find(vm, ill()).unwrap();
+    says(Some(HealthState::Unhealthy), Some("it coughs")).await;
+    assert_eq!(fake.health(vm), Some(ill()), "it was stopped, and is to be left as it is");
+
+    let mut keep = wish(2, VmAction::Run);
+    keep.spec.restart = RestartPolicy::Always;
+    assert_eq!(machines.assign(keep).await, AgentReply::Accepted);
+    says(None, None).await;
+    assert_eq!(fake.health(vm), None, "it was stopped");
 }
 
 /// The next wish.

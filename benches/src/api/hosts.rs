@@ -93,6 +93,7 @@ fn stopped(assignment: &VmAssignment) -> VmObservation {
         epoch: assignment.epoch,
         generation: assignment.generation,
         state: VmState::Stopped,
+        health: None,
         message: None,
         progress: None,
         addresses: Vec::new(),

@@ -14,7 +14,7 @@ use novacron_agent::{
 };
 use novacron_common::{
     ids::{NetworkId, VmId},
-    spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    spec::{BootSource, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::ByteCount,
 };
 use novacron_tests::bins;
@@ -110,6 +110,7 @@ pub fn spec(network: NetworkSpec, then: Then) -> Result<VmSpec> {
         cloud_init: None,
         restart: RestartPolicy::Never,
         post_copy: false,
+        health: HealthSpec::default(),
     })
 }
 

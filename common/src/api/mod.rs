@@ -17,6 +17,7 @@ mod problem;
 mod schedule;
 mod template;
 mod vm;
+mod vm_health;
 mod vm_stop;
 mod workflow;
 
@@ -42,6 +43,7 @@ pub use problem::{Problem, ProblemCode};
 pub use schedule::{PreviewTick, ScheduleWarning, Transition};
 pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};
 pub use vm::{CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmKill, VmStats, VmUpdate, VmView};
+pub use vm_health::HealthBody;
 pub use vm_stop::VmStop;
 pub use workflow::{
     CriticalPath, Decision, EdgeBody, NodeBody, NodeCounts, NodeRunState, NodeRunView, OnFailureBody,

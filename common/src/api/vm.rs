@@ -1,12 +1,12 @@
 //! Machines over HTTP.
 
-use super::template::check_cmdline;
+use super::{template::check_cmdline, vm_health::HealthBody};
 use crate::{
     ids::{HostId, NetworkId, VmId},
-    record::{Progress, VmState, VmStatistics},
+    record::{HealthState, Progress, VmState, VmStatistics},
     spec::{
-        CloudInit, Faults, MachineKind, NetworkSpec, PublishedPort, RestartPolicy, Signal, TemplateSpec,
-        VmSpec,
+        CloudInit, Faults, HealthSpec, MachineKind, NetworkSpec, PublishedPort, RestartPolicy, Signal,
+        TemplateSpec, VmSpec,
     },
     units::{ByteCount, Epoch, UnixMillis},
 };
@@ -115,7 +115,7 @@ pub struct VmCreate {
     /// default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<CloudInitBody>,
-    /// `never` (default) or `always`.
+    /// `never` (default), or `always`: after a host boot, when it ended by itself, and when it is unhealthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartPolicy>,
     /// Whether a live move that does not converge may end by post-copy (default false): the guest goes over, and the rest
@@ -123,6 +123,9 @@ pub struct VmCreate {
     /// lost.
     #[serde(default)]
     pub post_copy: bool,
+    /// How a namespace machine is asked whether it is well, in place of what its image says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthBody>,
     /// A host's name or id; without it the placement decides and says why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -146,6 +149,7 @@ impl VmCreate {
         let network = self.network.check(tenant, &mut faults);
         let kind = self.check_kind(template, &mut faults);
         let cloud_init = self.check_cloud_init(template, &mut faults);
+        let health = self.health.as_ref().map_or_else(HealthSpec::default, |body| body.check(&mut faults));
         let spec = name.zip(network).map(|(name, network)| VmSpec {
             name,
             kind,
@@ -158,6 +162,7 @@ impl VmCreate {
             cloud_init,
             restart: self.restart.unwrap_or(RestartPolicy::Never),
             post_copy: self.post_copy,
+            health,
         });
         faults.into_result(spec)
     }
@@ -182,13 +187,21 @@ impl VmCreate {
         }
         match fits {
             MachineKind::Namespace => self.check_namespace(faults),
-            MachineKind::Kvm if self.network.name.is_some() => faults.add(
-                "network.name",
-                "must be left out: only namespace machines are on tenant networks; give a virtual machine a bridge",
-            ),
-            MachineKind::Kvm => {}
+            MachineKind::Kvm => self.check_kvm(faults),
         }
         fits
+    }
+
+    fn check_kvm(&self, faults: &mut Faults) {
+        if self.network.name.is_some() {
+            faults.add(
+                "network.name",
+                "must be left out: only namespace machines are on tenant networks; give a virtual machine a bridge",
+            );
+        }
+        if self.health.is_some() {
+            faults.add("health", "must be left out: only namespace machines are asked whether they are well");
+        }
     }
 
     /// What namespace machines do not have is refused, and not left out in silence.
@@ -403,7 +416,10 @@ pub struct VmView {
     pub desired: VmDesired,
     /// What is seen of it.
     pub state: VmState,
-    /// Why, where `state` alone does not say.
+    /// Whether it is well, as its health check says; absent where it has none, or does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthState>,
+    /// Why, where `state` and `health` alone do not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// How far the fetch of an image is, while it is prepared.

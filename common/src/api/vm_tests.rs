@@ -21,6 +21,17 @@ fn made(template: &TemplateSpec, fields: Value) -> Result<VmSpec, Vec<String>> {
 }
 
 #[test]
+fn only_namespace_machines_are_asked_whether_they_are_well() {
+    let health = json!({"cmd": "curl -f localhost", "interval": "5s"});
+    let oci = template("oci");
+    assert_eq!(made(&oci, json!({"health": health})).unwrap().health.interval_ms, Some(5000));
+    assert_eq!(made(&oci, json!({})).unwrap().health, HealthSpec::default());
+    assert_eq!(made(&oci, json!({"health": {"retries": 0}})).unwrap_err(), ["health.retries"]);
+    let kvm = json!({"health": health, "resources": {"cpu": 1, "memory_mb": 64, "storage_mb": 64}});
+    assert_eq!(made(&template("qcow2"), kvm).unwrap_err(), ["health"]);
+}
+
+#[test]
 fn the_template_says_what_kind_of_machine_it_is_for() {
     for format in ["oci", "rootfs"] {
         let spec = made(&template(format), json!({})).unwrap();

@@ -20,4 +20,4 @@ pub use migration::{
 };
 pub use statistics::{DiskTraffic, NetworkTraffic, VmStatistics};
 pub use strategy::{Climb, Limit, MoveLimits, Rung, Strategy, bytes_per_second};
-pub use vm::{Progress, VmAction, VmAssignment, VmObservation, VmState};
+pub use vm::{HealthState, Progress, VmAction, VmAssignment, VmObservation, VmState};

@@ -31,6 +31,18 @@ pub enum VmState {
     Unknown,
 }
 
+/// Whether a machine that runs is well, by its health check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthState {
+    /// It has not been found well yet, nor failed often enough.
+    Starting,
+    /// Its check succeeds.
+    Healthy,
+    /// Its check has failed as often as it may, and not succeeded since.
+    Unhealthy,
+}
+
 /// What the coordinator wants of one machine on one host. Idempotent: sent again after every reconnect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmAssignment {
@@ -91,7 +103,9 @@ pub struct VmObservation {
     pub generation: Generation,
     /// What it does.
     pub state: VmState,
-    /// Why, where `state` alone does not say (at most 512 bytes).
+    /// Whether it is well, where it is asked.
+    pub health: Option<HealthState>,
+    /// Why, where `state` and `health` alone do not say (at most 512 bytes).
     pub message: Option<String>,
     /// How far the fetch of an image is, while it is prepared.
     pub progress: Option<Progress>,

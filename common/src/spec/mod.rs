@@ -3,6 +3,7 @@
 
 mod dst;
 mod fault;
+mod health;
 mod image;
 mod job;
 mod lease;
@@ -18,6 +19,7 @@ pub mod workflow;
 
 pub use dst::{Dst, Fold, Gap};
 pub use fault::{Fault, Faults};
+pub use health::{HealthCheck, HealthSpec, HealthTest};
 pub use image::{BadDigest, BootSource, ImageFormat, ImageRef, ImageSource, Sha256Digest, TemplateSpec};
 pub use job::{
     Backoff, CommandTarget, Concurrency, ExitCodes, HttpMethod, HttpTarget, JobSpec, JobTarget, Misfire,

@@ -1,6 +1,6 @@
 //! A machine as the ledger keeps it.
 
-use super::{Name, NetworkSpec, TemplateSpec};
+use super::{HealthSpec, Name, NetworkSpec, TemplateSpec};
 use crate::units::ByteCount;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ pub enum MachineKind {
 pub enum RestartPolicy {
     /// Only on request.
     Never,
-    /// After a host boot, or when the guest ended although it should run.
+    /// After a host boot, or when the guest ended although it should run. One that is unhealthy is stopped and started.
     Always,
 }
 
@@ -61,6 +61,8 @@ pub struct VmSpec {
     pub restart: RestartPolicy,
     /// Whether it may be moved by post-copy, which can strand or lose its running guest.
     pub post_copy: bool,
+    /// How a namespace machine is asked whether it is well, over what its image says.
+    pub health: HealthSpec,
 }
 
 impl VmSpec {

@@ -89,7 +89,7 @@ fn is_news(vm: &VmRecord, host: HostId, seen: &VmObservation) -> bool {
         let (a, b) = (old, seen);
         (a.state, a.ran, a.restarted) == (b.state, b.ran, b.restarted)
             && (a.epoch, a.generation) == (b.epoch, b.generation)
-            && (&a.message, &a.addresses) == (&b.message, &b.addresses)
+            && (a.health, &a.message, &a.addresses) == (b.health, &b.message, &b.addresses)
     };
     let old = vm.observed.as_ref().filter(|o| o.host == host && vm.state == o.observation.state);
     may_observe(vm, host, seen) && !old.is_some_and(|o| known(&o.observation))
@@ -101,6 +101,7 @@ fn missing(vm: &VmRecord, now: UnixMillis) -> VmObservation {
         epoch: vm.epoch,
         generation: vm.generation,
         state: VmState::Missing,
+        health: None,
         message: None,
         progress: None,
         addresses: Vec::new(),

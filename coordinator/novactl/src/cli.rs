@@ -9,7 +9,9 @@ pub use cluster::ClusterVerb;
 pub use job::{
     JobCreateArgs, JobLogsArgs, JobUpdateArgs, JobVerb, PolicyOptions, RetryReason, TargetOptions,
 };
-pub use vm::{VmCpArgs, VmCreateArgs, VmExecArgs, VmMigrateArgs, VmStatsArgs, VmStopArgs, VmVerb, VmWait};
+pub use vm::{
+    VmCpArgs, VmCreateArgs, VmExecArgs, VmHealthArgs, VmMigrateArgs, VmStatsArgs, VmStopArgs, VmVerb, VmWait,
+};
 pub use workflow::{NodeLogsArgs, NodeName, RunName, WorkflowVerb};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -119,6 +119,7 @@ mod tests {
             epoch: Epoch(1),
             generation: Generation(1),
             state,
+            health: None,
             message: None,
             progress: None,
             addresses: Vec::new(),

@@ -115,6 +115,7 @@ fn observation(assignment: &VmAssignment) -> VmObservation {
         epoch: assignment.epoch,
         generation: assignment.generation,
         state: VmState::Missing,
+        health: None,
         message: None,
         progress: None,
         addresses: Vec::new(),

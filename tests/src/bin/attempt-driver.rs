@@ -18,8 +18,8 @@ use novacron_agent::{
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId, NetworkId, VmId},
     spec::{
-        BootSource, CommandTarget, JobTarget, MachineKind, NetworkSpec, OnLeaseLost, Program, RestartPolicy,
-        Root, TemplateSpec, VmSpec,
+        BootSource, CommandTarget, HealthSpec, JobTarget, MachineKind, NetworkSpec, OnLeaseLost, Program,
+        RestartPolicy, Root, TemplateSpec, VmSpec,
     },
     units::{ByteCount, Epoch, UnixMillis},
     wire::{AttemptStart, Lease, LeasesGranted},
@@ -121,6 +121,7 @@ fn definition(
         cloud_init: None,
         restart: RestartPolicy::Never,
         post_copy: false,
+        health: HealthSpec::default(),
     };
     let files = MachineFiles { root, ..MachineFiles::bare(data_dir) };
     Ok(Definition { vm: VmId::from_u128(7), spec, files, bridge: None })

@@ -6,7 +6,7 @@ use novacron_agent::hypervisor::{Definition, Hypervisor, MachineFiles, fake::Fak
 use novacron_common::{
     ids::VmId,
     record::VmState,
-    spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    spec::{BootSource, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::ByteCount,
 };
 use std::time::Duration;
@@ -33,6 +33,7 @@ impl Place for InMemory {
             cloud_init: None,
             restart: RestartPolicy::Never,
             post_copy: false,
+            health: HealthSpec::default(),
         };
         let files = MachineFiles::bare("/nowhere");
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })

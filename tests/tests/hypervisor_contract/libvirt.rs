@@ -14,8 +14,8 @@ use novacron_common::{
     ids::VmId,
     record::VmState,
     spec::{
-        BootSource, CloudInit, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
-        Sha256Digest, TemplateSpec, VmSpec,
+        BootSource, CloudInit, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec,
+        RestartPolicy, Sha256Digest, TemplateSpec, VmSpec,
     },
     units::ByteCount,
 };
@@ -124,6 +124,7 @@ impl Place for InLab {
             cloud_init: Some(CloudInit::default()),
             restart: RestartPolicy::Never,
             post_copy: false,
+            health: HealthSpec::default(),
         };
         let files = self.disks.create(vm, &spec, &self.images).await?;
         Ok(Definition { vm, spec, files, bridge: Some(BRIDGE.to_owned()) })

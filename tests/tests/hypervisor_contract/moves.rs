@@ -14,7 +14,7 @@ use novacron_common::{
     ids::VmId,
     record::VmState,
     spec::{
-        BootSource, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
+        BootSource, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
         Sha256Digest, TemplateSpec, VmSpec,
     },
     units::ByteCount,
@@ -126,6 +126,7 @@ fn definition() -> Result<Definition> {
         cloud_init: None,
         restart: RestartPolicy::Never,
         post_copy: false,
+        health: HealthSpec::default(),
     };
     let folder = PathBuf::from(FOLDER);
     let files = MachineFiles {

@@ -8,7 +8,7 @@ use novacron_agent::hypervisor::{
 };
 use novacron_common::{
     ids::VmId,
-    spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    spec::{BootSource, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::ByteCount,
 };
 use novacron_tests::require;
@@ -59,6 +59,7 @@ impl Place for OnHost {
             cloud_init: None,
             restart: RestartPolicy::Never,
             post_copy: false,
+            health: HealthSpec::default(),
         };
         let files = MachineFiles { console_log, ..MachineFiles::bare(folder) };
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })

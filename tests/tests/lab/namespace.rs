@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use novacron_tests::cluster::{Access, Cluster, ClusterOptions};
 use novacron_tests::{bins, require, root_archive};
 
-const PROGRAMS: &[&str] = &["/bin/sh", "/bin/cat", "/bin/sleep", "/usr/bin/id", "/usr/bin/env", "/bin/ls"];
+const PROGRAMS: &[&str] =
+    &["/bin/sh", "/bin/cat", "/bin/sleep", "/usr/bin/id", "/usr/bin/env", "/bin/ls", "/bin/rm"];
 const RUNNING_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a line of shell in the outside node, in which `$EXEC` is `novactl vm exec` with all that it needs.
@@ -86,11 +87,32 @@ fn lives(cluster: &Cluster) -> Result<()> {
     ensure!(stats["memory_limit"] == 64 << 20 && used["memory"].as_u64() > Some(0), "{stats}");
     // Init and its command; a network it has none, and a disk of its own.
     ensure!(used["processes"] == 2 && used["network"].is_null() && used["disk"].is_object(), "{stats}");
+    its_health_is_seen(cluster)?;
     files_go_in_and_out(cluster)?;
     it_prints_and_is_paused(cluster)?;
     a_reader_may_not(cluster)?;
     cluster.novactl_said(&["vm", "delete", "box", "--wait"])?;
     Ok(())
+}
+
+/// Whether it is well stands beside its state, and why not with it.
+fn its_health_is_seen(cluster: &Cluster) -> Result<()> {
+    let ill = "--health-cmd=test ! -e /srv/ill";
+    let words = ["vm", "create", "ward", "--template=tiny", "--memory=64M", "--cmdline=sleep 3600", ill];
+    cluster.novactl(&[&words[..], &["--health-interval=1s", "--health-retries=1", "--wait"]].concat())?;
+    let is = |health: &str, word: &str| {
+        cluster.wait_until(RUNNING_LIMIT, &format!("the machine is {health}"), |cluster| {
+            let vm = cluster.novactl(&["vm", "show", "ward"])?;
+            let message = vm["message"].as_str().unwrap_or_default();
+            Ok(vm["state"] == "running" && vm["health"] == health && message.ends_with(word))
+        })
+    };
+    is("healthy", "")?;
+    says(cluster, "$EXEC ward -- sh -c 'echo >/srv/ill'", ("", "", 0))?;
+    is("unhealthy", "exit code 1")?;
+    says(cluster, "$EXEC ward -- rm /srv/ill", ("", "", 0))?;
+    is("healthy", "")?;
+    cluster.novactl_said(&["vm", "delete", "ward", "--wait"]).map(drop)
 }
 
 /// A folder goes in and comes out as it was; what cannot be done is said, with the machine's words.

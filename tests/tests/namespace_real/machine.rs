@@ -8,7 +8,7 @@ use novacron_agent::hypervisor::{
 use novacron_common::{
     ids::VmId,
     record::VmState,
-    spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    spec::{BootSource, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::ByteCount,
 };
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
@@ -30,6 +30,7 @@ pub fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
             cloud_init: None,
             restart: RestartPolicy::Never,
             post_copy: false,
+            health: HealthSpec::default(),
         },
         files: MachineFiles { console_log: folder.join("console"), ..MachineFiles::bare(folder) },
         bridge: None,

@@ -7,6 +7,7 @@ mod escape;
 mod exec;
 mod files;
 mod firewall;
+mod health;
 mod hold;
 mod image;
 mod lease;

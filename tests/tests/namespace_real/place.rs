@@ -8,7 +8,7 @@ use novacron_agent::{
 use novacron_common::{
     ids::VmId,
     spec::{
-        BootSource, ImageFormat, MachineKind, NetworkSpec, Program, RestartPolicy, Sha256Digest,
+        BootSource, HealthSpec, ImageFormat, MachineKind, NetworkSpec, Program, RestartPolicy, Sha256Digest,
         TemplateSpec, VmSpec,
     },
     units::ByteCount,
@@ -98,6 +98,7 @@ impl Place {
                 cloud_init: None,
                 restart: RestartPolicy::Never,
                 post_copy: false,
+                health: HealthSpec::default(),
             },
             files: MachineFiles {
                 root: Some(self.image.clone()),

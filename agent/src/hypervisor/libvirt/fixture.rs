@@ -4,8 +4,8 @@ use crate::hypervisor::{Definition, MachineFiles};
 use novacron_common::{
     ids::VmId,
     spec::{
-        BootSource, CloudInit, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
-        Sha256Digest, TemplateSpec, VmSpec,
+        BootSource, CloudInit, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec,
+        RestartPolicy, Sha256Digest, TemplateSpec, VmSpec,
     },
     units::ByteCount,
 };
@@ -39,6 +39,7 @@ pub fn definition() -> Definition {
         cloud_init: Some(CloudInit::default()),
         restart: RestartPolicy::Never,
         post_copy: false,
+        health: HealthSpec::default(),
     };
     let files = MachineFiles {
         disk: Some("/data/vms/x/disk.qcow2".into()),

@@ -1,8 +1,10 @@
 //! What an image archive says about itself: the OCI image layout (`image-layout.md`, `manifest.md`, `config.md` of the OCI
 //! image specification) and the older `manifest.json` of `docker save`. Pure: bytes in, facts or fault out.
 
+mod health;
+
 use crate::hypervisor::ImageRun;
-use novacron_common::spec::{BadDigest, Program, Sha256Digest};
+use novacron_common::spec::{BadDigest, HealthSpec, Program, Sha256Digest};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -210,6 +212,7 @@ pub fn config(bytes: &[u8], layers: usize) -> Result<ImageConfig, ManifestFault>
         working_dir: Option<String>,
         user: Option<String>,
         stop_signal: Option<String>,
+        healthcheck: Option<health::Raw>,
     }
     let raw: Raw = json("the configuration", bytes)?;
     if raw.architecture.as_ref().is_some_and(|name| !name.is_empty() && name != ARCHITECTURE) {
@@ -240,6 +243,7 @@ pub fn config(bytes: &[u8], layers: usize) -> Result<ImageConfig, ManifestFault>
             user: checked("user", user.into_iter().collect())?.pop(),
             // One that is not passed on to a command (systemd's SIGRTMIN+3) is as good as none.
             stop_signal: run.stop_signal.and_then(|name| name.parse().ok()),
+            health: run.healthcheck.map_or(Ok(HealthSpec::default()), health::Raw::check)?,
         },
     })
 }

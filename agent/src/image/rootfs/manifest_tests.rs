@@ -1,7 +1,7 @@
 //! What archives say about themselves.
 
 use super::*;
-use novacron_common::spec::Signal;
+use novacron_common::spec::{HealthTest, Signal};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -98,6 +98,33 @@ fn a_stop_signal_has_a_name_or_a_number_and_what_no_command_is_sent_is_none() {
     for text in ["SIGRTMIN+3", "37", "", "nonsense"] {
         assert_eq!(read(text), None);
     }
+}
+
+#[test]
+fn a_health_check_is_a_shells_or_a_programs_or_none() {
+    let read = |check: Value| configured(json!({"Healthcheck": check})).unwrap().run.health;
+    let whole = json!({"Test": ["CMD-SHELL", "curl -f localhost || exit 1"], "Interval": 5_000_000_000_u64,
+        "Timeout": 1_500_000_000, "StartPeriod": 60_000_000_000_u64, "StartInterval": 1, "Retries": 4});
+    let wanted = HealthSpec {
+        test: Some(HealthTest::Shell("curl -f localhost || exit 1".into())),
+        interval_ms: Some(5000),
+        timeout_ms: Some(1500),
+        retries: Some(4),
+        start_period_ms: Some(60_000),
+    };
+    assert_eq!(read(whole), wanted);
+    let test = |words: Value| read(json!({"Test": words, "Interval": 0, "Retries": -1}));
+    let only = |test| HealthSpec { test, ..HealthSpec::default() };
+    assert_eq!(
+        test(json!(["CMD", "/ok", "-v"])),
+        only(Some(HealthTest::Exec(vec!["/ok".into(), "-v".into()])))
+    );
+    assert_eq!(test(json!(["NONE"])), only(Some(HealthTest::Off)));
+    for silent in [json!([]), json!(null), json!(["CMD"]), json!(["CMD-SHELL"]), json!(["WHAT", "x"])] {
+        assert_eq!(test(silent), only(None));
+    }
+    let absurd = configured(json!({"Healthcheck": {"Test": ["CMD", "a\0b"]}}));
+    assert!(matches!(absurd, Err(ManifestFault::Words("health check"))));
 }
 
 #[test]

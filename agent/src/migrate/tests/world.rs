@@ -17,7 +17,7 @@ use novacron_common::{
     ids::{ClusterId, HostId, MigrationId, VmId},
     record::{MoveLimits, SideState, Strategy, Ticket, VmAction, VmAssignment},
     spec::{
-        BootSource, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
+        BootSource, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
         Sha256Digest, TemplateSpec, VmSpec,
     },
     units::{ByteCount, Epoch, Generation, UnixMillis},
@@ -367,5 +367,6 @@ pub fn spec() -> VmSpec {
         cloud_init: None,
         restart: RestartPolicy::Never,
         post_copy: false,
+        health: HealthSpec::default(),
     }
 }

@@ -18,6 +18,7 @@ pub fn vm(state: &State, vm: &VmRecord) -> VmView {
         resources: resources(vm),
         desired: vm.desired,
         state: vm.state,
+        health: seen.filter(|s| s.state == vm.state).and_then(|s| s.health),
         message: seen.and_then(|s| s.message.clone()),
         progress: seen.filter(|s| s.state == VmState::Preparing).and_then(|s| s.progress),
         host: vm.placed_on,

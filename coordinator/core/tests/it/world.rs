@@ -5,7 +5,7 @@ use novacron_common::{
     ids::{ClusterId, HostId, JobId, MigrationId, TokenId, VmId},
     record::{Accel, HostAddresses, HostCapacity, HostHello, MoveLimits, VmObservation, VmState},
     spec::{
-        BootSource, CommandTarget, JobSpec, JobTarget, MachineKind, Name, NetworkSpec, Program,
+        BootSource, CommandTarget, HealthSpec, JobSpec, JobTarget, MachineKind, Name, NetworkSpec, Program,
         RestartPolicy, Root, Sha256Digest, TemplateSpec, VmSpec,
     },
     units::{ByteCount, Epoch, Generation, Incarnation, UnixMillis},
@@ -65,6 +65,7 @@ pub fn vm_spec(vm: &str) -> VmSpec {
         cloud_init: None,
         restart: RestartPolicy::Never,
         post_copy: false,
+        health: HealthSpec::default(),
     }
 }
 
@@ -100,6 +101,7 @@ pub fn seen(vm: VmId, epoch: u64, state: VmState) -> VmObservation {
         epoch: Epoch(epoch),
         generation: Generation(1),
         state,
+        health: None,
         message: None,
         progress: None,
         addresses: Vec::new(),

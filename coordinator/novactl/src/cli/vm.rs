@@ -262,9 +262,11 @@ pub struct VmCreateArgs {
     /// The host's name or id; without it the placement decides.
     #[arg(long)]
     pub host: Option<String>,
-    /// Start it again by itself after a host boot or when it ends.
+    /// Start it again by itself after a host boot, when it ends, or, stopped first, when its health check finds it unhealthy.
     #[arg(long)]
     pub restart_always: bool,
+    #[command(flatten)]
+    pub health: VmHealthArgs,
     /// Allow post-copy: a live move that does not converge lets the guest go over before all of its memory has. If the link
     /// or a host fails just then, the guest stands still until both are back, or is lost.
     #[arg(long)]
@@ -275,6 +277,31 @@ pub struct VmCreateArgs {
     /// Return when it runs, not when it is asked for.
     #[arg(long)]
     pub wait: bool,
+}
+
+/// How a namespace machine is asked whether it is well, in Docker's words. What is left out is as its image says (HEALTHCHECK).
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Health check (namespace machines)")]
+pub struct VmHealthArgs {
+    /// A command for the machine's shell that succeeds where it is well, such as 'curl -f localhost'; `novactl vm list` then says
+    /// healthy, unhealthy or starting.
+    #[arg(long, value_name = "COMMAND")]
+    pub health_cmd: Option<String>,
+    /// Between an answer and the next question, such as 30s or 1m (the image's, or 30s).
+    #[arg(long, value_name = "DURATION")]
+    pub health_interval: Option<String>,
+    /// How long an answer may take (the image's, or 30s).
+    #[arg(long, value_name = "DURATION")]
+    pub health_timeout: Option<String>,
+    /// So many failures in a row, and it is unhealthy (the image's, or 3).
+    #[arg(long, value_name = "COUNT")]
+    pub health_retries: Option<u32>,
+    /// How long after its start failures do not count, until the first success (the image's, or 0s).
+    #[arg(long, value_name = "DURATION")]
+    pub health_start_period: Option<String>,
+    /// Do not ask it, whatever its image says.
+    #[arg(long, conflicts_with_all = ["health_cmd", "health_interval", "health_timeout", "health_retries", "health_start_period"])]
+    pub no_healthcheck: bool,
 }
 
 /// `512M`, `4G`, `1T`, in MiB.

@@ -2,15 +2,15 @@
 
 use super::{Context, console, cp, exec, job_logs, segment, stats};
 use crate::{
-    cli::{VmCreateArgs, VmMigrateArgs, VmStopArgs, VmVerb, VmWait},
+    cli::{VmCreateArgs, VmHealthArgs, VmMigrateArgs, VmStopArgs, VmVerb, VmWait},
     error::CtlError,
     output::{self, Row, word},
     progress,
 };
 use novacron_common::{
     api::{
-        CloudInitBody, MigrateRequest, MigrationPlan, MigrationView, NetworkBody, Period, Resources,
-        VmCreate, VmKill, VmStop, VmView,
+        CloudInitBody, HealthBody, MigrateRequest, MigrationPlan, MigrationView, NetworkBody, Period,
+        Resources, VmCreate, VmKill, VmStop, VmView,
     },
     ids::GangId,
     record::VmState,
@@ -24,7 +24,10 @@ impl Row for VmView {
         let memory = self.resources.memory_mb.or(self.resources.memory_gb.map(|g| g * 1024)).unwrap_or(0);
         vec![
             self.name.clone(),
-            word(&self.state),
+            match &self.health {
+                Some(health) => format!("{} ({})", word(&self.state), word(health)),
+                None => word(&self.state),
+            },
             self.host_name.clone().unwrap_or_else(|| "-".into()),
             self.resources.cpu.to_string(),
             format!("{memory}M"),
@@ -124,12 +127,26 @@ async fn create(context: &Context, args: VmCreateArgs) -> Result<(), CtlError> {
         cloud_init,
         restart: args.restart_always.then_some(RestartPolicy::Always),
         post_copy: args.post_copy,
+        health: health(args.health),
         host: args.host,
         start: !args.no_start,
     };
     let vm: VmView = context.client.post("/api/v1/vms", Some(&body)).await?;
     let until = if args.no_start { VmState::Stopped } else { VmState::Running };
     finish(context, vm, args.wait, |vm| vm.state == until).await
+}
+
+/// Nothing where nothing was said.
+fn health(args: VmHealthArgs) -> Option<HealthBody> {
+    let body = HealthBody {
+        cmd: args.health_cmd,
+        interval: args.health_interval,
+        timeout: args.health_timeout,
+        retries: args.health_retries,
+        start_period: args.health_start_period,
+        disable: args.no_healthcheck,
+    };
+    (body != HealthBody::default()).then_some(body)
 }
 
 async fn hold(context: &Context, args: VmWait, verb: &str, until: VmState) -> Result<(), CtlError> {

@@ -199,6 +199,7 @@ impl World {
             epoch,
             generation,
             state,
+            health: None,
             message: None,
             progress: None,
             addresses: vec!["10.0.0.7".parse().unwrap()],

@@ -10,7 +10,9 @@ use novacron_common::{
     api::VmDesired,
     ids::{HostId, MigrationId, VmId},
     record::{MoveLimits, Strategy},
-    spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, StopTerms, TemplateSpec, VmSpec},
+    spec::{
+        BootSource, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, StopTerms, TemplateSpec, VmSpec,
+    },
     splitmix::SplitMix64,
     units::ByteCount,
 };
@@ -354,6 +356,7 @@ fn spec(number: u128) -> VmSpec {
         cloud_init: None,
         restart: if number.is_multiple_of(3) { RestartPolicy::Always } else { RestartPolicy::Never },
         post_copy: allows_post_copy(number),
+        health: HealthSpec::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a machine was defined as, and what follows from that for each of its runs. Pure.
 
 use crate::hypervisor::{RootImage, namespace::request::PATH};
-use novacron_common::spec::{Program, Signal, StopTerms, VmSpec};
+use novacron_common::spec::{HealthCheck, HealthSpec, Program, Signal, StopTerms, VmSpec};
 use serde::{Deserialize, Serialize};
 
 /// The record in a machine's folder that makes it known.
@@ -37,6 +37,12 @@ impl Defined {
         let own = self.root.as_ref().and_then(|image| image.run.stop_signal);
         asked.or_signal(own.unwrap_or(Signal::Term))
     }
+
+    /// How it is asked whether it is well: as the spec says, and for the rest as the image does.
+    pub fn health_check(&self) -> Option<HealthCheck> {
+        let silent = HealthSpec::default();
+        self.spec.health.over(self.root.as_ref().map_or(&silent, |image| &image.run.health))
+    }
 }
 
 #[cfg(test)]
@@ -61,6 +67,7 @@ mod tests {
             cloud_init: None,
             restart: RestartPolicy::Never,
             post_copy: false,
+            health: HealthSpec::default(),
         };
         Defined { spec, root: run.map(|run| RootImage { layers: Vec::new(), run }) }
     }
@@ -72,7 +79,7 @@ mod tests {
             working_dir: Some("/srv".into()),
             stdin: None,
         };
-        ImageRun { program, user: None, stop_signal: Some(Signal::Quit) }
+        ImageRun { program, stop_signal: Some(Signal::Quit), ..ImageRun::default() }
     }
 
     #[test]

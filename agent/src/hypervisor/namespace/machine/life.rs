@@ -4,6 +4,7 @@ use super::{
     blanks::Blanks,
     claims::{Claim, Claims, Held, Turns},
     defined::{DEFINITION, Defined},
+    health::Bulletin,
     upper,
 };
 use crate::hypervisor::{
@@ -34,7 +35,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::broadcast, time::timeout};
+use tokio::{
+    sync::{Semaphore, broadcast},
+    time::timeout,
+};
 
 /// Processes and threads of one machine.
 const PIDS_MAX: u32 = 4096;
@@ -63,6 +67,8 @@ pub(super) struct Shared {
     /// Locked before `live`, where both are.
     pub(super) claims: Claims,
     pub(super) turns: Turns,
+    /// Turns of machines that are asked whether they are well.
+    pub(super) asked: Semaphore,
     pub(super) events: broadcast::Sender<HypervisorEvent>,
 }
 
@@ -71,6 +77,13 @@ pub(super) struct Live {
     pub(super) supervisor: Arc<Supervisor>,
     pub(super) slot: u32,
     pub(super) card: Option<Card>,
+    pub(super) health: Arc<Bulletin>,
+}
+
+impl Live {
+    fn new(supervisor: Supervisor, slot: u32, card: Option<Card>) -> Self {
+        Self { supervisor: Arc::new(supervisor), slot, card, health: Arc::default() }
+    }
 }
 
 impl Shared {
@@ -145,7 +158,7 @@ impl Shared {
             _ => (FIRST_SLOT, None),
         };
         match Supervisor::adopt(&folder).await {
-            Ok(Some(supervisor)) => self.watch(vm, Live { supervisor: Arc::new(supervisor), slot, card }),
+            Ok(Some(supervisor)) => self.watch(vm, Live::new(supervisor, slot, card)),
             Ok(None) => {}
             Err(error) => tracing::warn!(%vm, %error, "could not adopt a namespace machine"),
         }
@@ -155,7 +168,10 @@ impl Shared {
         self.live().insert(vm, machine.clone());
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            machine.supervisor.ended().await;
+            tokio::select! {
+                () = machine.supervisor.ended() => {}
+                never = shared.attend(vm, &machine) => match never {},
+            }
             shared.note_end(vm, &machine.supervisor);
             shared.tidy().await;
         });
@@ -227,7 +243,7 @@ impl Shared {
                 return Err(error);
             }
         };
-        self.watch(vm, Live { supervisor: Arc::new(supervisor), slot, card });
+        self.watch(vm, Live::new(supervisor, slot, card));
         drop(held);
         let _nobody_listens = self.events.send(HypervisorEvent::Changed(vm));
         let started = self.until_started(vm).await;

@@ -6,6 +6,7 @@
 mod blanks;
 mod claims;
 mod defined;
+mod health;
 mod hold;
 mod life;
 mod statistics;
@@ -17,8 +18,8 @@ use super::{
     observe,
 };
 use crate::hypervisor::{
-    Capabilities, ConsoleStream, Definition, Halt, HvError, Hypervisor, HypervisorEvent, Listed, Printed,
-    Usage,
+    Capabilities, ConsoleStream, Definition, Halt, Health, HvError, Hypervisor, HypervisorEvent, Listed,
+    Printed, Usage,
 };
 use async_trait::async_trait;
 use blanks::Blanks;
@@ -37,7 +38,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex},
 };
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 const EVENTS_MAX: usize = 64;
 
@@ -71,6 +72,7 @@ impl Namespace {
             blanks,
             claims: Claims::default(),
             turns: Turns::default(),
+            asked: Semaphore::new(health::ASKED_AT_ONCE),
             events,
         });
         for vm in shared.known()? {
@@ -174,6 +176,10 @@ impl Hypervisor for Namespace {
         }
         let used = self.shared.group(vm).usage();
         Ok(Usage { cpu: used.cpu, memory: used.memory })
+    }
+
+    fn health(&self, vm: VmId) -> Option<Health> {
+        self.shared.live().get(&vm).and_then(|machine| machine.health.read())
     }
 
     async fn statistics(&self, vm: VmId) -> Result<VmStatistics, HvError> {
