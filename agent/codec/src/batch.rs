@@ -6,8 +6,9 @@ use std::ops::Range;
 use crate::PAGE;
 use crate::wire::op::Op;
 
-/// zstd needs this much at once to be worth its time.
-const BLOB_TARGET: usize = 256 << 10;
+/// zstd needs this much at once to be worth its time. With the page that comes last it is no more than 256 KiB: up to there its
+/// level 1 looks for shorter matches, and leaves a fiftieth less of ELF files.
+const BLOB_TARGET: usize = (256 << 10) - PAGE - 64;
 /// A batch is closed when it rebuilds this much, however little it takes.
 const PLAIN_TARGET: usize = 896 << 10;
 /// What one piece may add: below the distance from both targets to the limits of a frame.

@@ -81,21 +81,30 @@ pub struct Outcome {
 /// A dearer means leaves at most so much of the bytes that a cheaper one does …
 const FEWER: f64 = 0.95;
 /// … and takes at most so much of its time.
-const SLOWER: f64 = 1.1;
+const SLOWER: f64 = 1.25;
 /// A link that is known to take longer than this for what a trial would send is spared the trial.
 const WORTH: f64 = 0.97;
-/// What is measured at once, bytes: many batches, and much more than waits between encoder and link.
+/// What is measured at once, bytes: many batches.
 const SEGMENT: u64 = 4 << 20;
-/// Segments between two trials; one takes two of them: 3 % of the bytes.
+/// Segments behind a change that do not count: what waits between encoder and link is still of the means before, or, where
+/// that never filled what may wait, takes in the new one's bytes as if the link were without bounds.
+const SETTLING: u32 = 2;
+/// Segments of a trial.
+const TRIAL: u32 = SETTLING + 1;
+/// Segments between two trials: one takes 5 % of the bytes.
 const TRIAL_EVERY: u32 = 64;
+/// Segments before the first. The very first ones cost more than those behind them: both ends touch their memory first.
+const FIRST_TRIAL: u32 = 16;
 /// When pages come back that were sent while nothing was kept, keeping is tried for so many segments (128 MiB): a delta
 /// needs the page to come twice. Then not again for so many (1 GiB).
 const KEEP_TRIAL: u32 = 32;
 const KEEP_TRIAL_EVERY: u32 = 256;
 /// Pages that came back, from which on keeping is tried: one in four.
 const AGAIN_SHARE: u32 = 4;
-/// The link is taken to be as it was for so many trials that are left out because of it (2 GiB).
-const LINK_FOR: u32 = 8;
+/// What is known is taken to be as it was for so many trials that are left out because of it (2 GiB).
+const KNOWN_FOR: u32 = 8;
+/// A means that took so many times as long as the one in use is left out.
+const HOPELESS: f64 = 2.0;
 /// How much of an average the newest value is, and how far above the average it counts: a link that was cut for seconds
 /// says nothing of the means in use.
 const NEWEST: f64 = 0.25;
@@ -108,6 +117,8 @@ struct Known {
     nanos: Option<f64>,
     /// Wire bytes for a byte.
     ratio: Option<f64>,
+    /// Trials of it that were left out.
+    left_out: u32,
 }
 
 /// The choice for one lane.
@@ -117,8 +128,8 @@ pub struct Choice {
     means: Means,
     effort: Effort,
     segment: Measured,
-    /// Whether the present segment began with the means in use, and nothing of others was still on its way.
-    settled: bool,
+    /// Segments until what is measured is the doing of the means in use.
+    unsettled: u32,
     trial: Option<Trial>,
     /// Segments until the next one, and what is tried then.
     until_trial: u32,
@@ -126,8 +137,6 @@ pub struct Choice {
     until_keeping: u32,
     /// Nanoseconds that the link took for a byte when it held the lane up last.
     link: Option<f64>,
-    /// Trials that were left out since then.
-    left_out: u32,
     pages: u32,
     again: u32,
 }
@@ -141,17 +150,16 @@ struct Trial {
 impl Default for Choice {
     fn default() -> Self {
         Self {
-            known: [Known { nanos: None, ratio: Some(1.0) }, Known::default(), Known::default()],
+            known: [Known { ratio: Some(1.0), ..Known::default() }, Known::default(), Known::default()],
             means: Means::Full,
             effort: Effort::default(),
             segment: Measured::default(),
-            settled: false,
+            unsettled: SETTLING,
             trial: None,
-            until_trial: 1,
+            until_trial: FIRST_TRIAL,
             next_trial: Means::Off,
             until_keeping: 0,
             link: None,
-            left_out: 0,
             pages: 0,
             again: 0,
         }
@@ -201,11 +209,14 @@ impl Choice {
         if used == Means::Full {
             self.effort = self.effort.after(&segment);
         }
-        if std::mem::replace(&mut self.settled, true) {
-            self.learn(used, segment);
+        match self.unsettled.checked_sub(1) {
+            Some(left) => self.unsettled = left,
+            None => self.learn(used, segment),
         }
         self.go_on(used);
-        self.settled &= self.means() == used;
+        if self.means() != used {
+            self.unsettled = SETTLING;
+        }
     }
 
     fn learn(&mut self, used: Means, segment: Measured) {
@@ -213,7 +224,8 @@ impl Choice {
         let known = &mut self.known[used as usize];
         average(&mut known.nanos, nanos);
         if let Some(ratio) = known.ratio.filter(|ratio| *ratio > 0.0 && segment.is_held_up()) {
-            (self.link, self.left_out) = (Some(nanos / ratio), 0);
+            self.link = Some(nanos / ratio);
+            self.known[..used as usize].iter_mut().for_each(|cheaper| cheaper.left_out = 0);
         }
     }
 
@@ -235,37 +247,49 @@ impl Choice {
             self.trial = Some(Trial { means: Means::Full, segments: KEEP_TRIAL });
         } else if self.until_trial == 0 && self.cost(self.means).is_some() {
             self.until_trial = TRIAL_EVERY;
-            self.trial = self.tried_next().map(|means| Trial { means, segments: 2 });
+            self.trial = self.tried_next().map(|means| Trial { means, segments: TRIAL });
         }
     }
 
-    /// The means that is tried next, in turn; none if the link tells before that it would not pay.
+    /// The means that is tried next, in turn; none if it is known before that it would not pay.
     fn tried_next(&mut self) -> Option<Means> {
         let others = Means::ALL.into_iter().filter(|means| *means != self.means);
         let means = others.clone().find(|means| *means >= self.next_trial).or(others.min())?;
-        self.next_trial = if means == Means::Full { Means::Off } else { Means::Full };
-        let at_least = self.link.zip(self.known[means as usize].ratio).map(|(link, ratio)| link * ratio);
+        self.next_trial = Means::ALL[(means as usize + 1) % Means::ALL.len()];
+        let is_hopeless = self.is_hopeless(means);
+        let known = &mut self.known[means as usize];
+        let is_left_out = is_hopeless && known.left_out < KNOWN_FOR;
+        known.left_out = if is_left_out { known.left_out + 1 } else { 0 };
+        (!is_left_out).then_some(means)
+    }
+
+    /// Whether the link would take longer for what these means send than the ones in use take, or they took far longer before.
+    fn is_hopeless(&self, means: Means) -> bool {
+        let Some(now) = self.cost(self.means) else { return false };
         // A means without zstd sends what it is known to send; what zstd would make of the pages may have changed.
-        let worth = |(least, now): (f64, f64)| now < least * WORTH;
-        let may_have_changed = self.left_out >= LINK_FOR;
-        let hopeless =
-            !may_have_changed && means < self.means && at_least.zip(self.cost(self.means)).is_some_and(worth);
-        self.left_out = if hopeless { self.left_out + 1 } else { 0 };
-        (!hopeless).then_some(means)
+        let ratio = self.known[means as usize].ratio.filter(|_| means < self.means);
+        let on_the_link = self.link.zip(ratio).map(|(link, ratio)| link * ratio);
+        on_the_link.is_some_and(|least| now < least * WORTH)
+            || self.cost(means).is_some_and(|before| before > now * HOPELESS)
     }
 
     fn best(&self) -> Means {
-        let measured = Means::ALL.into_iter().filter(|means| self.cost(*means).is_some());
         let better = |best: Means, next: Means| if self.is_worth(next, best) { next } else { best };
-        measured.reduce(better).unwrap_or(self.means)
+        Means::ALL.into_iter().reduce(better).unwrap_or(self.means)
     }
 
-    /// Whether a dearer means gains anything over a cheaper one; both are measured.
+    /// Whether a dearer means gains anything over a cheaper one.
     fn is_worth(&self, dearer: Means, cheaper: Means) -> bool {
-        let [dearer, cheaper] = [dearer, cheaper].map(|means| self.known[means as usize]);
-        let takes = |by: fn(&Known) -> Option<f64>| by(&dearer).zip(by(&cheaper));
-        takes(|known| known.ratio).is_some_and(|(then, now)| then < now * FEWER)
-            && takes(|known| known.nanos).is_some_and(|(then, now)| then < now * SLOWER)
+        let ratio = |means: Means| self.known[means as usize].ratio;
+        let Some((then, now)) = ratio(dearer).zip(ratio(cheaper)) else { return dearer == self.means };
+        let is_in_time = match (self.cost(dearer), self.cost(cheaper)) {
+            (Some(then), Some(now)) => then < now * SLOWER,
+            // What was not tried yet is for a trial to find out.
+            (Some(_), None) => true,
+            // It takes no more than the one in use, which is dearer still.
+            (None, _) => dearer <= self.means,
+        };
+        then < now * FEWER && is_in_time
     }
 
     /// Nanoseconds for each byte.
@@ -361,10 +385,10 @@ mod tests {
         let mut choice = Choice::default();
         let world = World { packs_to: 0.1, link: (1e9 / 6.0) as u64, ..TEXT };
         world.run(&mut choice, 20 * SEGMENTS);
-        let [off, ..] = world.run(&mut choice, 4 * TRIAL_EVERY * SEGMENTS);
-        assert_eq!(off, 0);
-        let [off, ..] = world.run(&mut choice, 2 * LINK_FOR * TRIAL_EVERY * SEGMENTS);
-        assert!(off > 0, "a link may have changed");
+        let [off, pages, _] = world.run(&mut choice, 4 * TRIAL_EVERY * SEGMENTS);
+        assert_eq!((off, pages), (0, 0));
+        let [off, pages, _] = world.run(&mut choice, 2 * KNOWN_FOR * TRIAL_EVERY * SEGMENTS);
+        assert!(off + pages > 0, "a link may have changed");
     }
 
     #[test]
@@ -375,8 +399,8 @@ mod tests {
 
     #[test]
     fn a_link_faster_than_zstd_gets_bytes() {
-        let [off, ..] = World { link: 5_000 * MIB, ..TEXT }.run(&mut Choice::default(), 4000);
-        assert!(off > 3750, "{off}");
+        let [off, ..] = World { link: 5_000 * MIB, ..TEXT }.run(&mut Choice::default(), 8000);
+        assert!(off > 7500, "{off}");
     }
 
     #[test]
@@ -392,6 +416,25 @@ mod tests {
         // zstd takes 2.44 ns a byte, the link 2.35 for one as it is.
         let [_, _, full] = World { link: (1e9 / 2.35) as u64, ..TEXT }.run(&mut Choice::default(), 4000);
         assert!(full > 3750, "{full}");
+    }
+
+    #[test]
+    fn zstd_that_finds_nothing_is_left_off_before_any_time_was_measured() {
+        let [_, _, full] = World { packs_to: 1.0, ..TEXT }.run(&mut Choice::default(), 8 * SEGMENTS);
+        assert_eq!(full, SEGMENTS);
+    }
+
+    #[test]
+    fn what_waits_on_its_way_to_the_link_does_not_make_bytes_look_cheap() {
+        // 8 MiB of them are taken in at once while zstd kept the link idle, and then as slowly as it sends.
+        let mut choice = Choice::default();
+        TEXT.run(&mut choice, FIRST_TRIAL * SEGMENTS);
+        assert_eq!(choice.means(), Means::Off);
+        let taken_in = Measured { plain: SEGMENT, busy: Duration::from_millis(1), ..Measured::default() };
+        let waits =
+            Measured { busy: Duration::from_millis(33), blocked: Duration::from_millis(33), ..taken_in };
+        [taken_in, taken_in, waits].into_iter().for_each(|measured| choice.measured(measured));
+        assert_eq!(choice.means(), Means::Full);
     }
 
     #[test]

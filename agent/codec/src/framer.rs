@@ -36,8 +36,6 @@ pub struct Settings {
     pub lane: u32,
     /// What the kept pages may take of memory, in bytes.
     pub cache: usize,
-    /// How much of that pages may fill that were sent once only, in bytes: the rest is taken by those that come back.
-    pub fresh: usize,
     /// Who chooses the means.
     pub policy: Policy,
 }
@@ -46,7 +44,7 @@ impl Settings {
     /// The usual ones.
     #[must_use]
     pub fn new(secret: Secret, lane: u32) -> Self {
-        Self { secret, lane, cache: CACHE_DEFAULT, fresh: CACHE_DEFAULT, policy: Policy::Adaptive }
+        Self { secret, lane, cache: CACHE_DEFAULT, policy: Policy::Adaptive }
     }
 }
 
@@ -368,5 +366,5 @@ impl Framer {
 
 fn held(settings: &Settings, generation: u32) -> Held {
     let printer = Printer::new(&settings.secret, settings.lane, generation);
-    Held::new(slots_in(settings.cache), slots_in(settings.fresh), printer)
+    Held::new(slots_in(settings.cache), printer)
 }

@@ -2,9 +2,9 @@
 //!
 //! Slots are divided into shards by page address. A page evicts another of its own shard only, so that one decision
 //! looks at a few slots. QEMU goes over the dirty pages in the order of their addresses, round after round, which a cache
-//! of the latest pages survives with nothing to show. So what is held stays: a new page gets one of the first free slots
-//! only, a page that came back any free one, or the place of one that never did, and those that do cool slowly. An idle
-//! guest, of which no page comes back, costs little memory; a busy one what it is busy with.
+//! of the latest pages survives with nothing to show. So what is held stays: a new page gets a slot as long as there are free
+//! ones, a page that came back also the place of one that never did, and those that do cool slowly. Slots are not spared for
+//! pages that are sure to come back: what such a page then costs is itself once more, in full.
 
 use std::collections::HashMap;
 
@@ -58,8 +58,6 @@ pub struct Held {
     about: Vec<About>,
     places: HashMap<u64, u32>,
     prints: HashMap<Tag, u32>,
-    /// So many slots are for pages that never came back.
-    fresh: u32,
     seen: Seen,
     hands: [u32; SHARDS as usize],
     looked: u32,
@@ -67,15 +65,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// Nothing held yet, room for `count` pages, of which `fresh` may be new ones; for none, if the system has no memory
-    /// for them.
-    pub fn new(count: u32, fresh: u32, printer: Printer) -> Self {
+    /// Nothing held yet, room for `count` pages; for none, if the system has no memory for them.
+    pub fn new(count: u32, printer: Printer) -> Self {
         Self {
             slots: Slots::new(count).unwrap_or_else(|_| Slots::none()),
             about: Vec::new(),
             places: HashMap::new(),
             prints: HashMap::new(),
-            fresh,
             seen: Seen::default(),
             hands: [0; SHARDS as usize],
             looked: 0,
@@ -167,8 +163,7 @@ impl Held {
 
     /// A slot for a page that has none: a new one, or for a page that came back the first cold one of a few.
     fn room(&mut self, key: u64, again: bool) -> Option<u32> {
-        let free = if again { self.slots.count() } else { self.slots.count().min(self.fresh) };
-        if self.slots.filled() < free {
+        if self.slots.filled() < self.slots.count() {
             return Some(self.slots.filled());
         }
         if !again {

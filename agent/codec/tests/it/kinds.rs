@@ -1,9 +1,9 @@
 //! Streams that QEMU could have written come back, and each kind of page is sent the way that is meant for it.
 
 use novacron_codec::parse::{Channel, Parser};
-use novacron_codec::{Encoder, Means, PAGE, Page, SLOT_COST, Settings};
+use novacron_codec::{Decoder, Encoder, Means, PAGE, Page, SLOT_COST, Settings};
 
-use crate::lane::{decode, decoder, encode, settings, there_and_back};
+use crate::lane::{decode, decoder, encode, secret, settings, there_and_back};
 use crate::streams::{Content, Main, Noise, multifd_greeting, multifd_packet, preempt};
 
 const PAGES: u64 = 512;
@@ -102,24 +102,30 @@ fn a_guest_larger_than_the_cache_comes_back() {
 }
 
 #[test]
-fn pages_sent_once_take_little_room_and_those_that_come_back_all_of_it() {
+fn pages_are_held_from_the_first_time_and_those_that_come_back_take_the_place_of_those_that_do_not() {
     let first = pages(|_, noise| Content::of(noise.page()));
     let written = pages(|page, _| {
         let mut bytes = noise_page_of(&first, page);
         bytes[64] ^= 0x55;
         Content::of(bytes)
     });
-    let little = Settings { fresh: 64 * SLOT_COST, ..settings(Means::Pages) };
-    let sent = |rounds: &[&[Content]]| {
-        let stream = stream_of(rounds);
-        let (wire, stats) = encode(little.clone(), &stream, &[48 << 10], usize::MAX);
-        assert!(decode(&mut decoder(), &wire, 64 << 10).expect("the frames are good") == stream);
+    let narrow = |slots: u64| Settings { cache: slots as usize * SLOT_COST, ..settings(Means::Pages) };
+    let sent = |settings: Settings, stream: &[u8]| {
+        let mut decoder = Decoder::new(secret(), settings.lane, settings.cache);
+        let (wire, stats) = encode(settings, stream, &[48 << 10], usize::MAX);
+        assert!(decode(&mut decoder, &wire, 64 << 10).expect("the frames are good") == stream);
         stats
     };
-    let twice = sent(&[&first, &written]);
-    assert_eq!(twice.delta.pages, 64, "only so many were held: {twice:?}");
-    let thrice = sent(&[&first, &written, &first]);
-    assert_eq!(thrice.delta.pages, 64 + PAGES, "what came back was held: {thrice:?}");
+    assert_eq!(sent(narrow(PAGES), &stream_of(&[&first, &written])).delta.pages, PAGES);
+    // Room for one half, which the first takes and does not need; the second comes back.
+    let half = PAGES / 2;
+    let mut main = Main::begin(PAGES);
+    round(&mut main, &first);
+    for contents in [&written, &first] {
+        main.part((half..).zip(&contents[half as usize..]));
+    }
+    let stats = sent(narrow(half), &main.finish(b"devices"));
+    assert!((half / 2..half).contains(&stats.delta.pages), "{stats:?}");
 }
 
 #[test]

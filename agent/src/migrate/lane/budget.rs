@@ -14,8 +14,6 @@ const MIB: usize = 1 << 20;
 const CACHE_MAIN: usize = 126 * MIB;
 /// On one of many channels (multifd spreads pages over all of them) a page seldom comes back.
 const CACHE_FURTHER: usize = MIB / 2;
-/// What pages may take that were sent once only, on any lane. An idle guest has no others.
-pub const FRESH: usize = 16 * MIB;
 
 /// Parcels of a lane that are packed or wait for it. Further channels are packed beside each other anyway.
 const LINE_MAIN: usize = PACKERS_MAX;
@@ -26,8 +24,6 @@ const BUFFERS: usize = 2 * BUFFER;
 /// All lanes share them.
 const PACKERS: usize = PACKERS_MAX * PACKER_WORK;
 
-/// An agent that moves one idle machine over one memory channel, as QEMU does unless told otherwise.
-const AGENT_IDLE: usize = 128 * MIB;
 /// An agent that moves one machine, whatever it does, over as many channels as a migration may have.
 const AGENT_MOST: usize = 256 * MIB;
 /// What the rest of an agent takes, the slack of its allocator included.
@@ -38,10 +34,7 @@ const ALL: usize = CACHE_MAIN
     + work(LINE_MAIN)
     + (window::MEMORY_MAX as usize - 1) * (CACHE_FURTHER + work(LINE_FURTHER))
     + PACKERS;
-/// The usual migration of an idle machine: main channel, a disk, control, and what is kept for its return.
-const IDLE: usize = FRESH + work(LINE_MAIN) + PACKERS + window::USUAL + KEEPING;
 
-const _: () = assert!(IDLE + REST <= AGENT_IDLE, "an idle machine's migration must fit an agent's memory");
 const _: () = assert!(
     ALL + KEEPING + window::SUM + REST <= AGENT_MOST,
     "all lanes of a migration must fit an agent's memory"

@@ -8,7 +8,7 @@
 
 use super::{
     Counters,
-    budget::{FRESH, cache_beside, cache_of, line_of},
+    budget::{cache_beside, cache_of, line_of},
     connection::rest,
     packing::{Line, Packers},
     relay::{Flow, Way},
@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 fn settings(ticket: &Ticket, lane: u8) -> Settings {
     let usual = Settings::new(secret_of(ticket), lane.into());
-    Settings { cache: cache_of(lane), fresh: FRESH, ..usual }
+    Settings { cache: cache_of(lane), ..usual }
 }
 
 fn secret_of(ticket: &Ticket) -> Secret {
@@ -56,7 +56,7 @@ pub fn main_framer(ticket: &Ticket, offered: Option<Arc<Offered>>, sink: Option<
     let mut framer = framer(ticket, 0);
     if let Some(offered) = offered {
         let usual = Settings::new(secret_of(ticket), 0);
-        let settings = Settings { cache: cache_beside(&offered), fresh: FRESH, ..usual };
+        let settings = Settings { cache: cache_beside(&offered), ..usual };
         framer = Framer::new(settings).with_offer(offered);
     }
     match sink {
