@@ -13,6 +13,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
 readonly QEMU_OLDEST=1:8.0
 readonly SOURCE_FILE=/etc/apt/sources.list.d/novacron-backports.sources
 
@@ -26,6 +27,9 @@ BASE=(build-essential pkg-config git make cmake ca-certificates iproute2 bridge-
       debootstrap e2fsprogs openssh-client)
 # What benches run beside NovaCron.
 BENCH=(crun etcd-server etcd-client lz4 runc xz-utils zstd)
+# What CRIU is built with (packaging/criu.sh).
+CRIU=(libbsd-dev libcap-dev libgnutls28-dev libnet1-dev libnftables-dev libnl-3-dev libprotobuf-c-dev libprotobuf-dev
+      protobuf-c-compiler protobuf-compiler python3-protobuf uuid-dev)
 # Debian 12's own QEMU (7.2) is too old; there these come from backports.
 HYPERVISOR=(qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-clients libvirt-dev)
 
@@ -53,19 +57,19 @@ consent() {
   [[ $answer == [yY]* ]] || die "nothing changed"
 }
 
-# Prints a deb822 source for suite $1 with the URIs, components and keyring of the machine's own Debian source.
+# Prints a deb822 source of type $2 for suite $1 with the URIs, components and keyring of the machine's own Debian source.
 derive_source() {
-  local suite=$1 own=/etc/apt/sources.list.d/debian.sources line uri key
+  local suite=$1 type=$2 own=/etc/apt/sources.list.d/debian.sources line uri key
   if [ -e "$own" ]; then
     awk 'BEGIN {RS=""} /(^|\n)Types:[^\n]*deb/ && /(^|\n)Suites:/ {print; exit}' "$own" |
-      sed -e '/^#/d' -e 's/^Types:.*/Types: deb/' -e "s/^Suites:.*/Suites: $suite/"
+      sed -e '/^#/d' -e "s/^Types:.*/Types: $type/" -e "s/^Suites:.*/Suites: $suite/"
     return
   fi
-  line=$(grep -hE "^deb .* ${suite%-backports} " /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | head -n 1 || true)
+  line=$(grep -hE "^deb .* $codename " /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | head -n 1 || true)
   uri=$(grep -oE '[a-z+]+://[^ ]+' <<<"$line" | head -n 1 || true)
   key=$(grep -oE 'signed-by=[^] ]+' <<<"$line" | cut -d= -f2 || true)
   [ -n "$uri" ] || die "no Debian package source found on this machine from which to derive $suite"
-  printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n' "$uri" "$suite"
+  printf 'Types: %s\nURIs: %s\nSuites: %s\nComponents: main\n' "$type" "$uri" "$suite"
   [ -z "$key" ] || printf 'Signed-By: %s\n' "$key"
 }
 
@@ -91,12 +95,13 @@ if [ "${1:-}" = --bench ]; then BASE+=("${BENCH[@]}"); shift; fi
 command -v apt-get >/dev/null || die "this machine has no apt-get: install by hand ${BASE[*]} ${HYPERVISOR[*]}"
 command -v cargo >/dev/null || die "no cargo on PATH: install Rust first (rustup)"
 
-missing_base=() missing_hypervisor=() missing_tools=()
+missing_base=() missing_hypervisor=() missing_tools=() missing_criu=()
+packaging/criu.sh --have || { missing_criu=(criu); BASE+=("${CRIU[@]}"); }
 for p in "${BASE[@]}"; do installed "$p" || missing_base+=("$p"); done
 for p in "${HYPERVISOR[@]}"; do installed "$p" || missing_hypervisor+=("$p"); done
 have_tool cargo-nextest || missing_tools+=(cargo-nextest)
 
-if ((${#missing_base[@]} + ${#missing_hypervisor[@]} + ${#missing_tools[@]} == 0)); then
+if ((${#missing_base[@]} + ${#missing_hypervisor[@]} + ${#missing_tools[@]} + ${#missing_criu[@]} == 0)); then
   say "nothing to install"; exit 0
 fi
 
@@ -119,21 +124,22 @@ fi
 ((${#missing_hypervisor[@]} == 0)) || say "Debian packages to install${suite:+ from $suite}: ${missing_hypervisor[*]}"
 if ((add_source)); then
   say "package source to add, as $SOURCE_FILE:"
-  derive_source "$suite" | sed 's/^/deps:   /'
+  derive_source "$suite" deb | sed 's/^/deps:   /'
 fi
+((${#missing_criu[@]} == 0)) || say "CRIU to build from the Debian source package of sid, for /usr/local/sbin"
 ((${#missing_tools[@]} == 0)) || say "cargo tools to build: ${missing_tools[*]}"
 [ "${1:-}" = --dry-run ] && exit 0
 
-if ((${#missing_base[@]} + ${#missing_hypervisor[@]})) && [ "$(id -u)" != 0 ]; then
+if ((${#missing_base[@]} + ${#missing_hypervisor[@]} + ${#missing_criu[@]})) && [ "$(id -u)" != 0 ]; then
   for p in "${BUILD[@]}"; do installed "$p" || die "installing $p, without which nothing builds, needs root"; done
-  say "not root: going on without ${missing_base[*]} ${missing_hypervisor[*]}; tests that need them are skipped"
-  missing_base=() missing_hypervisor=() add_source=0
+  say "not root: going on without ${missing_base[*]} ${missing_hypervisor[*]} ${missing_criu[*]}; tests that need them are skipped"
+  missing_base=() missing_hypervisor=() missing_criu=() add_source=0
 fi
 consent
 
 if ((${#missing_base[@]} + ${#missing_hypervisor[@]})); then
   export DEBIAN_FRONTEND=noninteractive
-  if ((add_source)); then derive_source "$suite" >"$SOURCE_FILE"; fi
+  if ((add_source)); then derive_source "$suite" deb >"$SOURCE_FILE"; fi
   apt-get update -qq
 fi
 if ((${#missing_base[@]})); then apt-get install -y -qq --no-install-recommends "${missing_base[@]}"; fi
@@ -146,4 +152,7 @@ if ((${#missing_hypervisor[@]})); then
   apt-get install -y -qq --no-install-recommends "${chosen[@]}"
 fi
 for tool in "${missing_tools[@]}"; do install_tool "$tool"; done
+if ((${#missing_criu[@]})); then
+  derive_source sid deb-src | packaging/criu.sh || say "going on without CRIU; tests that need it are skipped"
+fi
 say "done"
