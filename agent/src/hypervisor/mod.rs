@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,
     record::{Accel, HealthState, VmState, VmStatistics},
-    spec::{HealthSpec, ImageFormat, MachineKind, Program, Signal, StopTerms, VmSpec},
+    spec::{ImageFormat, ImageRun, MachineKind, Signal, StopTerms, VmSpec},
     units::ByteCount,
     wire::{ExecCommand, LogChunk},
 };
@@ -27,21 +27,6 @@ pub struct RootImage {
     pub layers: Vec<PathBuf>,
     /// What runs in it.
     pub run: ImageRun,
-}
-
-/// What an image says of how it is run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageRun {
-    /// What it wants to be run; without arguments if it says nothing.
-    pub program: Program,
-    /// Whom it wants that to run as, `user[:group]`; if it says nothing, root.
-    pub user: Option<String>,
-    /// What it wants that to be sent, to end on; if it says nothing, TERM.
-    #[serde(default)]
-    pub stop_signal: Option<Signal>,
-    /// How it wants to be asked whether it is well.
-    #[serde(default)]
-    pub health: HealthSpec,
 }
 
 /// The files of a machine on this host, made ready before [`Hypervisor::define`] is called.

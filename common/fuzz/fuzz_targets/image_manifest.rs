@@ -19,8 +19,8 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok(read) = manifest::config(document, usize::from(*layers)) {
         assert_eq!(read.diff_ids.len(), usize::from(*layers));
-        assert!(read.program.argv.iter().all(|word| !word.contains('\0')));
-        assert!(read.program.env.iter().all(|(name, _)| !name.is_empty() && !name.contains('=')));
-        assert!(read.program.working_dir.is_none_or(|folder| folder.starts_with('/')));
+        assert!(read.run.program.argv.iter().all(|word| !word.contains('\0')));
+        assert!(read.run.program.env.iter().all(|(name, _)| !name.is_empty() && !name.contains('=')));
+        assert!(read.run.program.working_dir.is_none_or(|folder| folder.starts_with('/')));
     }
 });

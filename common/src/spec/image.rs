@@ -1,6 +1,6 @@
 //! Templates: named, checksummed image definitions from which VMs are made.
 
-use super::Name;
+use super::{HealthSpec, Name, Program, Signal};
 use crate::units::ByteCount;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
@@ -163,4 +163,19 @@ impl TemplateSpec {
 
     /// The longest kernel command line that x86 Linux takes (`COMMAND_LINE_SIZE`).
     pub const CMDLINE_MAX: ByteCount = ByteCount(2048);
+}
+
+/// What an image says of how it is run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRun {
+    /// What it wants to be run; without arguments if it says nothing.
+    pub program: Program,
+    /// Whom it wants that to run as, `user[:group]`; if it says nothing, root.
+    pub user: Option<String>,
+    /// What it wants that to be sent, to end on; if it says nothing, TERM.
+    #[serde(default)]
+    pub stop_signal: Option<Signal>,
+    /// How it wants to be asked whether it is well.
+    #[serde(default)]
+    pub health: HealthSpec,
 }

@@ -20,7 +20,9 @@ pub mod workflow;
 pub use dst::{Dst, Fold, Gap};
 pub use fault::{Fault, Faults};
 pub use health::{HealthCheck, HealthSpec, HealthTest};
-pub use image::{BadDigest, BootSource, ImageFormat, ImageRef, ImageSource, Sha256Digest, TemplateSpec};
+pub use image::{
+    BadDigest, BootSource, ImageFormat, ImageRef, ImageRun, ImageSource, Sha256Digest, TemplateSpec,
+};
 pub use job::{
     Backoff, CommandTarget, Concurrency, ExitCodes, HttpMethod, HttpTarget, JobSpec, JobTarget, Misfire,
     MisfirePolicy, Program, Retention, RetryOn, RetryPolicy, Root, STDIN_MAX, StatusRange, VmCommandTarget,

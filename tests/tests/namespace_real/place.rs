@@ -2,14 +2,14 @@
 
 use crate::world::{groups, libraries};
 use novacron_agent::{
-    hypervisor::{Definition, ImageRun, MachineFiles, RootImage},
+    hypervisor::{Definition, MachineFiles, RootImage},
     image::rootfs::LayerStore,
 };
 use novacron_common::{
     ids::VmId,
     spec::{
-        BootSource, HealthSpec, ImageFormat, MachineKind, NetworkSpec, Program, RestartPolicy, Sha256Digest,
-        TemplateSpec, VmSpec,
+        BootSource, HealthSpec, ImageFormat, ImageRun, MachineKind, NetworkSpec, Program, RestartPolicy,
+        Sha256Digest, TemplateSpec, VmSpec,
     },
     units::ByteCount,
 };

@@ -16,9 +16,9 @@ use super::{
     manifest,
     tree::{self, OnDisk},
 };
-use crate::hypervisor::{ImageRun, RootImage};
+use crate::hypervisor::RootImage;
 use novacron_common::{
-    spec::{ImageFormat, Sha256Digest},
+    spec::{ImageFormat, ImageRun, Sha256Digest},
     units::ByteCount,
 };
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,10 @@
 //! What an image archive says about itself: the OCI image layout (`image-layout.md`, `manifest.md`, `config.md` of the OCI
 //! image specification) and the older `manifest.json` of `docker save`. Pure: bytes in, facts or fault out.
 
+#[path = "manifest/health.rs"]
 mod health;
 
-use crate::hypervisor::ImageRun;
-use novacron_common::spec::{BadDigest, HealthSpec, Program, Sha256Digest};
+use novacron_common::spec::{BadDigest, HealthSpec, ImageRun, Program, Sha256Digest};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 

@@ -48,9 +48,8 @@ impl Defined {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypervisor::ImageRun;
     use novacron_common::{
-        spec::{BootSource, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec},
+        spec::{BootSource, ImageRun, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec},
         units::ByteCount,
     };
 
