@@ -41,6 +41,8 @@ pub const REGRET_MS: u64 = 1500;
 /// Within which a guest that powered itself off is started again, milliseconds.
 const HASTE_MS: u64 = 6;
 
+/// How long somebody waits who has to ask again.
+const AGAIN: Duration = Duration::from_millis(300);
 /// How often, and how long apart, somebody looks whether a move is known.
 const LOOKS: u32 = 20;
 const LOOK: Duration = Duration::from_millis(50);
@@ -148,7 +150,7 @@ impl Users {
             cluster.power_off(*vm);
             let start =
                 VmDesire { vm: *vm, desired: VmDesired::Running, stop: StopTerms::within_ms(GRACE_MS) };
-            tell(cluster, rng.below(HASTE_MS), CommandBody::VmDesire(start));
+            tell_until_done(cluster, rng.below(HASTE_MS), CommandBody::VmDesire(start));
         }
     }
 
@@ -310,6 +312,18 @@ fn tell(cluster: &Cluster, after_ms: u64, body: CommandBody) {
     cluster.executor.spawn_on(machine, Box::pin(job));
 }
 
+/// Asks whoever is up, until it is done: a coordinator that has only just lost its leader may not know what came of it.
+fn tell_until_done(cluster: &Cluster, after_ms: u64, body: CommandBody) {
+    let Some((machine, ledger)) = someone(cluster) else { return };
+    let job = async move {
+        sleep(Duration::from_millis(after_ms)).await;
+        while !matches!(ledger.propose(body.clone()).await, Ok(Applied::Done | Applied::AlreadySo)) {
+            sleep(AGAIN).await;
+        }
+    };
+    cluster.executor.spawn_on(machine, Box::pin(job));
+}
+
 /// Asks until the answer is final, as long as it is `wanted`; by whom, is lost with a coordinator that crashes, so by all.
 fn repeat(cluster: &Cluster, body: CommandBody, wanted: impl Fn() -> bool + Clone + Send + 'static) {
     for machine in cluster.machines() {
@@ -317,7 +331,7 @@ fn repeat(cluster: &Cluster, body: CommandBody, wanted: impl Fn() -> bool + Clon
         let (body, wanted) = (body.clone(), wanted.clone());
         let job = async move {
             while wanted() && ledger.propose(body.clone()).await.is_err() {
-                sleep(Duration::from_millis(300)).await;
+                sleep(AGAIN).await;
             }
         };
         cluster.executor.spawn_on(machine, Box::pin(job));
