@@ -281,15 +281,17 @@ impl Choice {
     /// Whether a dearer means gains anything over a cheaper one.
     fn is_worth(&self, dearer: Means, cheaper: Means) -> bool {
         let ratio = |means: Means| self.known[means as usize].ratio;
-        let Some((then, now)) = ratio(dearer).zip(ratio(cheaper)) else { return dearer == self.means };
+        let Some((left, left_cheaply)) = ratio(dearer).zip(ratio(cheaper)) else {
+            return dearer == self.means;
+        };
         let is_in_time = match (self.cost(dearer), self.cost(cheaper)) {
-            (Some(then), Some(now)) => then < now * SLOWER,
+            (Some(takes), Some(takes_cheaply)) => takes < takes_cheaply * SLOWER,
             // What was not tried yet is for a trial to find out.
             (Some(_), None) => true,
             // It takes no more than the one in use, which is dearer still.
             (None, _) => dearer <= self.means,
         };
-        then < now * FEWER && is_in_time
+        left < left_cheaply * FEWER && is_in_time
     }
 
     /// Nanoseconds for each byte.

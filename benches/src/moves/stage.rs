@@ -215,7 +215,7 @@ async fn migrate(client: &Client, vm: &str, to: &str) -> Result<(f64, f64)> {
     let forecast_ms = asked["forecast"]["total_ms"]["expected"].as_f64();
     let forecast = forecast_ms.with_context(|| format!("no forecast in {asked}"))? / 1000.0;
     let (mut phases, mut last) = (Phases::default(), String::new());
-    loop {
+    let view = loop {
         let view = client.show(&format!("/api/v1/migrations/{id}")).await?;
         let state = view["status"]["state"].as_str().context("a migration without a state")?;
         if state != last {
@@ -223,14 +223,13 @@ async fn migrate(client: &Client, vm: &str, to: &str) -> Result<(f64, f64)> {
             state.clone_into(&mut last);
         }
         match state {
-            "completed" => break,
+            "completed" => break view,
             "failed" | "cancelled" => bail!("our migration did not complete: {}", view["status"]),
             _ => tokio::time::sleep(ASK_EVERY).await,
         }
-    }
+    };
     let took = began.elapsed().as_secs_f64();
     println!("{:>20}  {phases}", "");
-    let view = client.show(&format!("/api/v1/migrations/{id}")).await?;
     println!("{:>20}  {}", "", sent(&serde_json::from_value(view["memory"].clone())?));
     Ok((took, forecast))
 }

@@ -312,7 +312,8 @@ fn tell(cluster: &Cluster, after_ms: u64, body: CommandBody) {
     cluster.executor.spawn_on(machine, Box::pin(job));
 }
 
-/// Asks whoever is up, until it is done: a coordinator that has only just lost its leader may not know what came of it.
+/// Asks whoever is up, until it is done: a move that somebody asked for before may have the machine in hand, and then he is told to
+/// wait for its end.
 fn tell_until_done(cluster: &Cluster, after_ms: u64, body: CommandBody) {
     let Some((machine, ledger)) = someone(cluster) else { return };
     let job = async move {
