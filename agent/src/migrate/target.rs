@@ -13,7 +13,7 @@
 mod split;
 
 use super::{
-    checkpoint::Arriving,
+    checkpoint::{Arriving, Stock},
     journal::{InboundMark, Record},
     lane::{cold, saved::Descriptors, target::LaneEvent},
     legacy::{Inheritance, Legacy, SavedArrival, SavedMigration},
@@ -210,8 +210,7 @@ impl Arrival {
         let files = self.parts.files.prepare(self.vm(), &self.spec).await?;
         let document = self.mover.document(&self.parts.definition(self.vm(), &self.spec, files.clone()))?;
         // All of it was told: the copy begins only then.
-        let stock =
-            self.parts.checkpoints.stock(self.vm(), self.ticket.gang).inspect(|stock| stock.was_offered());
+        let stock = stock_of(&self.parts, &self.ticket, &files).await.inspect(|stock| stock.was_offered());
         let berth = Berth::Live { document, stock, sink: None, post_copy: self.spec.post_copy };
         let quay = self.parts.roads.receive_on(&self.ticket, berth, (&saved.door, &mut descriptors))?;
         Ok(Stage { quay, files, arriving: None, begun: true, opened: saved.opened })
@@ -473,10 +472,17 @@ async fn make_stage(
     let (arriving, sink) = gang.and_then(|gang| checkpoints.arriving(gang)).unzip();
     let berth = if ticket.live {
         let document = mover.document(&parts.definition(ticket.vm, spec, files.clone()))?;
-        let stock = checkpoints.stock(ticket.vm, ticket.gang);
+        let stock = stock_of(parts, ticket, &files).await;
         Berth::Live { document, stock, sink, post_copy: spec.post_copy }
     } else {
         Berth::Cold(cold::Landing::new(&files, spec))
     };
     Ok(Stage { quay: parts.roads.receive(ticket, berth)?, files, arriving, begun: false, opened: None })
+}
+
+/// What is held of the machine here. Reads files.
+async fn stock_of(parts: &MigrationsParts, ticket: &Ticket, files: &MachineFiles) -> Option<Arc<Stock>> {
+    let (checkpoints, vm, gang) = (parts.checkpoints.clone(), ticket.vm, ticket.gang);
+    let image = files.backing.clone();
+    spawn_blocking(move || checkpoints.stock(vm, gang, image.as_ref())).await.ok().flatten()
 }

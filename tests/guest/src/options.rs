@@ -25,6 +25,8 @@ pub struct Options {
     pub disk_mib: u64,
     /// `nova.disk_ms`: milliseconds between two blocks.
     pub disk_ms: u64,
+    /// `nova.read`: how much of the disk's end it reads through its page cache when it starts, MiB; 0: none.
+    pub read_mib: u64,
     /// `nova.feed`: how much data it takes from a client and keeps, MiB; 0: none.
     pub feed_mib: u64,
     /// `nova.addr`: address and prefix length of `eth0`.
@@ -45,6 +47,7 @@ impl Default for Options {
             disk: None,
             disk_mib: 16,
             disk_ms: 20,
+            read_mib: 0,
             feed_mib: 0,
             addr: None,
             refused: Vec::new(),
@@ -80,6 +83,7 @@ impl Options {
             "disk" => self.disk = parse_disk(value)?,
             "disk_mb" => self.disk_mib = value.parse().ok().filter(|&mib| mib > 0)?,
             "disk_ms" => self.disk_ms = value.parse().ok()?,
+            "read" => self.read_mib = value.parse().ok().filter(|&mib: &u64| mib < 1 << 20)?,
             "feed" => self.feed_mib = value.parse().ok().filter(|&mib: &u64| mib < 1 << 20)?,
             "addr" => self.addr = Some(parse_addr(value)?),
             _ => return None,

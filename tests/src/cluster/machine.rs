@@ -57,6 +57,8 @@ pub struct GuestOptions {
     pub working_set_mib: u32,
     /// How fast it rewrites that with content that nothing compresses, MiB a second.
     pub rewrite_mib: u32,
+    /// How much of its disk's end it reads when it starts, MiB.
+    pub read_mib: u32,
     /// Milliseconds between ticks.
     pub tick_ms: u32,
     /// The host to start on.
@@ -77,6 +79,7 @@ impl GuestOptions {
             storage_mib: 32,
             area_mib: 16,
             disk_ms: 20,
+            read_mib: 0,
             working_set_mib: 24,
             rewrite_mib: 2,
             tick_ms: 20,
@@ -87,13 +90,14 @@ impl GuestOptions {
 
     fn cmdline(&self) -> String {
         format!(
-            "console=ttyS0 quiet nova.mb={} nova.rate={} nova.verify=16 nova.tick={} nova.disk={} nova.disk_mb={} nova.disk_ms={} nova.addr={}/{}",
+            "console=ttyS0 quiet nova.mb={} nova.rate={} nova.verify=16 nova.tick={} nova.disk={} nova.disk_mb={} nova.disk_ms={} nova.read={} nova.addr={}/{}",
             self.working_set_mib,
             self.rewrite_mib,
             self.tick_ms,
             u8::from(self.storage_mib > 0),
             self.area_mib,
             self.disk_ms,
+            self.read_mib,
             self.address,
             addr::PREFIX,
         )

@@ -54,7 +54,8 @@ fn wait_until_kept(cluster: &Cluster, host: &str, files: usize) -> Result<()> {
     cluster.wait_until(SOON, &what, |cluster| Ok(kept_on(cluster, host)? == files))
 }
 
-fn moved(cluster: &Cluster, machine: &Machine, to: &str) -> Result<MemoryTraffic> {
+/// Moves it, and says what crossed of its memory.
+pub fn moved(cluster: &Cluster, machine: &Machine, to: &str) -> Result<MemoryTraffic> {
     let asked = cluster.ask_to_migrate(machine, to, &[])?;
     let ended = cluster.follow_to_end(&asked.id.to_string(), SOON)?;
     ensure!(ended.status.state == MigrationState::Completed, "{ended:?}");

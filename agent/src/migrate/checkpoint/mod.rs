@@ -4,6 +4,7 @@
 //!  a machine leaves:  encoder ─▶ Sink ─▶ (bounded queue) ─▶ thread ─▶ VM.draft ─▶ moved: VM.pages + VM.key
 //!  it comes back:     VM.pages ─▶ Stock ─▶ prints, over the lane of held pages ─▶ source ─▶ references ─▶ decoder ─▶ Stock
 //!  one of a gang:     decoder ─▶ Sink ─▶ a file without a name ─▶ Stock of those that follow it
+//!  it is new here:    its template's image ─▶ Stock
 //! ```
 //!
 //! A page that is not kept costs bytes later, never the move: the queue drops what the disk is too slow for, a draft that
@@ -17,6 +18,7 @@ mod pages;
 mod seal;
 mod sink;
 mod stock;
+mod template;
 #[cfg(test)]
 mod tests;
 mod versions;
@@ -31,6 +33,7 @@ use gang::{Gangs, Part};
 use novacron_codec::STOCK_MAX;
 use novacron_common::{
     ids::{GangId, VmId},
+    spec::ImageFormat,
     units::{ByteCount, UnixMillis},
 };
 use pages::{CHUNK, CHUNK_PAGES, Pages, length_of};
@@ -44,7 +47,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use stock::Origin;
+use stock::Held;
+use template::TemplatePages;
 
 const PAGES: &str = "pages";
 const KEY: &str = "key";
@@ -116,23 +120,34 @@ impl Checkpoints {
         gang::begin(self.0.as_ref()?, gang)
     }
 
-    /// What is held of a machine that is about to arrive: what it left here, and what others of its gang brought.
-    pub fn stock(&self, vm: VmId, gang: Option<GangId>) -> Option<Arc<Stock>> {
-        let inner = self.0.as_ref()?;
-        let mut shelves = Vec::new();
-        match inner.open_checkpoint(vm) {
-            Ok(part) => shelves.extend(part.map(|part| (Origin::Checkpoint(vm), part))),
-            Err(error) => {
-                tracing::warn!(%vm, reason = describe(&error), "its checkpoint is damaged and thrown away");
-                inner.remove(vm);
-            }
+    /// What is held of a machine that is about to arrive: what it left here, and what others of its gang brought. Of one that
+    /// left nothing, what the image below its disk holds. Reads no page yet.
+    pub fn stock(
+        &self,
+        vm: VmId,
+        gang: Option<GangId>,
+        image: Option<&(PathBuf, ImageFormat)>,
+    ) -> Option<Arc<Stock>> {
+        let mut held: Vec<Held> =
+            self.checkpoint(vm).map(|part| Held::Checkpoint(vm, part)).into_iter().collect();
+        let image = image.filter(|_| held.is_empty());
+        if let Some((inner, gang)) = self.0.as_ref().zip(gang) {
+            held.extend(inner.gangs.parts(gang).into_iter().map(|part| Held::Gang(gang, part)));
         }
-        if let Some(gang) = gang {
-            shelves.extend(inner.gangs.parts(gang).into_iter().map(|part| (Origin::Gang(gang), part)));
-        }
-        let stock = (!shelves.is_empty()).then(|| Stock::of(inner.clone(), shelves)).transpose();
+        held.extend(image.and_then(|(path, format)| of_image(vm, path, *format)).map(Held::Template));
+        let stock = (!held.is_empty()).then(|| Stock::of(self.0.clone(), held)).transpose();
         stock.unwrap_or_else(|error| {
             tracing::warn!(%vm, reason = describe(&error), "what is held of it cannot be offered");
+            None
+        })
+    }
+
+    /// What a machine left here.
+    fn checkpoint(&self, vm: VmId) -> Option<Part> {
+        let inner = self.0.as_ref()?;
+        inner.open_checkpoint(vm).unwrap_or_else(|error| {
+            tracing::warn!(%vm, reason = describe(&error), "its checkpoint is damaged and thrown away");
+            inner.remove(vm);
             None
         })
     }
@@ -277,6 +292,14 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// The pages of the image below a machine's disk, if any lie in it as they are.
+fn of_image(vm: VmId, path: &Path, format: ImageFormat) -> Option<Arc<TemplatePages>> {
+    let pages = TemplatePages::open(path, format).inspect_err(|error| {
+        tracing::warn!(%vm, reason = describe(error), "what its template's image holds is not offered");
+    });
+    pages.ok().filter(|pages| pages.count() > 0).map(Arc::new)
 }
 
 /// 256 random bits.

@@ -46,7 +46,7 @@ fn files(folder: &TempDir) -> usize {
 }
 
 fn page(seed: u64) -> Page {
-    let mut page = [seed.to_le_bytes()[0]; PAGE];
+    let mut page = [!seed.to_le_bytes()[0]; PAGE];
     page[..8].copy_from_slice(&seed.to_le_bytes());
     page
 }
@@ -67,7 +67,7 @@ async fn keep(checkpoints: &Checkpoints, vm: VmId, seeds: impl IntoIterator<Item
 
 /// All prints of what is offered, and their printer.
 fn offer(checkpoints: &Checkpoints, vm: VmId) -> Option<(Vec<Print>, Printer)> {
-    let stock = checkpoints.stock(vm, None)?;
+    let stock = checkpoints.stock(vm, None, None)?;
     let mut prints = Vec::new();
     loop {
         let next = stock.next_prints();
@@ -95,7 +95,7 @@ async fn what_was_kept_is_offered_and_read_and_a_later_version_of_a_page_as_well
     let (prints, printer) = offer(&checkpoints, VM).unwrap();
     let expected = (0..200).chain(1000..1050);
     assert!(prints == expected.clone().map(|seed| printer.of(&page(seed))).collect::<Vec<_>>());
-    let stock = checkpoints.stock(VM, None).unwrap();
+    let stock = checkpoints.stock(VM, None, None).unwrap();
     let (mut reader, mut into) = (stock.reader(), [0; PAGE]);
     assert_eq!(reader.page(0, &mut into), Err(NotHeld::NeverOffered { number: 0, offered: 0 }));
     stock.next_prints();
@@ -181,7 +181,7 @@ async fn pages_are_read_in_any_order() {
     let checkpoints = open(&folder);
     let pages = 17 * CHUNK_PAGES + 7;
     keep(&checkpoints, VM, 0..pages.into()).await;
-    let stock = checkpoints.stock(VM, None).unwrap();
+    let stock = checkpoints.stock(VM, None, None).unwrap();
     while !stock.next_prints().is_empty() {}
     let (mut reader, mut into) = (stock.reader(), [0; PAGE]);
     for number in (0..pages).map(|step| step * 619 % pages) {
@@ -195,7 +195,7 @@ async fn a_page_that_is_damaged_after_it_was_offered_is_refused_and_the_checkpoi
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = open(&folder);
     keep(&checkpoints, VM, 0..100).await;
-    let stock = checkpoints.stock(VM, None).unwrap();
+    let stock = checkpoints.stock(VM, None, None).unwrap();
     stock.next_prints();
     flip(&file(&folder, VM, PAGES), CHUNK as u64 + 100);
     let (mut reader, mut into) = (stock.reader(), [0; PAGE]);
@@ -226,7 +226,7 @@ async fn a_truncated_one_or_one_with_a_damaged_key_is_thrown_away() {
         let checkpoints = open(&folder);
         keep(&checkpoints, VM, 0..60).await;
         damage(&folder);
-        assert!(checkpoints.stock(VM, None).is_none(), "damage {number}");
+        assert!(checkpoints.stock(VM, None, None).is_none(), "damage {number}");
         assert_eq!((checkpoints.held(), files(&folder)), (vec![], 0), "damage {number}");
     }
 }
@@ -273,7 +273,7 @@ async fn what_is_too_old_is_erased_and_what_is_too_much_from_the_oldest_on() {
     let path = file(&folder, VM, KEY);
     let seal = Seal::read(&path).unwrap();
     Seal { sealed_at: UnixMillis(1), ..seal }.write(&path).unwrap();
-    assert!(checkpoints.stock(VM, None).is_none() && files(&folder) == 0);
+    assert!(checkpoints.stock(VM, None, None).is_none() && files(&folder) == 0);
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn none_are_kept_where_none_are_wanted() {
     let folder = tempfile::tempdir().unwrap();
     keep(&open(&folder), VM, 0..10).await;
     let off = open_with(&folder, limits(ByteCount(0)), crate::clock::now);
-    assert!(off.begin(VM).is_none() && off.stock(VM, None).is_none());
+    assert!(off.begin(VM).is_none() && off.stock(VM, None, None).is_none());
     assert_eq!(files(&folder), 0, "what was kept before is erased");
     assert!(Checkpoints::off().begin(VM).is_none());
 }
@@ -332,7 +332,7 @@ async fn what_machines_of_a_gang_brought_is_offered_to_those_that_follow_beside_
     bring(&checkpoints, GANG, 1000..1100).await;
     bring(&checkpoints, GANG, 2000..2010).await;
     bring(&checkpoints, GangId::from_u128(4), 3000..3010).await;
-    let stock = checkpoints.stock(VM, Some(GANG)).unwrap();
+    let stock = checkpoints.stock(VM, Some(GANG), None).unwrap();
     let mut prints = Vec::new();
     while let Some(next) = Some(stock.next_prints()).filter(|next| !next.is_empty()) {
         prints.extend(next);
@@ -352,8 +352,8 @@ async fn what_machines_of_a_gang_brought_is_offered_to_those_that_follow_beside_
         Err(NotHeld::NeverOffered { number: count.into(), offered: count })
     );
     let another = VmId::from_u128(8);
-    assert_eq!(checkpoints.stock(another, Some(GANG)).unwrap().count(), 110);
-    assert!(checkpoints.stock(another, None).is_none());
+    assert_eq!(checkpoints.stock(another, Some(GANG), None).unwrap().count(), 110);
+    assert!(checkpoints.stock(another, None, None).is_none());
 }
 
 #[tokio::test]
@@ -362,8 +362,8 @@ async fn what_a_gang_brought_leaves_no_file_and_does_not_outlive_the_agent() {
     let checkpoints = open(&folder);
     bring(&checkpoints, GANG, 0..100).await;
     assert_eq!(files(&folder), 0);
-    assert!(checkpoints.stock(VM, Some(GANG)).is_some());
-    assert!(open(&folder).stock(VM, Some(GANG)).is_none());
+    assert!(checkpoints.stock(VM, Some(GANG), None).is_some());
+    assert!(open(&folder).stock(VM, Some(GANG), None).is_none());
 }
 
 #[tokio::test]
@@ -374,7 +374,7 @@ async fn a_machine_that_does_not_arrive_shares_nothing() {
     (0..100).for_each(|seed| sink.page(None, &page(seed)));
     drop(arriving);
     drop(sink);
-    assert!(checkpoints.stock(VM, Some(GANG)).is_none());
+    assert!(checkpoints.stock(VM, Some(GANG), None).is_none());
 }
 
 #[tokio::test]
@@ -386,7 +386,7 @@ async fn gangs_share_a_bounded_room_and_end_some_time_after_their_last_arrival()
     bring(&checkpoints, first, 0..100).await;
     bring(&checkpoints, second, 0..100).await;
     let held = |checkpoints: &Checkpoints| {
-        [first, second].map(|gang| checkpoints.stock(VM, Some(gang)).map_or(0, |stock| stock.count()))
+        [first, second].map(|gang| checkpoints.stock(VM, Some(gang), None).map_or(0, |stock| stock.count()))
     };
     assert_eq!(held(&checkpoints), [0, 100], "the first one makes room");
     bring(&checkpoints, second, 200..400).await;

@@ -49,7 +49,7 @@ async fn stock(folder: &Path, pages: u32) -> Arc<Stock> {
     }
     drop(sink);
     draft.seal().await;
-    checkpoints.stock(VM, None).unwrap()
+    checkpoints.stock(VM, None, None).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

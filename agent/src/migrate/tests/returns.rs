@@ -21,14 +21,15 @@ use std::{
 /// 1200 records are 5 MB: some of them cross before the rest is read.
 const PAGES: u64 = 1200;
 
+fn noise(seed: u64) -> [u8; 4096] {
+    std::array::from_fn(|at| {
+        let mixed = (seed * 8191 + at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed.to_be_bytes()[0]
+    })
+}
+
 /// What QEMU writes for a guest whose pages are these, by their seeds.
 fn memory(seeds: impl IntoIterator<Item = u64>) -> Vec<u8> {
-    let noise = |seed: u64| -> [u8; 4096] {
-        std::array::from_fn(|at| {
-            let mixed = (seed * 8191 + at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            mixed.to_be_bytes()[0]
-        })
-    };
     (0..).zip(seeds).flat_map(|(number, seed)| record(number, &noise(seed))).collect()
 }
 
@@ -72,7 +73,7 @@ async fn go(ticket: &Ticket, (from, to): (&Agent, &Agent), target: &Host) -> Tra
 
 /// Pages that a host has of the machine that left it. Some may have been left out, if its disk was slow.
 fn kept(host: &Host) -> u64 {
-    host.checkpoints().stock(VM, None).map_or(0, |stock| stock.count().into())
+    host.checkpoints().stock(VM, None, None).map_or(0, |stock| stock.count().into())
 }
 
 /// Some pages crossed as references to what had been kept, the others in full. How many is not for a test to say: on a
@@ -109,6 +110,18 @@ async fn what_a_machine_left_behind_need_not_cross_again() {
     // Where it runs nothing is kept; where it left, a new one is.
     assert_eq!((kept(&world.a), kept(&world.b) > 0), (0, true));
     assert_eq!(world.a.hypervisor.get(), Standing::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_machine_has_read_of_its_templates_image_need_not_cross() {
+    let world = world(memory(0..PAGES));
+    let shared = 100..PAGES - 100;
+    let image: Vec<u8> = shared.clone().rev().flat_map(noise).collect();
+    fs::write(world.b.files().image(), image).unwrap();
+    let (a, b) = (world.a.agent(), world.b.agent());
+    let there = go(&ticket(true), (&a, &b), &world.b).await.memory;
+    check(there, shared.end - shared.start);
+    assert_eq!(world.b.hypervisor.get(), Standing::Running);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,6 +89,11 @@ impl Folder {
     pub fn disk(&self) -> PathBuf {
         self.0.join("vm/disk.qcow2")
     }
+
+    /// What lies below the disk, if anything does.
+    pub fn image(&self) -> PathBuf {
+        self.0.join("image.raw")
+    }
 }
 
 #[async_trait]
@@ -99,7 +104,8 @@ impl Landing for Folder {
         if !self.disk().exists() {
             std::fs::write(self.disk(), b"")?;
         }
-        Ok(MachineFiles { disk: Some(self.disk()), ..MachineFiles::bare(folder) })
+        let backing = Some((self.image(), ImageFormat::Raw)).filter(|(image, _)| image.exists());
+        Ok(MachineFiles { disk: Some(self.disk()), backing, ..MachineFiles::bare(folder) })
     }
     async fn remove(&self, _vm: VmId) -> Result<(), Failure> {
         let _ = std::fs::remove_dir_all(self.0.join("vm"));

@@ -59,6 +59,9 @@ fn start(options: Options, console: Console) -> Guest {
         }
     }
     let disk = options.disk.as_deref().and_then(|name| work::open_disk(&console, name, options.disk_mib));
+    if let Some(name) = options.disk.as_deref().filter(|_| options.read_mib > 0) {
+        work::read_end(&console, name, options.read_mib);
+    }
     let arena = Arena::new(options.mib, options.fill);
     console.line(&format!("READY pages={} tick={} fill={:?}", arena.len(), options.tick_ms, options.fill));
     let stats = Stats::new(options.rate);

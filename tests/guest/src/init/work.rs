@@ -1,6 +1,7 @@
 //! The threads that use memory and disk and check what they hold.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -86,6 +87,19 @@ pub fn open_disk(console: &Console, name: &str, mib: u64) -> Option<DiskTest> {
             console.line(&format!("FAULT {}: {cause}", path.display()));
             None
         }
+    }
+}
+
+/// Reads the last `mib` MiB of a disk, of which the kernel keeps what it has room for.
+pub fn read_end(console: &Console, name: &str, mib: u64) {
+    let read = || {
+        let mut disk = File::open(Path::new("/dev").join(name))?;
+        let size = disk.seek(SeekFrom::End(0))?;
+        disk.seek(SeekFrom::Start(size.saturating_sub(mib << 20)))?;
+        io::copy(&mut disk, &mut io::sink())
+    };
+    if let Err(cause) = read() {
+        console.line(&format!("FAULT reading {name}: {cause}"));
     }
 }
 
