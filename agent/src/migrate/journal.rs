@@ -60,6 +60,8 @@ pub enum OutboundMark {
     /// The guest did not go over, by a hand-over that was committed in advance (post-copy): what this host says of that. The
     /// machine is this host's once that is taken back, by another epoch.
     Returning(OutboundState),
+    /// The hand-over is committed in advance: the guest may be on its way over (post-copy).
+    GivenAway,
 }
 
 /// How far a target is.
@@ -104,9 +106,10 @@ impl Record {
     /// What a coordinator is told on the strength of this record alone.
     pub fn state(&self) -> SideState {
         match self {
-            Self::Outbound { mark: OutboundMark::Begun | OutboundMark::Complete, .. } => {
-                SideState::Outbound(OutboundState::Connecting)
-            }
+            Self::Outbound {
+                mark: OutboundMark::Begun | OutboundMark::Complete | OutboundMark::GivenAway,
+                ..
+            } => SideState::Outbound(OutboundState::Connecting),
             Self::Outbound { mark: OutboundMark::Split(_), .. } => {
                 SideState::Outbound(OutboundState::Split(MigrationProgress::default()))
             }

@@ -182,6 +182,9 @@ impl Migrations {
             OutboundMark::Begun => {
                 SourcePhase::Observe(Ending::unseen("the source's agent restarted".into()))
             }
+            OutboundMark::GivenAway => {
+                SourcePhase::Observe(Ending::unseen_given_away("the source's agent restarted".into()))
+            }
             OutboundMark::Complete => {
                 SourcePhase::Observe(Ending::unseen_complete("the source's agent restarted".into()))
             }

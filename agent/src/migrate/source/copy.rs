@@ -304,9 +304,14 @@ impl Ending {
         Self { sent: true, ..Self::unseen(reason) }
     }
 
-    /// Nor of a guest that went over.
+    /// Nor of a guest that may have gone over.
+    pub(in crate::migrate) fn unseen_given_away(reason: String) -> Self {
+        Self { given_away: true, ..Self::unseen(reason) }
+    }
+
+    /// Nor of one that went over.
     pub(in crate::migrate) fn unseen_split(reason: String) -> Self {
-        Self { split: true, given_away: true, ..Self::unseen(reason) }
+        Self { split: true, ..Self::unseen_given_away(reason) }
     }
 }
 
@@ -384,6 +389,8 @@ pub(super) struct Copy {
     meter: Meter,
     ladder: Ladder,
     pub(super) stage: Stage,
+    /// The hand-over is committed in advance, and that is written down.
+    pub(super) given_away: bool,
     /// The target's libvirtd has said that it is. What is left to do is done on this host, and is not broken off: the process
     /// that ends now has left, and would be taken for one that was shut down.
     complete: bool,
@@ -405,6 +412,7 @@ impl Copy {
             meter: Meter::default(),
             ladder: Ladder::new(limits, post_copy),
             stage: Stage::Passes,
+            given_away: false,
             complete: false,
             progress: MigrationProgress::default(),
             why: None,
@@ -454,8 +462,7 @@ impl Copy {
             (Some(Why::Failed(reason)), _) | (None, Err(reason)) => (reason, false),
             (None, Ok(())) => (String::new(), false),
         };
-        let split = self.stage == Stage::Split;
-        let given_away = !self.stage.runs_here();
+        let (split, given_away) = (self.stage == Stage::Split, self.given_away);
         Ending { begun: true, sent, reason, cancelled, left: false, split, given_away, report }
     }
 }

@@ -23,6 +23,7 @@ use crate::{
 use novacron_common::{
     ids::VmId,
     record::OutboundState,
+    units::Epoch,
     wire::{Denial, DenialCode},
 };
 use novacron_runtime::time::sleep;
@@ -32,23 +33,37 @@ impl Departure {
     /// The hand-over is committed: the guest may go over.
     pub(super) async fn go_over(&self, said: Committed, copy: &mut Copy) {
         let Some(said) = self.current(said) else { return };
-        let answer = match copy.stage {
-            Stage::Passes => {
+        let answer = match (self.give_away(copy).await, copy.stage) {
+            (Err(denial), _) => Err(denial),
+            (Ok(()), Stage::Passes) => {
                 let text = "it is not ready to go over".to_owned();
                 Err(Denial { code: DenialCode::Conflict, text })
             }
-            Stage::Poised => self.mover.go_over(self.vm()).await.map_err(|error| {
-                // It may have ended by itself in this very moment: how is for the coordinator to ask.
-                tracing::warn!(migration = %self.ticket.migration, reason = describe(&error), "it does not go over");
-                Denial { code: DenialCode::Failed, text: describe(&error) }
-            }),
-            Stage::Going(_) | Stage::Split => Ok(()),
+            (Ok(()), Stage::Poised) => self.send_over(said.epoch, copy).await,
+            (Ok(()), Stage::Going(_) | Stage::Split) => Ok(()),
         };
-        if answer.is_ok() && copy.stage == Stage::Poised {
-            tracing::info!(migration = %self.ticket.migration, "the guest goes over, memory follows");
-            copy.stage = Stage::Going(said.epoch);
-        }
         let _ = said.reply.send(answer);
+    }
+
+    /// By the ledger the machine is the target's, whatever becomes of the copy: an agent that is started again has to know.
+    async fn give_away(&self, copy: &mut Copy) -> Result<(), Denial> {
+        if !copy.given_away {
+            let written = self.parts.write(self.ticket.migration, self.record(OutboundMark::GivenAway)).await;
+            written.map_err(|error| Denial { code: DenialCode::Failed, text: describe(&*error) })?;
+            copy.given_away = true;
+        }
+        Ok(())
+    }
+
+    async fn send_over(&self, epoch: Epoch, copy: &mut Copy) -> Result<(), Denial> {
+        self.mover.go_over(self.vm()).await.map_err(|error| {
+            // It may have ended by itself in this very moment: how is for the coordinator to ask.
+            tracing::warn!(migration = %self.ticket.migration, reason = describe(&error), "it does not go over");
+            Denial { code: DenialCode::Failed, text: describe(&error) }
+        })?;
+        tracing::info!(migration = %self.ticket.migration, "the guest goes over, memory follows");
+        copy.stage = Stage::Going(epoch);
+        Ok(())
     }
 
     /// The copy is at its end: says whether the guest went over. From then on it never runs here again.

@@ -63,6 +63,8 @@ pub struct Faults {
     pub busy: AtomicBool,
     /// Both QEMUs can be told to go on with a copy that broke.
     pub reunites: AtomicBool,
+    /// The source's does not let its guest go over.
+    pub refuse_to_go_over: AtomicBool,
     /// The source's has ended its copy for good.
     pub copy_failed: AtomicBool,
     /// What QEMU sends of the guest's memory; [`MEMORY`] bytes that are no pages if left alone.
@@ -281,6 +283,9 @@ impl Mover for Arc<PlayedHypervisor> {
         Ok(())
     }
     async fn go_over(&self, _: VmId) -> Result<(), HvError> {
+        if self.faults.refuse_to_go_over.load(SeqCst) {
+            return Err(HvError::failed("have it go over", io::Error::other("there is no copy")));
+        }
         self.goes_over.notify_one();
         Ok(())
     }

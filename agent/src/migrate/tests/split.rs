@@ -107,10 +107,14 @@ async fn a_target_that_was_not_told_lets_nothing_run_and_the_machine_stays_with_
     a.until(ticket.migration, BACK).await;
     assert_eq!(world.a.hypervisor.get(), Standing::Stopped);
     assert_eq!(world.a.owner.here.lock().unwrap().get(&VM), Some(&Epoch(1)));
-    // By the ledger it is the target's: nobody starts it here before that is taken back, not behind a restart either.
+    drop((a, b));
+    check_returning(&world, &ticket).await;
+}
+
+/// By the ledger the machine is the target's: nobody starts it at its source before that is taken back, not behind a restart either.
+async fn check_returning(world: &World, ticket: &Ticket) {
     let is_lent = || world.a.owner.lent.lock().unwrap().contains(&VM);
     assert!(is_lent());
-    drop((a, b));
     let a = world.a.agent();
     a.until(ticket.migration, BACK).await;
     assert!(is_lent());
@@ -119,6 +123,33 @@ async fn a_target_that_was_not_told_lets_nothing_run_and_the_machine_stays_with_
     while under_way(&world.a.journal).unwrap().contains(&ticket.migration) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_ends_before_the_guest_goes_over_knows_that_the_ledger_gave_it_away() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.hang_after.store(MEMORY / 2, SeqCst);
+    world.faults.refuse_to_go_over.store(true, SeqCst);
+    let (a, b) = poised(&world, &ticket).await;
+    let refused = a.migrations.split_outbound(ticket.migration, Epoch(2)).await.unwrap_err();
+    assert_eq!(refused.code, DenialCode::Failed);
+    drop((a, b));
+    world.a.hypervisor.abort_now();
+    check_returning(&world, &ticket).await;
+    assert_eq!(world.a.hypervisor.get(), Standing::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_could_not_go_over_is_its_hosts_when_the_ledger_says_so() {
+    let (world, ticket) = (World::new(), ticket(true));
+    world.faults.hang_after.store(MEMORY / 2, SeqCst);
+    world.faults.refuse_to_go_over.store(true, SeqCst);
+    let (a, b) = poised(&world, &ticket).await;
+    a.migrations.split_outbound(ticket.migration, Epoch(2)).await.unwrap_err();
+    a.migrations.cancel_outbound(ticket.migration, "the target has discarded it".into()).await.unwrap();
+    a.until(ticket.migration, BACK).await;
+    drop((a, b));
+    check_returning(&world, &ticket).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
