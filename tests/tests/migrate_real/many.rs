@@ -12,6 +12,8 @@ use super::live::{SOON, two_hosts};
 
 const MOVES: usize = 10;
 const MOVES_SOAK: usize = 100;
+/// Their memory is told whenever so many moves are done: whether it grows on or comes to rest.
+const LOOK_EVERY: usize = 10;
 /// Moves after which the agents have all that they keep from one to the next.
 const WARM: usize = 4;
 /// What an agent may have more after the last move than when it was warm: an allocator's slack, MiB.
@@ -37,6 +39,9 @@ fn a_machine_that_never_rests_moves_again_and_again_and_nothing_wears_out() -> R
         echo.wait_for_answers(5, SOON)?;
         if number + 1 == WARM {
             warm = Some(resident_mib(&cluster)?);
+        }
+        if (number + 1) % LOOK_EVERY == 0 {
+            println!("after {} moves the agents have {:?} MiB", number + 1, resident_mib(&cluster)?);
         }
     }
     let (warm, after) = (warm.context("there were too few moves")?, resident_mib(&cluster)?);
