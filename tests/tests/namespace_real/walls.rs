@@ -1,6 +1,7 @@
 //! What a command sees, and what it is refused.
 
 use crate::world::{Bystander, World, shell, start};
+use nix::sys::stat::{Mode, umask};
 use novacron_common::record::{AttemptEnd, AttemptOutcome};
 use std::{
     fs,
@@ -33,6 +34,17 @@ impl Drop for Planted {
             let _gone = fs::remove_dir_all(path);
         }
     }
+}
+
+#[tokio::test]
+async fn its_users_can_enter_what_is_built_however_secretive_the_agent_is() {
+    novacron_tests::require!(root);
+    let mut world = World::new().await;
+    // As the agent's unit has it, and the tests' own shell has not.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    let output = text(&world.sh("echo fine >/dev/null && echo fine >/tmp/x && cat /tmp/x; umask").await);
+    assert_eq!(output, "fine\n0022\n");
+    world.leave_no_trace().await;
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use novacron_common::spec::Program;
 use std::{ffi::CString, fs::File, io::Read, os::fd::OwnedFd};
 
 /// What login shells and container engines start with; the agent's own is stricter.
-const UMASK: Mode = Mode::from_bits_truncate(0o022);
+pub(super) const UMASK: Mode = Mode::from_bits_truncate(0o022);
 
 /// Waits until the command has replaced the copy of its parent: then the other end of the pipe closes. Before that it may
 /// carry the reason why it could not.

@@ -5,6 +5,7 @@
 
 use super::{
     cgroup::Group,
+    command::UMASK,
     enter::{Baggage, enter_and_run},
     folder::Folder,
     ids::IdMap,
@@ -28,6 +29,7 @@ use nix::{
         memfd::{MFdFlags, memfd_create},
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
+        stat::umask,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{Gid, Uid, fchown, geteuid, pipe2, read},
@@ -72,6 +74,8 @@ fn try_supervise(
     lease: Option<LeaseHold>,
 ) -> Result<AttemptEnd, StepError> {
     let signals = receive_signals()?;
+    // What is built is for the tree's users to enter.
+    umask(UMASK);
     let group = Group::create(&isolated.cgroup, &isolated.limits)?;
     let ended = start(isolated, &group).and_then(|tree| {
         let charge = Charge { folder, isolated, group: &group };
