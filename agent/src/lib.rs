@@ -13,7 +13,7 @@ pub mod handover;
 pub mod hypervisor;
 pub mod image;
 pub mod ledger;
-mod memory;
+pub mod memory;
 pub mod metrics;
 pub mod migrate;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use novacron_agent::{
     enroll,
     hypervisor::namespace::exec,
     ledger::AgentLedger,
-    run,
+    memory, run,
     text::describe,
     vm::{self, ForgetError},
 };
@@ -46,6 +46,7 @@ fn with_config(path: &Path, act: impl FnOnce(Config) -> ExitCode) -> ExitCode {
 }
 
 fn serve(config: Config, token: Option<String>) -> ExitCode {
+    memory::few_arenas();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
