@@ -1,9 +1,14 @@
-//! `agent.toml`: raw as written, then checked as a whole, so that every fault is shown at once and nothing is
+//! `agent.toml`: [raw] as written, then checked as a whole, so that every fault is shown at once and nothing is
 //! bound before all is well.
+
+mod raw;
 
 use crate::{
     attempt::Settings,
-    hypervisor::libvirt::{AccelSetting, CpuModel},
+    hypervisor::{
+        libvirt::{AccelSetting, CpuModel},
+        namespace::Volumes,
+    },
     migrate::checkpoint::Limits,
 };
 use novacron_common::{
@@ -12,7 +17,7 @@ use novacron_common::{
     units::ByteCount,
 };
 use novacron_transport::Sharing;
-use serde::Deserialize;
+use raw::RawConfig;
 use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
@@ -60,164 +65,6 @@ pub enum LoadError {
     },
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawConfig {
-    agent: RawAgent,
-    network: RawNetwork,
-    images: RawImages,
-    hypervisor: RawHypervisor,
-    namespace: RawNamespace,
-    jobs: RawJobs,
-    migration: RawMigration,
-    log: RawLog,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawAgent {
-    name: Option<String>,
-    data_dir: PathBuf,
-    quic_listen: SocketAddr,
-    quic_advertise: Option<SocketAddr>,
-    memory_reserve_mb: u64,
-    metrics_listen: Option<SocketAddr>,
-}
-
-impl Default for RawAgent {
-    fn default() -> Self {
-        Self {
-            name: None,
-            data_dir: "/var/lib/novacron/agent".into(),
-            quic_listen: SocketAddr::from(([0, 0, 0, 0], 8092)),
-            quic_advertise: None,
-            memory_reserve_mb: 512,
-            metrics_listen: None,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawNetwork {
-    bridge: String,
-    uplink: Option<String>,
-}
-
-impl Default for RawNetwork {
-    fn default() -> Self {
-        Self { bridge: "novabr0".into(), uplink: None }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawImages {
-    folders: Vec<PathBuf>,
-    url_allow: Vec<String>,
-    size_max_gb: u64,
-    timeout_seconds: u64,
-}
-
-impl Default for RawImages {
-    fn default() -> Self {
-        Self {
-            folders: vec!["/var/lib/novacron/import".into()],
-            url_allow: Vec::new(),
-            size_max_gb: 64,
-            timeout_seconds: 1800,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawHypervisor {
-    enabled: bool,
-    libvirt_uri: String,
-    libvirt_socket: PathBuf,
-    accel: AccelSetting,
-    cpu_model: CpuModel,
-    qemu_user: Option<String>,
-}
-
-impl Default for RawHypervisor {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            libvirt_uri: "qemu:///system".into(),
-            libvirt_socket: "/run/libvirt/libvirt-sock".into(),
-            accel: AccelSetting::Auto,
-            cpu_model: CpuModel::Host,
-            qemu_user: None,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawNamespace {
-    enabled: bool,
-}
-
-impl Default for RawNamespace {
-    fn default() -> Self {
-        Self { enabled: true }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawJobs {
-    attempts_max: u32,
-    url_allow: Vec<String>,
-    roots: PathBuf,
-}
-
-impl Default for RawJobs {
-    fn default() -> Self {
-        Self { attempts_max: 512, url_allow: Vec::new(), roots: Settings::ROOTS.into() }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawMigration {
-    run_dir: PathBuf,
-    link_grace_seconds: u64,
-    bandwidth_mbit: Option<NonZeroU32>,
-    #[serde(rename = "yield")]
-    yields: bool,
-    checkpoint_mib: u32,
-    checkpoint_days: u32,
-}
-
-impl Default for RawMigration {
-    fn default() -> Self {
-        Self {
-            run_dir: "/run/novacron".into(),
-            link_grace_seconds: 15,
-            bandwidth_mbit: None,
-            yields: false,
-            checkpoint_mib: 4096,
-            checkpoint_days: 7,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLog {
-    level: String,
-    json: bool,
-}
-
-impl Default for RawLog {
-    fn default() -> Self {
-        Self { level: "info".into(), json: false }
-    }
-}
-
 /// The agent's configuration, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -243,6 +90,8 @@ pub struct Config {
     pub hypervisor: Option<HypervisorConfig>,
     /// Whether namespace machines are offered.
     pub namespace: bool,
+    /// What of this host namespace machines may be shown.
+    pub volumes: Volumes,
     /// Attempts of jobs at once.
     pub attempts_max: u32,
     /// Hosts and networks that jobs may call over HTTP although they are private.
@@ -326,6 +175,22 @@ impl Config {
                 faults.add(field, "is no name of a network interface (1 to 15 characters)");
             }
         }
+        for folder in raw.namespace.volume_folders.iter().filter(|f| !f.is_absolute()) {
+            faults.add("namespace.volume_folders", format!("{} is not an absolute path", folder.display()));
+        }
+        let own = &raw.agent.data_dir;
+        for folder in raw.namespace.volume_folders.iter().filter(|f| own.starts_with(f) || f.starts_with(own))
+        {
+            let why = format!(
+                "{} has this agent's own files in it: keys and other machines' disks",
+                folder.display()
+            );
+            faults.add("namespace.volume_folders", why);
+        }
+        if !Volumes::SIZE_MB.contains(&raw.namespace.volume_size_mb) {
+            let (least, most) = (Volumes::SIZE_MB.start(), Volumes::SIZE_MB.end());
+            faults.add("namespace.volume_size_mb", format!("must be {least} to {most}"));
+        }
         for folder in raw.images.folders.iter().filter(|f| !f.is_absolute()) {
             faults.add("images.folders", format!("{} is not an absolute path", folder.display()));
         }
@@ -387,6 +252,10 @@ impl Config {
             },
             hypervisor,
             namespace: raw.namespace.enabled,
+            volumes: Volumes {
+                folders: raw.namespace.volume_folders,
+                size: ByteCount::mib(raw.namespace.volume_size_mb),
+            },
             attempts_max: raw.jobs.attempts_max,
             jobs_url_allow: raw.jobs.url_allow,
             jobs_roots: raw.jobs.roots,
@@ -452,6 +321,29 @@ mod tests {
         assert_eq!(check(&with("checkpoint_mib = 0")).unwrap().checkpoints.total, ByteCount(0));
         let faults = check(&with("checkpoint_days = 0")).unwrap_err().to_string();
         assert!(faults.contains("checkpoint_days"), "{faults}");
+    }
+
+    #[test]
+    fn no_machine_is_shown_what_the_agent_keeps() {
+        let with = |keys: &str| {
+            format!(
+                "[agent]\nquic_advertise = '10.0.0.1:8092'\ndata_dir = '/var/lib/nova'\n[namespace]\n{keys}"
+            )
+        };
+        let usual = check(&with("")).unwrap().volumes;
+        assert_eq!((usual.folders.len(), usual.size), (0, ByteCount::gib(1)));
+        let given = check(&with("volume_folders = ['/srv', '/var/lib/nova-data']\nvolume_size_mb = 16"));
+        assert_eq!(given.unwrap().volumes.folders.len(), 2);
+        for wrong in [
+            "volume_folders = ['/']",
+            "volume_folders = ['/var/lib']",
+            "volume_folders = ['/var/lib/nova/volumes']",
+            "volume_folders = ['srv']",
+            "volume_size_mb = 15",
+        ] {
+            let faults = check(&with(wrong)).unwrap_err();
+            assert!(faults.to_string().contains("namespace.volume_"), "{wrong}: {faults}");
+        }
     }
 
     #[test]

@@ -294,7 +294,9 @@ async fn start_hypervisors(
         libvirt = Some(connected);
     }
     if config.namespace {
-        hypervisors.namespace = Some(Arc::new(Namespace::open(&config.data_dir, supervisor()?).await?));
+        hypervisors.namespace = Some(Arc::new(
+            Namespace::open_with(&config.data_dir, supervisor()?, config.volumes.clone()).await?,
+        ));
     }
     Ok((hypervisors, libvirt))
 }

@@ -128,6 +128,7 @@ pub fn isolate(
         cgroup: place.cgroup,
         id_slot: place.id_slot,
         card: None,
+        volumes: Vec::new(),
         timeout_ms: Some(start.timeout_ms),
     })
 }

@@ -353,6 +353,7 @@ pub(super) mod fixture {
             restart: RestartPolicy::Never,
             post_copy: false,
             health: HealthSpec::default(),
+            volumes: Vec::new(),
         }
     }
 }

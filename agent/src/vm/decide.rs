@@ -102,6 +102,7 @@ pub(super) mod tests {
             restart: RestartPolicy::Never,
             post_copy: false,
             health: HealthSpec::default(),
+            volumes: Vec::new(),
         };
         VmAssignment { vm: VmId::from_u128(1), epoch: Epoch(1), generation: Generation(1), spec, action }
     }

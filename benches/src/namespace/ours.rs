@@ -111,6 +111,7 @@ pub fn spec(network: NetworkSpec, then: Then) -> Result<VmSpec> {
         restart: RestartPolicy::Never,
         post_copy: false,
         health: HealthSpec::default(),
+        volumes: Vec::new(),
     })
 }
 

@@ -19,6 +19,7 @@ mod template;
 mod vm;
 mod vm_health;
 mod vm_stop;
+mod vm_volumes;
 mod workflow;
 
 pub use cluster::{

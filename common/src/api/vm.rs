@@ -1,6 +1,6 @@
 //! Machines over HTTP.
 
-use super::{template::check_cmdline, vm_health::HealthBody};
+use super::{template::check_cmdline, vm_health::HealthBody, vm_volumes};
 use crate::{
     ids::{HostId, NetworkId, VmId},
     record::{HealthState, Progress, VmState, VmStatistics},
@@ -126,6 +126,10 @@ pub struct VmCreate {
     /// How a namespace machine is asked whether it is well, in place of what its image says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthBody>,
+    /// What a namespace machine is shown of its host: `data:/var/lib/data` is a volume of the host's by its name, which is made when it
+    /// is first asked for and outlives the machine; `/srv/www:/www:ro` a folder that the host's configuration allows. Needs `host`.
+    #[serde(default)]
+    pub volumes: Vec<String>,
     /// A host's name or id; without it the placement decides and says why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -150,6 +154,7 @@ impl VmCreate {
         let kind = self.check_kind(template, &mut faults);
         let cloud_init = self.check_cloud_init(template, &mut faults);
         let health = self.health.as_ref().map_or_else(HealthSpec::default, |body| body.check(&mut faults));
+        let volumes = vm_volumes::check(&self.volumes, self.host.is_some(), &mut faults);
         let spec = name.zip(network).map(|(name, network)| VmSpec {
             name,
             kind,
@@ -163,6 +168,7 @@ impl VmCreate {
             restart: self.restart.unwrap_or(RestartPolicy::Never),
             post_copy: self.post_copy,
             health,
+            volumes,
         });
         faults.into_result(spec)
     }
@@ -198,6 +204,9 @@ impl VmCreate {
                 "network.name",
                 "must be left out: only namespace machines are on tenant networks; give a virtual machine a bridge",
             );
+        }
+        if !self.volumes.is_empty() {
+            faults.add("volumes", "must be left out: only namespace machines have volumes");
         }
         if self.health.is_some() {
             faults.add("health", "must be left out: only namespace machines are asked whether they are well");
@@ -443,6 +452,9 @@ pub struct VmView {
     /// Ports of its host that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<String>,
+    /// What of its host it is shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
     /// Whether it starts by itself.
     pub restart: RestartPolicy,
     /// Whether it may be moved by post-copy.

@@ -32,6 +32,29 @@ fn only_namespace_machines_are_asked_whether_they_are_well() {
 }
 
 #[test]
+fn volumes_are_one_hosts_and_each_has_a_place_of_its_own() {
+    let with = |volumes: &[&str]| json!({"host": "h1", "volumes": volumes});
+    let volumes = made(&template("oci"), with(&["data:/data", "/srv/www:/www:ro"])).unwrap().volumes;
+    assert_eq!(
+        volumes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["data:/data", "/srv/www:/www:ro"]
+    );
+    let many: Vec<String> = (0..17).map(|n| format!("v{n}:/v{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for (fields, field) in [
+        (json!({"volumes": ["data:/data"]}), "host"),
+        (with(&["data:/data", "data"]), "volumes[1]"),
+        (with(&["data:/data", "other:/data/"]), "volumes[1]"),
+        (with(&many), "volumes"),
+    ] {
+        assert_eq!(made(&template("oci"), fields).unwrap_err(), [field]);
+    }
+    let mut kvm = with(&["data:/data"]);
+    kvm["resources"] = json!({"cpu": 1, "memory_mb": 64, "storage_mb": 64});
+    assert_eq!(made(&template("qcow2"), kvm).unwrap_err(), ["volumes"]);
+}
+
+#[test]
 fn the_template_says_what_kind_of_machine_it_is_for() {
     for format in ["oci", "rootfs"] {
         let spec = made(&template(format), json!({})).unwrap();

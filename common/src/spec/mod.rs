@@ -15,6 +15,7 @@ mod signal;
 mod stop;
 mod tenant;
 mod vm;
+mod volume;
 pub mod workflow;
 
 pub use dst::{Dst, Fold, Gap};
@@ -37,3 +38,4 @@ pub use signal::{BadSignal, Signal};
 pub use stop::StopTerms;
 pub use tenant::{BadSubnet, Subnet, TenantNetwork};
 pub use vm::{CloudInit, MachineKind, RestartPolicy, VmSpec};
+pub use volume::{BadVolume, FolderPath, VolumeMount, VolumeSource};

@@ -1,6 +1,6 @@
 //! A machine as the ledger keeps it.
 
-use super::{HealthSpec, Name, NetworkSpec, TemplateSpec};
+use super::{HealthSpec, Name, NetworkSpec, TemplateSpec, VolumeMount};
 use crate::units::ByteCount;
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +63,8 @@ pub struct VmSpec {
     pub post_copy: bool,
     /// How a namespace machine is asked whether it is well, over what its image says.
     pub health: HealthSpec,
+    /// What of its host a namespace machine is shown beside its image, in this order. It ties the machine to that host.
+    pub volumes: Vec<VolumeMount>,
 }
 
 impl VmSpec {
@@ -74,6 +76,8 @@ impl VmSpec {
     pub const MEMORY_MAX: ByteCount = ByteCount::gib(16 * 1024);
     /// Largest disk that a machine may ask for.
     pub const STORAGE_MAX: ByteCount = ByteCount::gib(64 * 1024);
+    /// Volumes of one machine.
+    pub const VOLUMES_MAX: usize = 16;
     /// Largest user-data document (the EC2 limit, which images expect).
     pub const USER_DATA_MAX: ByteCount = ByteCount::kib(16);
 }

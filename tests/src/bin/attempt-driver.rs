@@ -122,6 +122,7 @@ fn definition(
         restart: RestartPolicy::Never,
         post_copy: false,
         health: HealthSpec::default(),
+        volumes: Vec::new(),
     };
     let files = MachineFiles { root, ..MachineFiles::bare(data_dir) };
     Ok(Definition { vm: VmId::from_u128(7), spec, files, bridge: None })
@@ -142,7 +143,8 @@ fn machine(data_dir: &str, address: &str, gateway: &str) -> anyhow::Result<()> {
 
 /// Its steps are always the same: whatever fails on the way, the machine is removed in the end.
 fn life(data_dir: &str, address: &str, gateway: &str, command: &str, image: &str) -> anyhow::Result<()> {
-    let wanted = definition(data_dir, address, gateway, command, Some(serde_json::from_str(image)?))?;
+    let mut wanted = definition(data_dir, address, gateway, command, Some(serde_json::from_str(image)?))?;
+    wanted.spec.volumes = vec!["kept:/srv/kept".parse()?];
     steps::write_on(Path::new(data_dir), Role::Agent);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

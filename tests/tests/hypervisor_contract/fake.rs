@@ -34,6 +34,7 @@ impl Place for InMemory {
             restart: RestartPolicy::Never,
             post_copy: false,
             health: HealthSpec::default(),
+            volumes: Vec::new(),
         };
         let files = MachineFiles::bare("/nowhere");
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })

@@ -125,6 +125,7 @@ impl Place for InLab {
             restart: RestartPolicy::Never,
             post_copy: false,
             health: HealthSpec::default(),
+            volumes: Vec::new(),
         };
         let files = self.disks.create(vm, &spec, &self.images).await?;
         Ok(Definition { vm, spec, files, bridge: Some(BRIDGE.to_owned()) })

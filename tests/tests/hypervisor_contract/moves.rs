@@ -127,6 +127,7 @@ fn definition() -> Result<Definition> {
         restart: RestartPolicy::Never,
         post_copy: false,
         health: HealthSpec::default(),
+        volumes: Vec::new(),
     };
     let folder = PathBuf::from(FOLDER);
     let files = MachineFiles {

@@ -60,6 +60,7 @@ impl Place for OnHost {
             restart: RestartPolicy::Never,
             post_copy: false,
             health: HealthSpec::default(),
+            volumes: Vec::new(),
         };
         let files = MachineFiles { console_log, ..MachineFiles::bare(folder) };
         Ok(Definition { vm: VmId::from_u128(number), spec, files, bridge: None })

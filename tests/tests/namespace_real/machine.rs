@@ -31,6 +31,7 @@ pub fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
             restart: RestartPolicy::Never,
             post_copy: false,
             health: HealthSpec::default(),
+            volumes: Vec::new(),
         },
         files: MachineFiles { console_log: folder.join("console"), ..MachineFiles::bare(folder) },
         bridge: None,

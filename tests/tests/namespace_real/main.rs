@@ -21,5 +21,7 @@ mod signals;
 mod statistics;
 mod steps;
 mod upper;
+mod volume_escapes;
+mod volumes;
 mod walls;
 mod world;

@@ -99,6 +99,7 @@ impl Place {
                 restart: RestartPolicy::Never,
                 post_copy: false,
                 health: HealthSpec::default(),
+                volumes: Vec::new(),
             },
             files: MachineFiles {
                 root: Some(self.image.clone()),

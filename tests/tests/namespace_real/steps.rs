@@ -50,12 +50,15 @@ fn wanted(place: &Place) -> Definition {
         tenant: Some(NetworkId::from_u128(1)),
         ..NetworkSpec::default()
     };
+    wanted.spec.volumes = vec!["kept:/srv/kept".parse().unwrap()];
     wanted
 }
 
 /// One process that makes a machine, starts it, stops it and removes it, from the beginning on.
 fn live(place: &Place) -> (Board, Child) {
-    let _none_yet = fs::remove_dir_all(home(place));
+    for kept in [home(place), place.folder.path().join("volumes")] {
+        let _none_yet = fs::remove_dir_all(kept);
+    }
     let board = Board::make(place.folder.path()).unwrap();
     let image = serde_json::to_string(&place.image).unwrap();
     let mut agent = Command::new(exe());

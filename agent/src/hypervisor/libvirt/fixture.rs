@@ -40,6 +40,7 @@ pub fn definition() -> Definition {
         restart: RestartPolicy::Never,
         post_copy: false,
         health: HealthSpec::default(),
+        volumes: Vec::new(),
     };
     let files = MachineFiles {
         disk: Some("/data/vms/x/disk.qcow2".into()),

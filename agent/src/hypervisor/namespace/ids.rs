@@ -47,6 +47,14 @@ impl IdMap {
         }
     }
 
+    /// Whether this id outside is one inside.
+    pub fn has(self, outside: u32) -> bool {
+        match self {
+            Self::Range { first } => (first..first + RANGE).contains(&outside),
+            Self::Single { outside: only } => outside == only,
+        }
+    }
+
     fn text(self) -> String {
         match self {
             Self::Range { first } => format!("0 {first} {RANGE}\n"),

@@ -6,7 +6,7 @@ pub use super::{net::Card, privileges::Rights};
 use crate::attempt::call::{Call, Callee};
 use novacron_common::{
     ids::{AttemptKey, VmId},
-    spec::{CommandTarget, OnLeaseLost, Program},
+    spec::{CommandTarget, FolderPath, OnLeaseLost, Program},
     units::{ByteCount, Epoch},
     wire::codec,
 };
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{path::PathBuf, time::Duration};
 
 /// The version that this build writes.
-pub const VERSION: u8 = 10;
+pub const VERSION: u8 = 11;
 
 /// What one isolated process tree may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +83,33 @@ pub struct Isolated {
     pub timeout_ms: Option<u64>,
     /// Its way to others; without a card it has none.
     pub card: Option<Card>,
+    /// What else it sees, each after those that it lies within.
+    pub volumes: Vec<Volume>,
+}
+
+/// Something of the host that a tree sees, and that outlives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// What, shown with the tree's own ids.
+    pub source: VolumeFrom,
+    /// Where.
+    pub target: FolderPath,
+    /// Whether it may only be read.
+    pub read_only: bool,
+}
+
+/// What a volume is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeFrom {
+    /// A file system in this file, which one tree at a time can have.
+    Disk(PathBuf),
+    /// A folder of the host.
+    Folder {
+        /// One that machines may be shown, with all that is below.
+        allowed: PathBuf,
+        /// From there to it; empty for itself.
+        below: PathBuf,
+    },
 }
 
 /// For whom a command runs, where it is an attempt. The supervisor does not read it; an agent that starts anew does.

@@ -114,6 +114,7 @@ fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
         map,
         scratch_max: isolated.limits.scratch_max,
         masked: &isolated.masked,
+        volumes: &isolated.volumes,
         resolvers: isolated.card.as_ref().map_or(&[], |card| &card.resolvers),
     })?;
     let doors = group.doors()?;

@@ -374,5 +374,6 @@ pub fn spec() -> VmSpec {
         restart: RestartPolicy::Never,
         post_copy: false,
         health: HealthSpec::default(),
+        volumes: Vec::new(),
     }
 }

@@ -33,6 +33,8 @@ pub enum Shortfall {
     Cpus(u32),
     /// A port of it that is to lead to the machine leads to another.
     Port(PublishedPort),
+    /// The machine has volumes, and was not made for this host, so that they are elsewhere.
+    Volumes,
 }
 
 impl fmt::Display for Shortfall {
@@ -49,6 +51,7 @@ impl fmt::Display for Shortfall {
             Self::Port(port) => {
                 write!(f, "leads its port {}/{} to another machine", port.host, port.protocol)
             }
+            Self::Volumes => f.write_str("has not the machine's volumes, which are on one host"),
             Self::Cpus(by) => write!(f, "is short of {by} virtual CPUs"),
         }
     }

@@ -40,6 +40,8 @@ pub fn check_host(
     };
     note(constraints.only.is_some_and(|only| only != host.id), Shortfall::NotAsked);
     note(constraints.source == Some(host.id), Shortfall::Source);
+    // Who makes a machine with volumes names its host; from then on it has no other.
+    note(!spec.volumes.is_empty() && constraints.only != Some(host.id), Shortfall::Volumes);
     note(!host.is_up(), Shortfall::Down);
     note(host.cordoned, Shortfall::Cordoned);
     let can = |f: fn(&novacron_common::record::HostHello) -> bool| host.hello.as_ref().is_some_and(f);

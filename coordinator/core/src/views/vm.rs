@@ -28,6 +28,7 @@ pub fn vm(state: &State, vm: &VmRecord) -> VmView {
         addresses: addresses(vm),
         network: vm.spec.network.tenant.and_then(|id| state.network(id)).map(|n| n.spec.name.to_string()),
         publish: vm.spec.network.publish.iter().map(ToString::to_string).collect(),
+        volumes: vm.spec.volumes.iter().map(ToString::to_string).collect(),
         restart: vm.spec.restart,
         post_copy: vm.spec.post_copy,
         placement: vm.placement.as_ref().map(ToString::to_string),

@@ -1,9 +1,10 @@
 //! Where machines go, and the words for it.
 
-use crate::world::{World, hello, name, vm_create, vm_spec};
+use crate::world::{World, hello, name, seen, vm_create, vm_spec};
 use novacron_common::{
     api::ProblemCode,
     ids::{HostId, VmId},
+    record::VmState,
     spec::{MachineKind, VmSpec},
     units::ByteCount,
 };
@@ -79,6 +80,30 @@ fn a_namespace_machine_goes_only_where_namespaces_work() {
     let spec = VmSpec { kind: MachineKind::Namespace, ..vm_spec("ns") };
     let none = plan(&world.state, &spec, Constraints::default()).unwrap_err();
     assert_eq!(lacks(&none, hosts[0]), [Shortfall::NoNamespace]);
+}
+
+#[test]
+fn a_machine_with_volumes_is_where_it_was_asked_for_and_nowhere_else() {
+    let (mut world, hosts) = World::with_hosts(2);
+    let spec = VmSpec { volumes: vec!["data:/data".parse().unwrap()], ..vm_spec("db") };
+    let create = |host| {
+        let (id, spec) = (VmId::from_u128(1), spec.clone());
+        CommandBody::VmCreate(Box::new(VmCreate { id, spec, host, offer: None, start: true }))
+    };
+    let refusal = world.refused(create(None));
+    assert_eq!(refusal.code, ProblemCode::NoPlacement);
+    assert_eq!(refusal.details[0].reason, "has not the machine's volumes, which are on one host");
+    world.ok(create(Some(hosts[1])));
+    let vm = VmId::from_u128(1);
+    world.see(hosts[1], seen(vm, 1, VmState::Running));
+    for live in [true, false] {
+        let ask = world.ask(1, vm, hosts[0], live);
+        let refusal = world.refused(ask);
+        assert!(format!("{refusal:?}").contains("the machine's volumes"), "{refusal:?}");
+    }
+    // Without its host it waits: elsewhere it would find its volumes empty.
+    let none = plan(&world.state, &spec, Constraints::default()).unwrap_err();
+    assert_eq!(lacks(&none, hosts[0]), [Shortfall::Volumes]);
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub fn vm_spec(vm: &str) -> VmSpec {
         restart: RestartPolicy::Never,
         post_copy: false,
         health: HealthSpec::default(),
+        volumes: Vec::new(),
     }
 }
 

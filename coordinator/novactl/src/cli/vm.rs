@@ -253,6 +253,10 @@ pub struct VmCreateArgs {
     /// A port of its host that leads to it, such as 8080:80 or 5353:53/udp; may be given again.
     #[arg(long, requires = "network", value_name = "HOST:MACHINE[/udp]")]
     pub publish: Vec<String>,
+    /// What it is shown of its host: NAME:/path, a volume that is made when it is first asked for and outlives the machine, or
+    /// /folder:/path, a folder that the host's configuration allows; may be given again. Needs --host: it stays there.
+    #[arg(long, short = 'v', requires = "host", value_name = "NAME|/FOLDER:/PATH[:ro]")]
+    pub volume: Vec<String>,
     /// A file with public keys for the default user, one a line.
     #[arg(long)]
     pub ssh_keys: Option<PathBuf>,

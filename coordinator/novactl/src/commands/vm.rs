@@ -88,6 +88,7 @@ fn show(context: &Context, vm: &VmView) -> Result<(), CtlError> {
         ("addresses", vm.addresses.join(" ")),
         ("network", vm.network.clone().unwrap_or_default()),
         ("publish", vm.publish.join(" ")),
+        ("volumes", vm.volumes.join(" ")),
         ("epoch", vm.epoch.0.to_string()),
         ("placement", vm.placement.clone().unwrap_or_default()),
         ("created", output::time(Some(vm.created_at))),
@@ -128,6 +129,7 @@ async fn create(context: &Context, args: VmCreateArgs) -> Result<(), CtlError> {
         restart: args.restart_always.then_some(RestartPolicy::Always),
         post_copy: args.post_copy,
         health: health(args.health),
+        volumes: args.volume,
         host: args.host,
         start: !args.no_start,
     };
@@ -196,7 +198,19 @@ async fn delete(context: &Context, args: VmWait) -> Result<(), CtlError> {
             other => return other.map(|_| ()),
         }
     }
-    output::line(&format!("{} {}", vm.name, if args.wait { "is gone" } else { "will be removed" }))
+    output::line(&format!("{} {}", vm.name, if args.wait { "is gone" } else { "will be removed" }))?;
+    match staying(&vm) {
+        Some(text) => output::line(&text),
+        None => Ok(()),
+    }
+}
+
+/// What a machine leaves on its host, in words.
+fn staying(vm: &VmView) -> Option<String> {
+    let names: Vec<_> = vm.volumes.iter().filter_map(|text| text.split(':').next()).collect();
+    let names: Vec<_> = names.into_iter().filter(|name| !name.starts_with('/')).collect();
+    let host = vm.host_name.as_deref().unwrap_or("its host");
+    (!names.is_empty()).then(|| format!("its volumes stay on {host}: {}", names.join(", ")))
 }
 
 async fn migrate(context: &Context, args: VmMigrateArgs) -> Result<(), CtlError> {

@@ -135,6 +135,7 @@ fn lacking(name: &str, lack: &placement::Shortfall) -> PreflightFault {
         S::Cordoned => "`novactl host uncordon` lets machines on it again",
         S::NoKvm | S::NoNamespace => "choose a host that can, or switch it on in its agent.toml",
         S::Memory(_) | S::Storage(_) | S::Cpus(_) => "free some there, or choose another host",
+        S::Volumes => "it stays on its host: a machine with volumes does not move",
         S::Source | S::NotAsked | S::Port(_) => "choose another host",
     };
     PreflightFault::certain(PreflightKind::Placement, format!("{name} {lack}"), remedy)

@@ -372,6 +372,7 @@ fn spec(number: u128) -> VmSpec {
         restart: if number.is_multiple_of(3) { RestartPolicy::Always } else { RestartPolicy::Never },
         post_copy: allows_post_copy(number),
         health: HealthSpec::default(),
+        volumes: Vec::new(),
     }
 }
 

@@ -67,6 +67,7 @@ mod tests {
             restart: RestartPolicy::Never,
             post_copy: false,
             health: HealthSpec::default(),
+            volumes: Vec::new(),
         };
         Defined { spec, root: run.map(|run| RootImage { layers: Vec::new(), run }) }
     }

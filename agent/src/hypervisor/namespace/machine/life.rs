@@ -5,7 +5,9 @@ use super::{
     claims::{Claim, Claims, Held, Turns},
     defined::{DEFINITION, Defined},
     health::Bulletin,
+    shelf::Shelf,
     upper,
+    volumes::Volumes,
 };
 use crate::hypervisor::{
     ConsoleStream, Halt, HvError, HypervisorEvent, Printed,
@@ -64,6 +66,8 @@ pub(super) struct Shared {
     pub(super) left: Mutex<Vec<Card>>,
     pub(super) firewall: tokio::sync::Mutex<Firewall>,
     pub(super) blanks: Arc<Blanks>,
+    pub(super) volumes: Volumes,
+    pub(super) shelf: Shelf,
     /// Locked before `live`, where both are.
     pub(super) claims: Claims,
     pub(super) turns: Turns,
@@ -230,9 +234,10 @@ impl Shared {
         if defined.root.is_some() {
             upper::ensure(vm, self.folder(vm).path(), defined.spec.storage, &self.blanks).await?;
         }
+        let volumes = self.bound(vm, &defined.spec.volumes).await?;
+        let isolated = Isolated { card: card.clone(), volumes, ..self.isolated(vm, &defined, slot) };
         let launched = self.join_network(vm, card.as_ref()).await.and_then(|()| {
-            let launched = self.launch(vm, &defined, slot, card.clone());
-            launched.map_err(|cause| HvError::failed(format!("start {vm}"), cause))
+            self.launch(vm, isolated).map_err(|cause| HvError::failed(format!("start {vm}"), cause))
         });
         let supervisor = match launched {
             Ok(supervisor) => supervisor,
@@ -247,10 +252,21 @@ impl Shared {
         drop(held);
         let _nobody_listens = self.events.send(HypervisorEvent::Changed(vm));
         let started = self.until_started(vm).await;
+        if started.is_err() {
+            self.until_gone(vm).await;
+        }
         if defined.root.is_some() {
             upper::restock(defined.spec.storage, &self.blanks).await;
         }
         started
+    }
+
+    /// What is left of a start that failed ends by itself; the next start must not take it for a machine that runs.
+    async fn until_gone(&self, vm: VmId) {
+        let Some(Live { supervisor, .. }) = self.live().get(&vm).cloned() else { return };
+        if timeout(PATIENCE, supervisor.ended()).await.is_ok() {
+            self.note_end(vm, &supervisor);
+        }
     }
 
     async fn join_network(&self, vm: VmId, card: Option<&Card>) -> Result<(), HvError> {
@@ -263,14 +279,7 @@ impl Shared {
         bridge::ensure(card).map_err(failed)
     }
 
-    fn launch(
-        &self,
-        vm: VmId,
-        defined: &Defined,
-        slot: u32,
-        card: Option<Card>,
-    ) -> Result<Supervisor, ProcessError> {
-        let isolated = Isolated { card, ..self.isolated(vm, defined, slot) };
+    fn launch(&self, vm: VmId, isolated: Isolated) -> Result<Supervisor, ProcessError> {
         self.run_folder(vm).remove()?;
         let request = Request { claim: None, work: Work::Isolated(isolated), lease: None };
         // Not durable, as nothing of a run outlives the host.
@@ -308,6 +317,7 @@ impl Shared {
             id_slot: slot,
             timeout_ms: None,
             card: None,
+            volumes: Vec::new(),
         }
     }
 

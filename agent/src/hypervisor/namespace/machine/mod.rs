@@ -9,8 +9,10 @@ mod defined;
 mod health;
 mod hold;
 mod life;
+mod shelf;
 mod statistics;
 mod upper;
+mod volumes;
 
 use super::{
     home::{Home, HomeError},
@@ -32,6 +34,7 @@ use novacron_common::{
     spec::{MachineKind, Signal, StopTerms},
     wire::ExecCommand,
 };
+use shelf::Shelf;
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -39,6 +42,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 use tokio::sync::{Semaphore, broadcast};
+
+pub use volumes::Volumes;
 
 const EVENTS_MAX: usize = 64;
 
@@ -57,6 +62,14 @@ impl Namespace {
     /// # Errors
     /// [`HomeError`] if the folder cannot be used.
     pub async fn open(data_dir: &Path, exe: PathBuf) -> Result<Self, HomeError> {
+        Self::open_with(data_dir, exe, Volumes::default()).await
+    }
+
+    /// The same, where machines may be shown these parts of the host.
+    ///
+    /// # Errors
+    /// [`HomeError`] if the folder cannot be used.
+    pub async fn open_with(data_dir: &Path, exe: PathBuf, volumes: Volumes) -> Result<Self, HomeError> {
         let home = Home::open(data_dir.join("machines"))?;
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let firewall = Firewall::new(home.tag()).into();
@@ -70,6 +83,8 @@ impl Namespace {
             left: Mutex::default(),
             firewall,
             blanks,
+            shelf: Shelf::new(data_dir, volumes.size),
+            volumes,
             claims: Claims::default(),
             turns: Turns::default(),
             asked: Semaphore::new(health::ASKED_AT_ONCE),

@@ -2,11 +2,11 @@
 
 use super::{
     Place, STAGE, bind, device, inert, lower::Opened, mask, mount_new, new_root, own::making_files_as,
-    resolv_conf, restrict,
+    resolv_conf, restrict, volumes,
 };
 use crate::hypervisor::namespace::{
     ids::IdMap,
-    request::Lower,
+    request::{Lower, Volume},
     step::{Doing, StepError},
 };
 use nix::{
@@ -42,6 +42,8 @@ pub struct Plan<'a> {
     pub masked: &'a [PathBuf],
     /// Whom it asks for names; without any, what it has in its files counts.
     pub resolvers: &'a [IpAddr],
+    /// What else is in it.
+    pub volumes: &'a [Volume],
 }
 
 /// Gives this process a mount namespace of its own and builds the new root in it.
@@ -52,6 +54,7 @@ pub fn build(plan: &Plan<'_>) -> Result<(), StepError> {
     leave_the_hosts_mounts()?;
     // The stage may cover the folder: from here on it goes by its descriptor.
     let lower = Opened::new(plan.lower, plan.map)?;
+    let volumes = volumes::open_all(plan.volumes, plan.map)?;
     let owner = plan.map.root_outside();
     let size = format!("mode=0755,size={},nr_inodes={INODES_MAX}", plan.scratch_max.0);
     mount_new("tmpfs", Path::new(STAGE), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &size)
@@ -77,7 +80,7 @@ pub fn build(plan: &Plan<'_>) -> Result<(), StepError> {
     for place in places {
         put(&root, &temporary(place)?, place, MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
     }
-    Ok(())
+    volumes.into_iter().enumerate().try_for_each(|(number, volume)| volume.put(&root, number, plan.map))
 }
 
 /// Slave, not private: a file system that the host unmounts must go from here too, or it stays busy.

@@ -4,6 +4,7 @@
 //! its own that turns 0 to 65535 into its range of ids, so that its user 0 owns what the image's user 0 owns, and no
 //! file needs to be changed or copied for it.
 
+use super::fsmount;
 use crate::hypervisor::namespace::{
     ids::IdMap,
     spawn,
@@ -100,30 +101,15 @@ pub fn shown_to(folder: &Path, user: &Users) -> Result<OwnedFd, StepError> {
     Ok(mount)
 }
 
-/// Has a mount that is not yet anywhere show the owners that `user` maps to; no set-user-id programs, no devices.
+/// Has a mount that is not yet anywhere, and all that is mounted in it, show the owners that `user` maps to; no set-user-id
+/// programs, no devices.
 ///
 /// # Errors
 /// The kernel's, or the file system's that cannot do it.
 pub fn map(mount: &OwnedFd, user: &Users, access: Access) -> Result<(), Errno> {
     let read_only = if access == Access::Read { libc::MOUNT_ATTR_RDONLY } else { 0 };
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | read_only,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: u64::from(user.as_raw_fd().unsigned_abs()),
-    };
-    // SAFETY: the empty path and the attributes outlive the call, and their true size is given.
-    let set = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    checked(set).map(drop)
+    let flags = libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | read_only;
+    fsmount::restrict(mount, flags, Some(user.as_raw_fd()))
 }
 
 /// Mounts it at a new folder.

@@ -18,6 +18,7 @@ mod lower;
 mod mask;
 mod own;
 mod resolv_conf;
+mod volumes;
 
 pub use build::{Plan, build};
 pub use enter::enter;
