@@ -90,8 +90,10 @@ pub struct Config {
     pub hypervisor: Option<HypervisorConfig>,
     /// Whether namespace machines are offered.
     pub namespace: bool,
-    /// What of this host namespace machines may be shown.
-    pub volumes: Volumes,
+    /// Folders of this host that namespace machines may be shown.
+    pub volume_folders: Vec<PathBuf>,
+    /// Of a volume that is made for one.
+    pub volume_size: ByteCount,
     /// Attempts of jobs at once.
     pub attempts_max: u32,
     /// Hosts and networks that jobs may call over HTTP although they are private.
@@ -252,10 +254,8 @@ impl Config {
             },
             hypervisor,
             namespace: raw.namespace.enabled,
-            volumes: Volumes {
-                folders: raw.namespace.volume_folders,
-                size: ByteCount::mib(raw.namespace.volume_size_mb),
-            },
+            volume_folders: raw.namespace.volume_folders,
+            volume_size: ByteCount::mib(raw.namespace.volume_size_mb),
             attempts_max: raw.jobs.attempts_max,
             jobs_url_allow: raw.jobs.url_allow,
             jobs_roots: raw.jobs.roots,
@@ -330,10 +330,10 @@ mod tests {
                 "[agent]\nquic_advertise = '10.0.0.1:8092'\ndata_dir = '/var/lib/nova'\n[namespace]\n{keys}"
             )
         };
-        let usual = check(&with("")).unwrap().volumes;
-        assert_eq!((usual.folders.len(), usual.size), (0, ByteCount::gib(1)));
+        let usual = check(&with("")).unwrap();
+        assert_eq!((usual.volume_folders.len(), usual.volume_size), (0, ByteCount::gib(1)));
         let given = check(&with("volume_folders = ['/srv', '/var/lib/nova-data']\nvolume_size_mb = 16"));
-        assert_eq!(given.unwrap().volumes.folders.len(), 2);
+        assert_eq!(given.unwrap().volume_folders.len(), 2);
         for wrong in [
             "volume_folders = ['/']",
             "volume_folders = ['/var/lib']",

@@ -15,7 +15,7 @@ use crate::{
     hypervisor::{
         HvError, Hypervisor,
         libvirt::{Libvirt, kept::KeptMonitors},
-        namespace::{Namespace, home::HomeError},
+        namespace::{Namespace, Volumes, home::HomeError},
     },
     image::{
         DiskError, Disks, ImageStore, StoreOptions,
@@ -131,7 +131,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let gate = peers.clone();
     endpoint.set_gate(Arc::new(move |role| gate.is_member(role)));
 
-    let (hypervisors, libvirt) = start_hypervisors(&config, KeptMonitors::of(left.monitors)).await?;
+    let volumes = Volumes::new(&config.data_dir, config.volume_folders.clone(), config.volume_size);
+    let (hypervisors, libvirt) =
+        start_hypervisors(&config, KeptMonitors::of(left.monitors), volumes.clone()).await?;
     let accel = libvirt.as_ref().map_or(Accel::Tcg, |l| l.capabilities().accel);
     let board = Arc::new(Board::default());
     let room = open_room(&config, &endpoint, &peers, &board)?;
@@ -207,6 +209,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             migrations: migrations.clone(),
             guests: Guests::default(),
             room: room.clone(),
+            shelf: volumes.shelf,
             peers: peers.clone(),
             preview,
         },
@@ -284,6 +287,7 @@ fn introduction(config: &Config, incarnation: Incarnation, accel: Accel) -> Intr
 async fn start_hypervisors(
     config: &Config,
     monitors: KeptMonitors,
+    volumes: Volumes,
 ) -> Result<(Hypervisors, Option<Arc<Libvirt>>), RunError> {
     let mut hypervisors = Hypervisors::default();
     let mut libvirt = None;
@@ -294,9 +298,8 @@ async fn start_hypervisors(
         libvirt = Some(connected);
     }
     if config.namespace {
-        hypervisors.namespace = Some(Arc::new(
-            Namespace::open_with(&config.data_dir, supervisor()?, config.volumes.clone()).await?,
-        ));
+        hypervisors.namespace =
+            Some(Arc::new(Namespace::open_with(&config.data_dir, supervisor()?, volumes).await?));
     }
     Ok((hypervisors, libvirt))
 }

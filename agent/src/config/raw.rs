@@ -114,8 +114,7 @@ pub struct RawNamespace {
 
 impl Default for RawNamespace {
     fn default() -> Self {
-        let Volumes { folders, size } = Volumes::default();
-        Self { enabled: true, volume_folders: folders, volume_size_mb: size.as_mib() }
+        Self { enabled: true, volume_folders: Vec::new(), volume_size_mb: Volumes::SIZE_USUAL.as_mib() }
     }
 }
 

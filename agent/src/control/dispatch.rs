@@ -4,6 +4,7 @@
 use super::{console, guests::Guests, logs};
 use crate::{
     attempt::{Admitted, AttemptError, AttemptRunner},
+    hypervisor::namespace::{Shelf, step::StepError},
     migrate::{Migrations, Preview},
     peers::Peers,
     room::Room,
@@ -34,6 +35,8 @@ pub struct Dispatch {
     pub guests: Guests,
     /// Images and folders.
     pub room: Room,
+    /// Volumes of namespace machines.
+    pub shelf: Arc<Shelf>,
     /// The directory.
     pub peers: Peers,
     /// Looks before a move.
@@ -74,6 +77,15 @@ impl Dispatch {
                 let counted = self.machines.statistics(vm).await;
                 counted.map_or_else(AgentReply::Denied, AgentReply::Counted)
             }
+            AgentCommand::ListVolumes => {
+                let failed = |error: StepError| deny(DenialCode::Failed, error.chain());
+                self.shelf.list().map_or_else(failed, AgentReply::Volumes)
+            }
+            AgentCommand::RemoveVolume(name) => match self.shelf.remove(&name).await {
+                Ok(true) => AgentReply::Accepted,
+                Ok(false) => AgentReply::AlreadySo,
+                Err(error) => deny(DenialCode::Conflict, error.chain()),
+            },
             // Served on streams of their own.
             AgentCommand::AttemptLog { .. } | AgentCommand::MachineLog { .. } => {
                 deny(DenialCode::Invalid, "it has no single answer".into())

@@ -20,6 +20,7 @@ mod vm;
 mod vm_health;
 mod vm_stop;
 mod vm_volumes;
+mod volume;
 mod workflow;
 
 pub use cluster::{
@@ -46,6 +47,7 @@ pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};
 pub use vm::{CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmKill, VmStats, VmUpdate, VmView};
 pub use vm_health::HealthBody;
 pub use vm_stop::VmStop;
+pub use volume::VolumeView;
 pub use workflow::{
     CriticalPath, Decision, EdgeBody, NodeBody, NodeCounts, NodeRunState, NodeRunView, OnFailureBody,
     RunAccepted, RunCause, RunDetail, RunRequest, RunRetryRequest, RunState, RunView, StepView,

@@ -7,6 +7,7 @@ mod migration;
 mod statistics;
 mod strategy;
 mod vm;
+mod volume;
 
 pub use attempt::{AttemptEnd, AttemptOutcome, AttemptReport, Output};
 pub use forecast::{
@@ -21,3 +22,4 @@ pub use migration::{
 pub use statistics::{DiskTraffic, NetworkTraffic, VmStatistics};
 pub use strategy::{Climb, Limit, MoveLimits, Rung, Strategy, bytes_per_second};
 pub use vm::{HealthState, Progress, VmAction, VmAssignment, VmObservation, VmState};
+pub use volume::VolumeSeen;

@@ -5,7 +5,7 @@ use crate::{
     ids::{AttemptKey, HostId, MigrationId, VmId},
     record::{
         AttemptReport, GuestMeasure, GuestTraits, LinkMeasure, MoveLimits, PreflightFault, SideState, Ticket,
-        VmAssignment, VmObservation, VmStatistics,
+        VmAssignment, VmObservation, VmStatistics, VolumeSeen,
     },
     spec::{ImageRef, JobTarget, Name, OnLeaseLost, Sha256Digest, Signal, VmSpec},
     units::{Epoch, UnixMillis},
@@ -239,6 +239,10 @@ pub enum AgentCommand {
     },
     /// What a machine has used since it was started.
     CountVm(VmId),
+    /// Which volumes are there?
+    ListVolumes,
+    /// Remove a volume with all that is in it. Refused while a machine runs with it.
+    RemoveVolume(Name),
 }
 
 impl AgentCommand {
@@ -321,6 +325,8 @@ pub enum AgentReply {
     Checked(Vec<PreflightFault>),
     /// To `CountVm`.
     Counted(VmStatistics),
+    /// To `ListVolumes`, by their names.
+    Volumes(Vec<VolumeSeen>),
 }
 
 /// Why an agent will not.

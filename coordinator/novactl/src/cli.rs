@@ -93,6 +93,9 @@ pub enum Noun {
     /// Tenant networks, which namespace machines are on.
     #[command(subcommand)]
     Network(NetworkVerb),
+    /// Volumes of hosts: what namespace machines keep beside their own disks (`vm create --volume`).
+    #[command(subcommand)]
+    Volume(VolumeVerb),
     /// Migrations, past and present.
     #[command(subcommand)]
     Migration(MigrationVerb),
@@ -206,6 +209,26 @@ pub struct ImageImportArgs {
     /// Where the archive is put: one of `images.folders` in the agents' agent.toml.
     #[arg(long, default_value = "/var/lib/novacron/import")]
     pub folder: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VolumeVerb {
+    /// List the volumes of a host, and the machines that have them.
+    #[command(visible_alias = "ls")]
+    List {
+        /// Its name or id.
+        #[arg(long)]
+        host: String,
+    },
+    /// Delete a volume with all that is in it, once no machine has it.
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Its name.
+        volume: String,
+        /// The host that it is on, by name or id.
+        #[arg(long)]
+        host: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -181,7 +181,8 @@ fn deadline(command: &AgentCommand) -> Duration {
         | AgentCommand::OpenInbound { .. }
         | AgentCommand::SplitOutbound { .. }
         | AgentCommand::AbandonInbound { .. }
-        | AgentCommand::ReleaseOutbound { .. } => LONG,
+        | AgentCommand::ReleaseOutbound { .. }
+        | AgentCommand::RemoveVolume(_) => LONG,
         AgentCommand::AssignVm(_)
         | AgentCommand::ObserveVm(_)
         | AgentCommand::ConsoleLog { .. }
@@ -191,6 +192,7 @@ fn deadline(command: &AgentCommand) -> Duration {
         | AgentCommand::MachineLog { .. }
         | AgentCommand::ActOnVm { .. }
         | AgentCommand::CountVm(_)
+        | AgentCommand::ListVolumes
         | AgentCommand::ObserveMigration(_)
         | AgentCommand::Directory(_)
         | AgentCommand::CheckInbound { .. } => SHORT,

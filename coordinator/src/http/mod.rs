@@ -32,6 +32,7 @@ mod tokens;
 mod vm_logs;
 mod vm_stats;
 mod vms;
+mod volumes;
 mod workflows;
 
 pub use openapi::document;

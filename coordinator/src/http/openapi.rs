@@ -3,7 +3,7 @@
 
 use super::{
     App, cluster, console, events, exec, health, hosts, job_logs, jobs, metrics, migrations, networks,
-    templates, tokens, vm_logs, vm_stats, vms, workflows,
+    templates, tokens, vm_logs, vm_stats, vms, volumes, workflows,
 };
 use axum::{Json, Router, routing::get};
 use novacron_common::api::{ExecControl, ExecEvent, ExecRequest, OverdueView};
@@ -115,6 +115,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(vm_logs::routes())
         .merge(vm_stats::routes())
         .merge(hosts::routes())
+        .merge(volumes::routes())
         .merge(templates::routes())
         .merge(networks::routes())
         .merge(migrations::routes())

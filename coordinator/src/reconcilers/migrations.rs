@@ -196,7 +196,8 @@ async fn ask(world: &World, id: MigrationId, action: SagaAction) -> bool {
             | AgentReply::Bytes(_)
             | AgentReply::Measured(..)
             | AgentReply::Checked(_)
-            | AgentReply::Counted(_),
+            | AgentReply::Counted(_)
+            | AgentReply::Volumes(_),
         ) => {
             tracing::error!(migration = %id, ?action, %host, "an answer that does not fit the question");
             false

@@ -6,7 +6,7 @@ mod world;
 use crate::cluster::{TestCluster, eventually};
 use novacron_common::{
     ids::{HostId, VmId},
-    record::{Accel, HostAddresses, HostCapacity, HostHello, PreflightFault, VmObservation},
+    record::{Accel, HostAddresses, HostCapacity, HostHello, PreflightFault, VmObservation, VolumeSeen},
     units::{ByteCount, Incarnation},
     wire::{AgentCommand, AgentReply, Directory, LogChunk, SessionOpened, StreamKind},
 };
@@ -76,6 +76,11 @@ impl FakeAgent {
 
     pub fn attempts(&self) -> usize {
         self.world.state.lock().unwrap().attempts.len()
+    }
+
+    /// From here on the host has these volumes, until they are removed.
+    pub fn has_volumes(&self, volumes: Vec<VolumeSeen>) {
+        self.world.state.lock().unwrap().volumes = volumes;
     }
 
     /// The commands that were received, in order.

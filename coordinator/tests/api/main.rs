@@ -18,4 +18,5 @@ mod networks;
 mod plans;
 mod replicas;
 mod requests;
+mod volumes;
 mod workflows;

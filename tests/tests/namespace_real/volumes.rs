@@ -37,7 +37,7 @@ pub fn with(place: &Place, volumes: &[&str]) -> Definition {
 
 pub async fn open(place: &Place, folders: &[&Path]) -> Namespace {
     let folders = folders.iter().map(|folder| folder.to_path_buf()).collect();
-    let volumes = Volumes { folders, size: ByteCount::mib(16) };
+    let volumes = Volumes::new(place.folder.path(), folders, ByteCount::mib(16));
     Namespace::open_with(place.folder.path(), exe(), volumes).await.unwrap()
 }
 

@@ -44,4 +44,4 @@ pub mod spool;
 pub mod step;
 pub mod supervise;
 
-pub use machine::{Namespace, Volumes};
+pub use machine::{Namespace, Shelf, Volumes};

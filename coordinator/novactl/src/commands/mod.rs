@@ -21,6 +21,7 @@ mod stats;
 mod template;
 mod token;
 mod vm;
+mod volume;
 mod workflow;
 
 use crate::{
@@ -60,6 +61,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, CtlError> {
         Noun::Template(verb) => template::run(&context, verb).await,
         Noun::Image(verb) => image::run(&context, verb).await,
         Noun::Network(verb) => network::run(&context, verb).await,
+        Noun::Volume(verb) => volume::run(&context, verb).await,
         Noun::Migration(verb) => migration::run(&context, verb).await,
         Noun::Token(verb) => token::run(&context, verb).await,
         Noun::Cluster(verb) => cluster::run(&context, verb).await,

@@ -7,6 +7,7 @@ use novacron_common::{
         AttemptEnd, AttemptOutcome, AttemptReport, Climb, DirtyRate, GuestMeasure, GuestTraits, HostStatus,
         InboundState, LinkMeasure, MemoryTraffic, MigrationReport, OutboundState, Output, PreflightFault,
         SentPages, SideState, TransferCounts, VmAction, VmAssignment, VmObservation, VmState, VmStatistics,
+        VolumeSeen,
     },
     spec::JobTarget,
     units::{ByteCount, Epoch, Generation, Incarnation, UnixMillis},
@@ -39,6 +40,7 @@ pub struct State {
     pub sides: BTreeMap<MigrationId, SideState>,
     pub attempts: Vec<AttemptKey>,
     pub log: Vec<String>,
+    pub volumes: Vec<VolumeSeen>,
     /// Where the source sends to.
     pub peers: BTreeMap<HostId, Arc<World>>,
     /// The target says that it is not ready until this is cleared.
@@ -101,6 +103,13 @@ impl World {
                 processes: Some(3),
                 ..VmStatistics::none(UnixMillis(7))
             }),
+            AgentCommand::ListVolumes => AgentReply::Volumes(self.state.lock().unwrap().volumes.clone()),
+            AgentCommand::RemoveVolume(name) => {
+                let volumes = &mut self.state.lock().unwrap().volumes;
+                let before = volumes.len();
+                volumes.retain(|volume| volume.name != name);
+                if volumes.len() < before { AgentReply::Accepted } else { AgentReply::AlreadySo }
+            }
             AgentCommand::PrepareInbound { ticket, .. } => {
                 self.note("prepare".into());
                 let hold = self.state.lock().unwrap().hold_inbound;

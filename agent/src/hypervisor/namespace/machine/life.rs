@@ -5,7 +5,6 @@ use super::{
     claims::{Claim, Claims, Held, Turns},
     defined::{DEFINITION, Defined},
     health::Bulletin,
-    shelf::Shelf,
     upper,
     volumes::Volumes,
 };
@@ -67,7 +66,6 @@ pub(super) struct Shared {
     pub(super) firewall: tokio::sync::Mutex<Firewall>,
     pub(super) blanks: Arc<Blanks>,
     pub(super) volumes: Volumes,
-    pub(super) shelf: Shelf,
     /// Locked before `live`, where both are.
     pub(super) claims: Claims,
     pub(super) turns: Turns,

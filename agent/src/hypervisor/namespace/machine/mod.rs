@@ -34,7 +34,6 @@ use novacron_common::{
     spec::{MachineKind, Signal, StopTerms},
     wire::ExecCommand,
 };
-use shelf::Shelf;
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -43,6 +42,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, broadcast};
 
+pub use shelf::Shelf;
 pub use volumes::Volumes;
 
 const EVENTS_MAX: usize = 64;
@@ -62,7 +62,8 @@ impl Namespace {
     /// # Errors
     /// [`HomeError`] if the folder cannot be used.
     pub async fn open(data_dir: &Path, exe: PathBuf) -> Result<Self, HomeError> {
-        Self::open_with(data_dir, exe, Volumes::default()).await
+        let volumes = Volumes::new(data_dir, Vec::new(), Volumes::SIZE_USUAL);
+        Self::open_with(data_dir, exe, volumes).await
     }
 
     /// The same, where machines may be shown these parts of the host.
@@ -83,7 +84,6 @@ impl Namespace {
             left: Mutex::default(),
             firewall,
             blanks,
-            shelf: Shelf::new(data_dir, volumes.size),
             volumes,
             claims: Claims::default(),
             turns: Turns::default(),

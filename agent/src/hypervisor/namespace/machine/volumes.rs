@@ -1,7 +1,7 @@
-//! What of its host a machine is shown: volumes by name, from the host's [`Shelf`](super::shelf::Shelf), and folders below those that
+//! What of its host a machine is shown: volumes by name, from the host's [`Shelf`], and folders below those that
 //! the host's configuration names.
 
-use super::{defined::Defined, life::Shared};
+use super::{defined::Defined, life::Shared, shelf::Shelf};
 use crate::hypervisor::{
     HvError,
     namespace::request::{Volume, VolumeFrom},
@@ -14,18 +14,27 @@ use novacron_common::{
 use std::{
     ops::RangeInclusive,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// What a host's machines may be shown of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Volumes {
     /// Folders of the host, with all that is below them.
     pub folders: Vec<PathBuf>,
-    /// Of a volume that is made.
-    pub size: ByteCount,
+    /// Volumes by their names.
+    pub shelf: Arc<Shelf>,
 }
 
 impl Volumes {
+    /// These folders, and volumes of this size below the agent's data.
+    pub fn new(data_dir: &Path, folders: Vec<PathBuf>, size: ByteCount) -> Self {
+        Self { folders, shelf: Arc::new(Shelf::new(data_dir, size)) }
+    }
+
+    /// What the size is where nobody says.
+    pub const SIZE_USUAL: ByteCount = ByteCount::gib(1);
+
     /// What the size may be, MiB: ext4 needs room for its own records.
     pub const SIZE_MB: RangeInclusive<u64> = 16..=64 << 20;
 
@@ -35,12 +44,6 @@ impl Volumes {
             let below = Path::new(folder.as_str()).strip_prefix(allowed).ok()?;
             Some((allowed.clone(), below.to_owned()))
         })
-    }
-}
-
-impl Default for Volumes {
-    fn default() -> Self {
-        Self { folders: Vec::new(), size: ByteCount::gib(1) }
     }
 }
 
@@ -65,7 +68,7 @@ impl Shared {
             let why = format!("{other} has it, and one machine at a time can: stop that one first");
             return Err(HvError::failed(format!("take the volume {name} for {vm}"), why));
         }
-        let disk = self.shelf.disk(name, &self.blanks).await;
+        let disk = self.volumes.shelf.disk(name, &self.blanks).await;
         disk.map_err(|cause| HvError::failed(format!("make the volume {name} for {vm}"), cause))
     }
 
@@ -93,14 +96,15 @@ mod tests {
 
     #[test]
     fn a_folder_is_shown_if_it_is_below_one_that_may_be() {
-        let volumes = Volumes { folders: vec!["/srv/a".into(), "/data".into()], ..Volumes::default() };
-        let allowed = |path: &str| volumes.allowed(&path.parse().unwrap());
+        let volumes = |folders| Volumes::new(Path::new("/nowhere"), folders, Volumes::SIZE_USUAL);
+        let some = volumes(vec!["/srv/a".into(), "/data".into()]);
+        let allowed = |path: &str| some.allowed(&path.parse().unwrap());
         let found = |allowed: &str, below: &str| Some((PathBuf::from(allowed), PathBuf::from(below)));
         assert_eq!(allowed("/srv/a/b/c"), found("/srv/a", "b/c"));
         assert_eq!(allowed("/data"), found("/data", ""));
         for other in ["/srv", "/srv/ab", "/etc", "/x/srv/a"] {
             assert_eq!(allowed(other), None, "{other}");
         }
-        assert_eq!(Volumes::default().allowed(&"/srv".parse().unwrap()), None);
+        assert_eq!(volumes(Vec::new()).allowed(&"/srv".parse().unwrap()), None);
     }
 }

@@ -8,7 +8,7 @@ use crate::hypervisor::namespace::step::{Doing, StepError, checked};
 use nix::errno::Errno;
 use std::{
     fs::{File, TryLockError},
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -68,6 +68,10 @@ impl Loopback {
         let doing = format!("use {} as a disk", path.display());
         let file = File::options().read(true).write(true).open(path).doing(&doing)?;
         lock(&file).doing(&doing)?;
+        // While it was waited for, or a moment before.
+        if file.metadata().doing(&doing)?.nlink() == 0 {
+            return Err(StepError::new(doing, "it was removed"));
+        }
         let control = File::options().read(true).write(true).open("/dev/loop-control");
         let control = control.doing("open /dev/loop-control, which the loop module of the kernel makes")?;
         for _ in 0..TRIES_MAX {
