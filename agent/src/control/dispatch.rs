@@ -102,8 +102,8 @@ impl Dispatch {
             AgentCommand::DiscardInbound { migration, vm, reason } => {
                 done(self.migrations.discard_inbound(migration, vm, reason).await)
             }
-            AgentCommand::ResumeInbound { migration, vm, epoch, spec } => {
-                done(self.migrations.resume_inbound(migration, vm, epoch, spec).await)
+            AgentCommand::ResumeInbound { migration, vm, epoch, spec, disk } => {
+                done(self.migrations.resume_inbound(migration, vm, epoch, spec, disk).await)
             }
             AgentCommand::OpenInbound { migration, epoch } => {
                 done(self.migrations.open_inbound(migration, epoch).await)

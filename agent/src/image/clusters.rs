@@ -1,15 +1,21 @@
 //! Where in a qcow2 image's file the disk's content lies as it is (QEMU's `docs/interop/qcow2.rst`, "Cluster mapping").
 //!
-//! The tables come from a user. What they point at lies in the file or is left out, and no more is read of them than a bound
-//! says. Compressed clusters and blank ones are left out, and so is an image whose clusters are divided further.
+//! The tables come from a user: what they point at is looked for in the file only, and no more is read of them than a bound says. An image whose clusters are divided further is left alone.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io,
+    ops::{ControlFlow, Range},
+    os::unix::fs::FileExt,
+};
 
 /// Bytes of tables that are read at most: those of a full disk of 500 GiB with QEMU's usual clusters of 64 KiB.
 const TABLES_MAX: u64 = 64 << 20;
 /// Read at once.
 const CHUNK: usize = 64 << 10;
 const ENTRY: usize = size_of::<u64>();
+/// What a piece is a multiple of.
+const PAGE: u64 = 4096;
 /// Bytes of the header that are looked at.
 const HEADER: usize = 80;
 /// What is left out of images with smaller clusters: all of them.
@@ -58,82 +64,145 @@ impl Header {
     }
 }
 
+/// A cluster of the disk that the image itself says something of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cluster {
+    /// Where in the disk, clusters.
+    pub number: u64,
+    /// Bytes.
+    pub size: u64,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a cluster holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// What lies at this offset of the file; what would lie behind its end is zeros.
+    Data(u64),
+    /// What lies outside of the file.
+    Outside,
+    /// Zeros.
+    Blank,
+    /// What has to be unpacked.
+    Packed,
+}
+
+/// Whether all of an image's tables were seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// All of them.
+    Whole,
+    /// As far as somebody wanted to, or as a bound allows.
+    Part,
+    /// None: its clusters are too small, or divided.
+    Nothing,
+}
+
+/// Shows the clusters of an image of `length` bytes that are not left to the image below it, in the order of the disk, until `visit`
+/// has seen enough.
+///
+/// # Errors
+/// The system's; a table that ends before it should.
+pub fn walk(
+    image: &impl ReadAt,
+    length: u64,
+    visit: &mut dyn FnMut(Cluster) -> ControlFlow<()>,
+) -> io::Result<Seen> {
+    let Some(header) = Header::read(image)? else { return Ok(Seen::Nothing) };
+    let mut walk = Walk { image, length, cluster: header.cluster, tables_left: TABLES_MAX, visit };
+    Ok(if walk.l1(&header)?.is_break() { Seen::Part } else { Seen::Whole })
+}
+
 /// Pieces of an image's file of `length` bytes in which guests' data lies as it is, in the order of the disk: whole clusters,
 /// `most` bytes of them at most. Pieces that touch are one.
 ///
 /// # Errors
-/// The system's; a table that ends before it should.
+/// As [`walk`].
 pub fn plain(image: &impl ReadAt, length: u64, most: u64) -> io::Result<Vec<Range<u64>>> {
-    let mut walk = Walk { image, length, tables_left: TABLES_MAX, left: most, found: Vec::new() };
-    if let Some(header) = Header::read(image)? {
-        walk.l1(&header)?;
-    }
-    Ok(walk.found)
+    let (mut found, mut left): (Vec<Range<u64>>, _) = (Vec::new(), most);
+    walk(image, length, &mut |Cluster { size, content, .. }| {
+        if let Content::Data(offset) = content
+            && let size = size.min(left).min(length - offset) / PAGE * PAGE
+            && size > 0
+        {
+            left -= size;
+            match found.last_mut() {
+                Some(last) if last.end == offset => last.end += size,
+                _ => found.push(offset..offset + size),
+            }
+        }
+        if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(found)
 }
 
 struct Walk<'a, R> {
     image: &'a R,
     length: u64,
+    cluster: u64,
     tables_left: u64,
-    left: u64,
-    found: Vec<Range<u64>>,
+    visit: &'a mut dyn FnMut(Cluster) -> ControlFlow<()>,
 }
 
 impl<R: ReadAt> Walk<'_, R> {
-    fn is_over(&self) -> bool {
-        self.left == 0 || self.tables_left == 0
-    }
-
-    fn l1(&mut self, header: &Header) -> io::Result<()> {
-        let Header { cluster, l1_entries, l1_offset } = *header;
-        self.table(l1_offset, l1_entries, |walk, entry| match entry & OFFSET {
-            0 => Ok(()),
-            offset if !walk.holds(offset, cluster) => Ok(()),
-            offset => walk.table(offset, cluster / ENTRY as u64, |walk, entry| {
-                walk.cluster(entry, cluster);
-                Ok(())
+    fn l1(&mut self, header: &Header) -> io::Result<ControlFlow<()>> {
+        let entries = self.cluster / ENTRY as u64;
+        self.table(header.l1_offset, header.l1_entries, |walk, table, entry| match entry & OFFSET {
+            0 => Ok(ControlFlow::Continue(())),
+            offset if !walk.holds(offset) => Ok(ControlFlow::Continue(())),
+            offset => walk.table(offset, entries, |walk, at, entry| {
+                let content = walk.content(entry);
+                let number = table.saturating_mul(entries).saturating_add(at);
+                let cluster = |content| Cluster { number, size: walk.cluster, content };
+                Ok(content.map(cluster).map_or(ControlFlow::Continue(()), |cluster| (walk.visit)(cluster)))
             }),
         })
     }
 
-    /// Shows a table's entries, as long as any are wanted.
+    /// Shows a table's entries, by their places in it.
     fn table(
         &mut self,
         offset: u64,
         entries: u64,
-        mut each: impl FnMut(&mut Self, u64) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let (mut at, mut left) = (offset, entries.saturating_mul(ENTRY as u64));
+        mut each: impl FnMut(&mut Self, u64, u64) -> io::Result<ControlFlow<()>>,
+    ) -> io::Result<ControlFlow<()>> {
+        let (mut number, mut at, mut left) = (0, offset, entries.saturating_mul(ENTRY as u64));
         let mut buffer = vec![0; usize::try_from(left).unwrap_or(CHUNK).min(CHUNK)];
-        while left > 0 && !self.is_over() {
+        while left > 0 {
             let now = left.min(self.tables_left).min(CHUNK as u64);
+            if now == 0 {
+                return Ok(ControlFlow::Break(()));
+            }
             let part = &mut buffer[..usize::try_from(now).unwrap_or(CHUNK)];
             self.image.read_exact_at(part, at)?;
             self.tables_left -= now;
             for entry in part.as_chunks::<ENTRY>().0 {
-                each(self, u64::from_be_bytes(*entry))?;
+                if each(self, number, u64::from_be_bytes(*entry))?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                number += 1;
             }
             (at, left) = (at.saturating_add(now), left - now);
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
-    fn cluster(&mut self, entry: u64, size: u64) {
-        let (offset, is_plain) = (entry & OFFSET, entry & (COMPRESSED | ZERO) == 0);
-        if self.left == 0 || offset == 0 || !is_plain || !self.holds(offset, size) {
-            return;
-        }
-        let size = size.min(self.left);
-        self.left -= size;
-        match self.found.last_mut() {
-            Some(last) if last.end == offset => last.end += size,
-            _ => self.found.push(offset..offset + size),
+    /// `None`: what the image below holds.
+    fn content(&self, entry: u64) -> Option<Content> {
+        let offset = entry & OFFSET;
+        match entry {
+            _ if entry & COMPRESSED != 0 => Some(Content::Packed),
+            _ if entry & ZERO != 0 => Some(Content::Blank),
+            _ if offset == 0 => None,
+            _ if self.holds(offset) => Some(Content::Data(offset)),
+            _ => Some(Content::Outside),
         }
     }
 
-    /// Whether a cluster lies there, all of it.
-    fn holds(&self, offset: u64, cluster: u64) -> bool {
-        offset.is_multiple_of(cluster) && offset.checked_add(cluster).is_some_and(|end| end <= self.length)
+    /// Whether a cluster lies there, or its beginning.
+    fn holds(&self, offset: u64) -> bool {
+        offset.is_multiple_of(self.cluster) && offset < self.length
     }
 }
 

@@ -3,7 +3,7 @@
 //! * [`store`] keeps images by their content (SHA-256) and gets those that lack: from other agents, from an
 //!   http(s) address, from a local folder;
 //! * [`url`], [`http`] and [`local`] are the rules and means of fetching; [`qcow2`] the rules for the format, [`clusters`]
-//!   where its data lies;
+//!   where its data lies, [`digest`] what an overlay holds;
 //! * [`disks`] makes a machine's own folder, with a copy-on-write overlay and its [`seed`];
 //! * [`rootfs`] unpacks archives into the layers that namespace machines share.
 //!
@@ -11,6 +11,7 @@
 //! own network, and never leaves the folders that agent.toml lists.
 
 pub mod clusters;
+pub mod digest;
 pub mod disks;
 mod error;
 pub mod http;

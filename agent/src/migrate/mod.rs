@@ -20,6 +20,7 @@
 mod adapters;
 pub mod checkpoint;
 mod climb;
+mod compare;
 pub mod filter;
 pub mod journal;
 pub mod lane;

@@ -315,6 +315,7 @@ impl Departure {
     }
 
     async fn gone(&mut self, report: MigrationReport) -> SourcePhase {
+        let report = self.with_disk(report).await;
         let (id, record) = (self.ticket.migration, self.record(OutboundMark::Gone(report.clone())));
         // First written down: once it is said the hand-over may be committed, and an agent that is started again must not
         // take a domain that libvirt has not forgotten yet for a machine that stayed. Where that fails, libvirt goes first.

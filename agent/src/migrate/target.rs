@@ -25,7 +25,7 @@ use super::{
 use crate::{hypervisor::MachineFiles, text::describe};
 use novacron_common::{
     ids::VmId,
-    record::{InboundState, SideState, Ticket, VmAction, VmAssignment},
+    record::{DiskDigest, InboundState, SideState, Ticket, VmAction, VmAssignment},
     spec::{StopTerms, VmSpec},
     units::Epoch,
     wire::{Denial, DenialCode},
@@ -47,7 +47,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What a coordinator decides about an arrival.
 pub(super) enum Order {
     /// The hand-over is committed: run it.
-    Resume { epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
+    Resume { epoch: Epoch, disk: Option<DiskDigest>, reply: oneshot::Sender<Result<(), Denial>> },
     /// The hand-over is committed in advance: it may run as soon as it goes over (post-copy).
     Open { epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>> },
     /// The half that is here is all that is left of it: end it.
@@ -325,12 +325,16 @@ impl Arrival {
                 biased;
                 Some(_) = next_event(&mut landed.stage) => {} // the lanes end; nobody has to wait to say so
                 order = self.orders.recv() => match order {
-                    Some(Order::Resume { epoch, reply }) => {
+                    Some(Order::Resume { epoch, disk, reply }) => {
                         let verdict = self.may_run(epoch);
                         let may = verdict.is_ok();
+                        // Comparing takes as long as the disk is large: what follows is for the coordinator to ask.
                         let _ = reply.send(verdict);
                         if may {
-                            return TargetPhase::Resume(landed, epoch);
+                            return match self.is_the_disk(disk).await {
+                                Ok(()) => TargetPhase::Resume(landed, epoch),
+                                Err(reason) => TargetPhase::Discard(reason),
+                            };
                         }
                     }
                     None => return TargetPhase::Ended,

@@ -53,6 +53,10 @@ pub struct MigrateRequest {
     /// its moves together. For moves of stopped machines, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth_mbit: Option<u32>,
+    /// Compares the disk that was copied with the one it was copied from, both read anew. Meanwhile the machine stands still; if they
+    /// differ, it is the source's again and starts from its disk there. Not with `postcopy`, in which it runs before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verify_disk: bool,
 }
 
 impl MigrateRequest {
@@ -74,7 +78,19 @@ impl MigrateRequest {
         }
         let bandwidth_mbit = self.bandwidth_mbit.and_then(|given| bandwidth(given, &mut faults));
         self.refuse_limits_of_a_stopped_move(&mut faults);
-        let limits = MoveLimits { strategy, max_downtime_ms, max_slowdown_pct, deadline_ms, bandwidth_mbit };
+        let verify_disk = self.verify_disk;
+        if verify_disk && strategy == Strategy::Postcopy {
+            faults
+                .add("verify_disk", "needs a machine that waits for it: leave out the strategy \"postcopy\"");
+        }
+        let limits = MoveLimits {
+            strategy,
+            max_downtime_ms,
+            max_slowdown_pct,
+            deadline_ms,
+            bandwidth_mbit,
+            verify_disk,
+        };
         faults.into_result(Some(limits))
     }
 
@@ -167,11 +183,13 @@ mod tests {
             max_slowdown_pct: 30,
             deadline_ms: Some(600_000),
             bandwidth_mbit: NonZeroU32::new(400),
+            verify_disk: true,
         };
         for body in [
-            r#"{"max_downtime_ms": 2000, "max_slowdown_pct": 30, "deadline": 600000, "bandwidth_mbit": 400}"#,
+            r#"{"max_downtime_ms": 2000, "max_slowdown_pct": 30, "deadline": 600000, "bandwidth_mbit": 400,
+                "verify_disk": true}"#,
             r#"{"max_downtime_ms": "2s", "max_slowdown_pct": 30, "deadline": "10m", "strategy": "auto",
-                "bandwidth_mbit": 400}"#,
+                "bandwidth_mbit": 400, "verify_disk": true}"#,
         ] {
             assert_eq!(limits(body), Ok(wanted), "{body}");
         }
@@ -219,6 +237,9 @@ mod tests {
         }
         let longer = r#"{"max_downtime_ms": "20s", "deadline": "10s"}"#;
         assert_eq!(limits(longer), Err(vec!["max_downtime_ms".to_owned()]));
+        let runs_before = r#"{"verify_disk": true, "strategy": "postcopy"}"#;
+        assert_eq!(limits(runs_before), Err(vec!["verify_disk".to_owned()]));
+        assert!(!limits(r#"{"verify_disk": true}"#).unwrap().may_split(), "auto may not go over either");
         assert_eq!(limits(r#"{"live": false}"#), Ok(MoveLimits::default()));
         let slow = MoveLimits { bandwidth_mbit: NonZeroU32::new(9), ..MoveLimits::default() };
         assert_eq!(limits(r#"{"live": false, "bandwidth_mbit": 9}"#), Ok(slow), "a disk takes the link, too");

@@ -113,6 +113,9 @@ pub struct MigrationView {
     /// How often the link between the two hosts was lost and came back.
     #[serde(default)]
     pub cuts_survived: u32,
+    /// How much data of its disk was read on both hosts and was the same, bytes; once it has arrived, and if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_bytes: Option<u64>,
     /// What it was expected to take when it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,

@@ -3,7 +3,7 @@
 use super::Climb;
 use crate::{
     ids::{GangId, HostId, MigrationId, VmId},
-    units::{Epoch, Generation, UnixMillis},
+    units::{ByteCount, Epoch, Generation, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -218,6 +218,15 @@ impl TransferCounts {
     }
 }
 
+/// What a disk holds over the image below it, for comparison with its copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskDigest {
+    /// Of its content, by places in the disk.
+    pub sha256: [u8; 32],
+    /// How much of that is data, and was read.
+    pub data: ByteCount,
+}
+
 /// What the source reports at the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigrationReport {
@@ -233,4 +242,6 @@ pub struct MigrationReport {
     pub cuts: u32,
     /// How far up the ladder it went.
     pub climb: Climb,
+    /// What its disk held when it had left, if that was to be compared.
+    pub disk: Option<DiskDigest>,
 }

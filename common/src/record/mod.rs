@@ -16,8 +16,8 @@ pub use forecast::{
 };
 pub use host::{Accel, HostAddresses, HostCapacity, HostHello, HostStatus};
 pub use migration::{
-    InboundState, MemoryTraffic, MigrationProgress, MigrationReport, OutboundState, SentPages, SideState,
-    Ticket, TransferCounts,
+    DiskDigest, InboundState, MemoryTraffic, MigrationProgress, MigrationReport, OutboundState, SentPages,
+    SideState, Ticket, TransferCounts,
 };
 pub use statistics::{DiskTraffic, NetworkTraffic, VmStatistics};
 pub use strategy::{Climb, Limit, MoveLimits, Rung, Strategy, bytes_per_second};

@@ -36,6 +36,9 @@ pub struct MoveLimits {
     /// What the move may take of its host's link, Mbit (10⁶ bits) a second. `null`: what the host's moves may take together.
     #[schema(value_type = Option<u32>, minimum = 1)]
     pub bandwidth_mbit: Option<NonZeroU32>,
+    /// Whether the disk that was copied is compared with the one it was copied from, before the machine goes on.
+    #[serde(default)]
+    pub verify_disk: bool,
 }
 
 impl MoveLimits {
@@ -87,9 +90,9 @@ impl MoveLimits {
         }
     }
 
-    /// Whether a copy may end by post-copy, if its machine allows it.
+    /// Whether a copy may end by post-copy, if its machine allows it: not one that waits for its disk to be compared.
     pub fn may_split(&self) -> bool {
-        matches!(self.strategy, Strategy::Auto | Strategy::Postcopy)
+        !self.verify_disk && matches!(self.strategy, Strategy::Auto | Strategy::Postcopy)
     }
 
     /// With this pause planned for, passes without help before the next means.

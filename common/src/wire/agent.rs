@@ -4,8 +4,8 @@ use super::CoordinatorAddress;
 use crate::{
     ids::{AttemptKey, HostId, MigrationId, VmId},
     record::{
-        AttemptReport, GuestMeasure, GuestTraits, LinkMeasure, MoveLimits, PreflightFault, SideState, Ticket,
-        VmAssignment, VmObservation, VmStatistics, VolumeSeen,
+        AttemptReport, DiskDigest, GuestMeasure, GuestTraits, LinkMeasure, MoveLimits, PreflightFault,
+        SideState, Ticket, VmAssignment, VmObservation, VmStatistics, VolumeSeen,
     },
     spec::{ImageRef, JobTarget, Name, OnLeaseLost, Sha256Digest, Signal, VmSpec},
     units::{Epoch, UnixMillis},
@@ -164,6 +164,8 @@ pub enum AgentCommand {
         epoch: Epoch,
         /// What it is, where the agent has lost the rest.
         spec: VmSpec,
+        /// What its disk has to hold, if that is to be compared first.
+        disk: Option<DiskDigest>,
     },
     /// The hand-over is committed, before the guest goes over (post-copy): it may run here once it does (target).
     OpenInbound {

@@ -94,8 +94,7 @@ async fn limits_reach_the_source_and_are_shown_and_contradictions_begin_nothing(
     }
     let none: Page<MigrationView> = cluster.get("/api/v1/migrations").await.ok();
     assert_eq!(none.items, []);
-    let body =
-        json!({ "max_downtime_ms": "2s", "max_slowdown_pct": 30, "deadline": 60000, "bandwidth_mbit": 9 });
+    let body = json!({ "max_downtime_ms": "2s", "max_slowdown_pct": 30, "deadline": 60000, "bandwidth_mbit": 9, "verify_disk": true });
     let asked: MigrationView = cluster.post(path, body).await.ok();
     let limits = MoveLimits {
         strategy: Strategy::Auto,
@@ -103,6 +102,7 @@ async fn limits_reach_the_source_and_are_shown_and_contradictions_begin_nothing(
         max_slowdown_pct: 30,
         deadline_ms: Some(60_000),
         bandwidth_mbit: NonZeroU32::new(9),
+        verify_disk: true,
     };
     let ended = until_ended(&cluster, &asked).await;
     assert_eq!((asked.limits, ended.limits, ended.status.state), (limits, limits, MigrationState::Completed));

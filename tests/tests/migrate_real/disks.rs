@@ -11,7 +11,7 @@ use novacron_tests::guest_image::{Checked, DiskFormat};
 use novacron_tests::lab::{HostOptions, QemuUser};
 use novacron_tests::require;
 
-use crate::{live::SOON, returns::moved};
+use crate::{live::SOON, returns::completed};
 
 const IMAGE_MIB: usize = 32;
 const AREA_MIB: usize = 16;
@@ -45,9 +45,9 @@ fn an_overlay_moves_to_a_host_with_libvirts_own_user_and_refers_to_the_image_the
         cluster.lab.shape(&member.host, 400)?;
     }
     for to in ["h2", "h1"] {
-        let sent = moved(&cluster, &machine, to)?;
-        println!("to {to}: {sent:?}");
-        ensure!(sent.held.pages > 0, "{sent:?}");
+        let ended = completed(&cluster, &machine, to, &["--verify-disk"])?;
+        println!("to {to}: {:?}, {:?} bytes of the disk compared", ended.memory, ended.compared_bytes);
+        ensure!(ended.memory.held.pages > 0 && ended.compared_bytes > Some(0), "{ended:?}");
         machine.recorder.wait_for_ticks(25, SOON)?;
         let place = cluster.place_of(&machine)?;
         ensure!(place == (to.to_owned(), "running".to_owned()), "{place:?}");

@@ -5,7 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use novacron_common::{api::MigrationState, record::MemoryTraffic};
+use novacron_common::{
+    api::{MigrationState, MigrationView},
+    record::MemoryTraffic,
+};
 use novacron_tests::cluster::{Cluster, GuestOptions, Machine};
 use novacron_tests::require;
 
@@ -54,12 +57,16 @@ fn wait_until_kept(cluster: &Cluster, host: &str, files: usize) -> Result<()> {
     cluster.wait_until(SOON, &what, |cluster| Ok(kept_on(cluster, host)? == files))
 }
 
-/// Moves it, and says what crossed of its memory.
-pub fn moved(cluster: &Cluster, machine: &Machine, to: &str) -> Result<MemoryTraffic> {
-    let asked = cluster.ask_to_migrate(machine, to, &[])?;
+fn moved(cluster: &Cluster, machine: &Machine, to: &str) -> Result<MemoryTraffic> {
+    Ok(completed(cluster, machine, to, &[])?.memory)
+}
+
+/// Moves it as these further words of the command say, and shows the migration at its end.
+pub fn completed(cluster: &Cluster, machine: &Machine, to: &str, more: &[&str]) -> Result<MigrationView> {
+    let asked = cluster.ask_to_migrate(machine, to, more)?;
     let ended = cluster.follow_to_end(&asked.id.to_string(), SOON)?;
     ensure!(ended.status.state == MigrationState::Completed, "{ended:?}");
-    Ok(ended.memory)
+    Ok(ended)
 }
 
 /// Files that a host's agent keeps of machines that left.

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use novacron_common::api::MigrationState;
 use novacron_tests::cluster::{Cluster, GuestOptions, Machine};
 use novacron_tests::require;
 
-use crate::live::{SOON, two_hosts};
+use crate::{
+    live::{SOON, two_hosts},
+    returns::completed,
+};
 
 fn move_offline(cluster: &Cluster, machine: &Machine, to: &str) -> Result<()> {
-    let asked = cluster.ask_to_migrate(machine, to, &["--offline"])?;
-    let ended = cluster.follow_to_end(&asked.id.to_string(), SOON)?;
-    ensure!(ended.status.state == MigrationState::Completed, "{ended:?}");
+    let ended = completed(cluster, machine, to, &["--offline", "--verify-disk"])?;
+    ensure!(ended.compared_bytes > Some(0), "{ended:?}");
     Ok(())
 }
 

@@ -9,7 +9,9 @@ use crate::migrate::{
 };
 use novacron_common::{
     ids::{MigrationId, VmId},
-    record::{Climb, InboundState, MoveLimits, OutboundState, SideState, Ticket, VmAction, VmAssignment},
+    record::{
+        Climb, DiskDigest, InboundState, MoveLimits, OutboundState, SideState, Ticket, VmAction, VmAssignment,
+    },
     spec::{StopTerms, VmSpec},
     units::{Epoch, Generation},
     wire::{Denial, DenialCode},
@@ -170,10 +172,11 @@ impl Migrations {
         vm: VmId,
         epoch: Epoch,
         spec: VmSpec,
+        disk: Option<DiskDigest>,
     ) -> Result<(), Denial> {
         let _turn = self.turns.take(id).await;
         if let Some(orders) = self.orders(id) {
-            return order(&orders, |reply| Order::Resume { epoch, reply }).await;
+            return order(&orders, |reply| Order::Resume { epoch, disk, reply }).await;
         }
         match self.state(id) {
             Some(SideState::Inbound(InboundState::Running)) => Ok(()),

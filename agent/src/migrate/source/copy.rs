@@ -451,6 +451,7 @@ impl Copy {
             iterations: last.iteration,
             cuts: road.condition().cuts,
             climb: self.ladder.climb(),
+            disk: None,
         };
         let sent = outcome.is_ok();
         if sent {

@@ -57,7 +57,7 @@ async fn a_busy_guest_is_held_by_stop_and_copy_and_arrives() {
     let SideState::Outbound(OutboundState::Gone(report)) = gone else { panic!("{gone:?}") };
     assert_eq!((report.climb.rung, report.climb.limit), (Rung::StopAndCopy, None));
     b.until(ticket.migration, |s| matches!(s, SideState::Inbound(InboundState::Arrived))).await;
-    b.migrations.resume_inbound(ticket.migration, VM, Epoch(2), spec()).await.unwrap();
+    b.migrations.resume_inbound(ticket.migration, VM, Epoch(2), spec(), None).await.unwrap();
     b.until(ticket.migration, |s| matches!(s, SideState::Inbound(InboundState::Running))).await;
     world.check_one_runner();
 }

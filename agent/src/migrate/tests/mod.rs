@@ -3,6 +3,7 @@
 
 mod cancels;
 mod codec;
+mod compare;
 mod cuts;
 mod lanes;
 mod libvirt;

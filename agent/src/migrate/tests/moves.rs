@@ -51,7 +51,7 @@ async fn start(world: &World, ticket: &Ticket, (a, b): (&Agent, &Agent)) {
 /// What a coordinator does once both sides say that it is over.
 pub async fn hand_over(ticket: &Ticket, (a, b): (&Agent, &Agent)) {
     let (id, epoch) = (ticket.migration, ticket.epoch.next());
-    b.migrations.resume_inbound(id, VM, epoch, spec()).await.unwrap();
+    b.migrations.resume_inbound(id, VM, epoch, spec(), None).await.unwrap();
     a.migrations.release_outbound(id, VM, epoch).await.unwrap();
     b.until(id, RUNNING).await;
     a.until(id, RELEASED).await;
@@ -96,7 +96,7 @@ async fn a_machine_moves_and_is_held_until_the_hand_over() {
         "{report:?}: what crosses the wire is counted"
     );
 
-    let stale = b.migrations.resume_inbound(ticket.migration, VM, Epoch(1), spec()).await.unwrap_err();
+    let stale = b.migrations.resume_inbound(ticket.migration, VM, Epoch(1), spec(), None).await.unwrap_err();
     assert_eq!(stale.code, DenialCode::StaleEpoch);
     let stale = a.migrations.release_outbound(ticket.migration, VM, Epoch(1)).await.unwrap_err();
     assert_eq!(stale.code, DenialCode::StaleEpoch);
@@ -323,7 +323,7 @@ async fn an_agent_that_lost_its_journal_still_obeys_a_committed_hand_over() {
     world.a.hypervisor.set(Standing::Absent);
     world.b.hypervisor.set(Standing::Paused { persistent: true });
     let b = world.b.agent();
-    b.migrations.resume_inbound(ticket.migration, VM, Epoch(2), spec()).await.unwrap();
+    b.migrations.resume_inbound(ticket.migration, VM, Epoch(2), spec(), None).await.unwrap();
     b.until(ticket.migration, RUNNING).await;
     assert_eq!((world.b.hypervisor.get(), lives(&world.b.owner)), (Standing::Running, Some(Epoch(2))));
 }
@@ -335,7 +335,7 @@ async fn orders_of_a_migration_that_is_not_known_do_not_touch_what_another_bring
     b.until(good.migration, ARRIVED).await;
     a.until(good.migration, GONE).await;
     let other = ticket(true).migration;
-    let early = b.migrations.resume_inbound(other, VM, Epoch(2), spec()).await.unwrap_err();
+    let early = b.migrations.resume_inbound(other, VM, Epoch(2), spec(), None).await.unwrap_err();
     assert_eq!(early.code, DenialCode::Conflict);
     b.migrations.discard_inbound(other, VM, "of another time".into()).await.unwrap();
     assert_eq!(world.b.hypervisor.get(), Standing::Paused { persistent: true }, "its only copy is untouched");
@@ -407,7 +407,7 @@ async fn what_cannot_be_is_denied_and_changes_nothing() {
     b.migrations.prepare_inbound(good.clone(), spec()).await.unwrap();
     let other = ticket(true);
     assert_eq!(b.migrations.prepare_inbound(other, spec()).await.unwrap_err().code, DenialCode::Conflict);
-    assert!(b.migrations.resume_inbound(good.migration, VM, Epoch(2), spec()).await.is_err());
+    assert!(b.migrations.resume_inbound(good.migration, VM, Epoch(2), spec(), None).await.is_err());
     b.migrations.discard_inbound(good.migration, VM, "enough".into()).await.unwrap();
     b.until(good.migration, DISCARDED).await;
     assert_eq!(world.b.hypervisor.get(), Standing::Absent);
@@ -425,7 +425,7 @@ async fn a_machine_that_is_complete_elsewhere_is_killed_and_gone_before_its_hype
     assert_eq!(world.a.hypervisor.get(), Standing::Paused { persistent: true }, "it still tidies up");
 
     let (id, epoch) = (ticket.migration, ticket.epoch.next());
-    b.migrations.resume_inbound(id, VM, epoch, spec()).await.unwrap();
+    b.migrations.resume_inbound(id, VM, epoch, spec(), None).await.unwrap();
     b.until(id, RUNNING).await;
     a.migrations.release_outbound(id, VM, epoch).await.unwrap();
     assert!(world.a.files().disk().exists(), "nothing is taken from the hypervisor meanwhile");

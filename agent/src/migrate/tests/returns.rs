@@ -64,7 +64,7 @@ async fn go(ticket: &Ticket, (from, to): (&Agent, &Agent), target: &Host) -> Tra
     let (id, epoch) = (ticket.migration, ticket.epoch.next());
     to.until(id, ARRIVED).await;
     let SideState::Outbound(OutboundState::Gone(report)) = from.until(id, GONE).await else { unreachable!() };
-    to.migrations.resume_inbound(id, VM, epoch, spec()).await.unwrap();
+    to.migrations.resume_inbound(id, VM, epoch, spec(), None).await.unwrap();
     from.migrations.release_outbound(id, VM, epoch).await.unwrap();
     to.until(id, RUNNING).await;
     from.until(id, RELEASED).await;

@@ -90,7 +90,7 @@ async fn a_guest_that_converges_after_all_is_held_as_any_other() {
     a.until(ticket.migration, GONE).await;
     b.until(ticket.migration, ARRIVED).await;
     assert_eq!(world.b.hypervisor.get(), Standing::Paused { persistent: true });
-    b.migrations.resume_inbound(ticket.migration, VM, Epoch(2), allows()).await.unwrap();
+    b.migrations.resume_inbound(ticket.migration, VM, Epoch(2), allows(), None).await.unwrap();
     b.until(ticket.migration, RUNNING).await;
 }
 

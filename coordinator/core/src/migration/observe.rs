@@ -55,6 +55,7 @@ fn to_target(record: &MigrationRecord, vm: &VmRecord, action: SagaAction) -> Age
             vm: record.vm,
             epoch: vm.epoch,
             spec: vm.spec.clone(),
+            disk: record.report.as_ref().and_then(|report| report.disk),
         },
         SagaAction::DiscardInbound => AgentCommand::DiscardInbound {
             migration: record.id,

@@ -7,7 +7,7 @@ use crate::{
 };
 use novacron_common::{
     api::{MigrationState, MigrationStatus, MigrationView},
-    record::{InboundState, OutboundState},
+    record::{DiskDigest, InboundState, OutboundState},
 };
 
 /// The view of a migration.
@@ -37,10 +37,17 @@ pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
         remaining_ms: progress.remaining_ms.filter(|_| copying),
         qemu_downtime_ms: record.report.as_ref().and_then(|r| r.qemu_downtime_ms),
         cuts_survived: record.report.as_ref().map_or(progress.cuts, |r| r.cuts),
+        compared_bytes: compared(record).map(|disk| disk.data.0),
         forecast: record.forecast,
         actual: record.actual(),
         placement: record.placement.as_ref().map(ToString::to_string),
     }
+}
+
+/// The disk that both hosts hold, if that was asked for: the target runs nothing before.
+fn compared(record: &MigrationRecord) -> Option<DiskDigest> {
+    let report = record.report.as_ref().filter(|_| record.state == MigrationState::Completed)?;
+    report.disk
 }
 
 fn status(state: &State, record: &MigrationRecord) -> MigrationStatus {

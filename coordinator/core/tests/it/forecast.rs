@@ -48,6 +48,7 @@ const GENTLE: MoveLimits = MoveLimits {
     max_slowdown_pct: 0,
     deadline_ms: None,
     bandwidth_mbit: None,
+    verify_disk: false,
 };
 
 /// One pause from the beginning: with a short one first, a faster link may be worth another pass.
@@ -157,6 +158,7 @@ fn limits() -> impl Arbitrary<Value = MoveLimits> {
             max_slowdown_pct,
             deadline_ms,
             bandwidth_mbit: None,
+            verify_disk: false,
         },
     )
 }

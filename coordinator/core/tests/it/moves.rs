@@ -8,8 +8,8 @@ use novacron_common::{
     api::{EventKind, MigrationState},
     ids::{HostId, MigrationId, VmId},
     record::{
-        Climb, InboundState, Limit, MigrationProgress, MigrationReport, MoveLimits, OutboundState, Rung,
-        SideState, Strategy, VmAction, VmObservation, VmState,
+        Climb, DiskDigest, InboundState, Limit, MigrationProgress, MigrationReport, MoveLimits,
+        OutboundState, Rung, SideState, Strategy, VmAction, VmObservation, VmState,
     },
     spec::StopTerms,
     units::{ByteCount, Epoch},
@@ -135,6 +135,7 @@ const LIMITS: MoveLimits = MoveLimits {
     max_slowdown_pct: 0,
     deadline_ms: Some(5000),
     bandwidth_mbit: NonZeroU32::new(70),
+    verify_disk: true,
 };
 
 /// The limits are of the request: kept, told to the source, and part of what makes a request the same one again.
@@ -172,12 +173,14 @@ fn the_calls_of_a_move_carry_its_ticket_and_after_the_hand_over_the_new_epoch() 
     assert_eq!((to, target), (m.source, hello(m.target, "x").addresses.quic));
     m.target_says(InboundState::Ready);
     m.target_says(InboundState::Arrived);
-    m.source_says(GONE());
+    let disk = Some(DiskDigest { sha256: [3; 32], data: ByteCount::mib(5) });
+    m.source_says(OutboundState::Gone(MigrationReport { disk, ..MigrationReport::default() }));
     m.hand_over();
-    let (to, AgentCommand::ResumeInbound { epoch, .. }) = call(&m, SagaAction::ResumeInbound) else {
+    let (to, AgentCommand::ResumeInbound { epoch, disk: expected, .. }) = call(&m, SagaAction::ResumeInbound)
+    else {
         panic!()
     };
-    assert_eq!((to, epoch), (m.target, Epoch(2)));
+    assert_eq!((to, epoch, expected), (m.target, Epoch(2), disk));
     let (to, AgentCommand::ReleaseOutbound { epoch, .. }) = call(&m, SagaAction::ReleaseOutbound) else {
         panic!()
     };

@@ -211,6 +211,10 @@ pub struct VmMigrateArgs {
     /// What this move may take of its host's link, Mbit (10^6 bits) a second (default: what the host allows its moves).
     #[arg(long, value_name = "MBIT")]
     pub bandwidth_mbit: Option<u32>,
+    /// Compare the disk that was copied with the one it was copied from, both read anew, before the machine goes on. If they differ
+    /// it is its old host's again, and starts from its disk there.
+    #[arg(long)]
+    pub verify_disk: bool,
     /// Follow it to its end with a progress bar.
     #[arg(long, conflicts_with = "plan")]
     pub wait: bool,

@@ -8,7 +8,7 @@ use crate::{
     progress,
 };
 use novacron_common::{
-    api::MigrationView,
+    api::{MigrationState, MigrationView},
     record::{Climb, MemoryTraffic, MoveLimits, Strategy},
     units::ByteCount,
 };
@@ -69,6 +69,7 @@ pub fn show(context: &Context, view: &MigrationView) -> Result<(), CtlError> {
         ("memory", ByteCount(view.memory_bytes).to_string()),
         ("for", rebuilt(&view.memory)),
         ("disk", ByteCount(view.disk_bytes).to_string()),
+        ("compared", compared(view)),
         ("iteration", view.iteration.to_string()),
         ("downtime", view.qemu_downtime_ms.map(|ms| format!("{ms} ms (by QEMU)")).unwrap_or_default()),
         ("cuts survived", view.cuts_survived.to_string()),
@@ -79,6 +80,17 @@ pub fn show(context: &Context, view: &MigrationView) -> Result<(), CtlError> {
     );
     more.extend(chart(&view.memory));
     output::one(view, context.format, &more)
+}
+
+/// What was found of the disk on both hosts; empty if nobody asked for that.
+fn compared(view: &MigrationView) -> String {
+    match view.compared_bytes {
+        Some(bytes) => format!("{} of the disk, the same on both hosts", ByteCount(bytes)),
+        None if view.limits.verify_disk && view.status.state == MigrationState::Completed => {
+            "no: the source's agent could not say what the disk held (its log has why)".to_owned()
+        }
+        None => String::new(),
+    }
 }
 
 /// What a live move has to keep to.

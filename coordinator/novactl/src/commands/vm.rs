@@ -222,6 +222,7 @@ async fn migrate(context: &Context, args: VmMigrateArgs) -> Result<(), CtlError>
         max_slowdown_pct: args.max_slowdown,
         deadline: args.deadline.map(Period::Text),
         bandwidth_mbit: args.bandwidth_mbit,
+        verify_disk: args.verify_disk,
         strategy: args.strategy,
         gang: ganged.then(GangId::generate),
     };

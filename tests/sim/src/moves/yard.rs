@@ -169,8 +169,8 @@ impl Yard {
             AgentCommand::DiscardInbound { migration, vm, reason } => {
                 done(migrations.discard_inbound(migration, vm, reason).await)
             }
-            AgentCommand::ResumeInbound { migration, vm, epoch, spec } => {
-                done(migrations.resume_inbound(migration, vm, epoch, spec).await)
+            AgentCommand::ResumeInbound { migration, vm, epoch, spec, disk } => {
+                done(migrations.resume_inbound(migration, vm, epoch, spec, disk).await)
             }
             AgentCommand::OpenInbound { migration, epoch } => {
                 done(migrations.open_inbound(migration, epoch).await)
