@@ -4,7 +4,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use novacron_guest::hash::mix;
+use novacron_guest::{content::PAGE_BYTES, hash::mix};
 use novacron_tests::bins;
 use novacron_tests::cluster::{Cluster, ClusterOptions, GuestOptions, TemplateOptions};
 use novacron_tests::guest_image::{Checked, DiskFormat};
@@ -15,6 +15,8 @@ use crate::{live::SOON, returns::completed};
 
 const IMAGE_MIB: usize = 32;
 const AREA_MIB: usize = 16;
+/// What a target says of each page that it holds, bytes.
+const PRINT: usize = 16;
 
 /// An image whose second half, which the guest reads and never writes to, is known, and no two pages of it the same.
 fn image(name: &str) -> Result<(Checked, Vec<u8>)> {
@@ -27,7 +29,7 @@ fn image(name: &str) -> Result<(Checked, Vec<u8>)> {
 }
 
 #[test]
-fn an_overlay_moves_to_a_host_with_libvirts_own_user_and_refers_to_the_image_there() -> Result<()> {
+fn an_overlay_moves_to_a_host_with_libvirts_own_user_which_offers_the_image_that_it_has() -> Result<()> {
     require!(root, libvirt, qemu, apt, libvirt_qemu_user);
     let own_user = HostOptions { qemu_user: QemuUser::LibvirtQemu };
     let hosts = vec![("h1".to_owned(), HostOptions::default()), ("h2".to_owned(), own_user)];
@@ -40,14 +42,12 @@ fn an_overlay_moves_to_a_host_with_libvirts_own_user_and_refers_to_the_image_the
     let machine = cluster.boot_guest(&options)?;
     // Every host has its copy, or gets it from another: the original may go.
     fs::remove_file(path)?;
-    // Slower than the codec, so that it has something to gain.
-    for member in &cluster.members {
-        cluster.lab.shape(&member.host, 400)?;
-    }
     for to in ["h2", "h1"] {
         let ended = completed(&cluster, &machine, to, &["--verify-disk"])?;
         println!("to {to}: {:?}, {:?} bytes of the disk compared", ended.memory, ended.compared_bytes);
-        ensure!(ended.memory.held.pages > 0 && ended.compared_bytes > Some(0), "{ended:?}");
+        // Whether it is referred to is the codec's to choose, for which this guest's memory, mostly noise, is one to leave alone.
+        let least = if to == "h2" { known.len() / PAGE_BYTES * PRINT } else { PRINT };
+        ensure!(ended.memory.offer_bytes >= least as u64 && ended.compared_bytes > Some(0), "{ended:?}");
         machine.recorder.wait_for_ticks(25, SOON)?;
         let place = cluster.place_of(&machine)?;
         ensure!(place == (to.to_owned(), "running".to_owned()), "{place:?}");
