@@ -1,7 +1,9 @@
 //! Where in a qcow2 image's file the disk's content lies as it is (QEMU's `docs/interop/qcow2.rst`, "Cluster mapping").
 //!
-//! The tables come from a user: what they point at is looked for in the file only, and no more is read of them than a bound says. An image whose clusters are divided further is left alone.
+//! The tables come from a user: what they point at is looked for in the file only, and no more is read of them than a bound
+//! says. An image whose clusters are divided further is left alone.
 
+use super::qcow2::{self, Map};
 use std::{
     fs::File,
     io,
@@ -20,8 +22,6 @@ const PAGE: u64 = 4096;
 const HEADER: usize = 80;
 /// What is left out of images with smaller clusters: all of them.
 const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 12..=21;
-/// Divided clusters ("extended L2 entries").
-const FEATURE_EXTENDED_L2: u64 = 1 << 4;
 
 /// Bits of a table's entry: an offset, compressed, reads as zeros.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
@@ -43,25 +43,12 @@ impl ReadAt for File {
     }
 }
 
-struct Header {
-    cluster: u64,
-    l1_entries: u64,
-    l1_offset: u64,
-}
-
-impl Header {
-    /// `None`: of an image of which nothing is to be said.
-    fn read(image: &impl ReadAt) -> io::Result<Option<Self>> {
-        let mut head = [0; HEADER];
-        image.read_exact_at(&mut head, 0)?;
-        let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|byte| head[at + byte]));
-        let half = |at: usize| u32::from_be_bytes(std::array::from_fn(|byte| head[at + byte]));
-        let (version, bits) = (half(4), half(20));
-        let divided = version >= 3 && word(72) & FEATURE_EXTENDED_L2 != 0;
-        let known = head.starts_with(b"QFI\xfb") && CLUSTER_BITS.contains(&bits) && !divided;
-        let header = || Self { cluster: 1 << bits, l1_entries: half(36).into(), l1_offset: word(40) };
-        Ok(known.then(header))
-    }
+/// `None`: of an image of which nothing is to be said.
+fn map_of(image: &impl ReadAt) -> io::Result<Option<Map>> {
+    let mut head = [0; HEADER];
+    image.read_exact_at(&mut head, 0)?;
+    let map = qcow2::map(&head).ok();
+    Ok(map.filter(|map| CLUSTER_BITS.contains(&map.cluster_bits) && !map.is_divided))
 }
 
 /// A cluster of the disk that the image itself says something of.
@@ -109,9 +96,9 @@ pub fn walk(
     length: u64,
     visit: &mut dyn FnMut(Cluster) -> ControlFlow<()>,
 ) -> io::Result<Seen> {
-    let Some(header) = Header::read(image)? else { return Ok(Seen::Nothing) };
-    let mut walk = Walk { image, length, cluster: header.cluster, tables_left: TABLES_MAX, visit };
-    Ok(if walk.l1(&header)?.is_break() { Seen::Part } else { Seen::Whole })
+    let Some(map) = map_of(image)? else { return Ok(Seen::Nothing) };
+    let mut walk = Walk { image, length, cluster: 1 << map.cluster_bits, tables_left: TABLES_MAX, visit };
+    Ok(if walk.l1(map)?.is_break() { Seen::Part } else { Seen::Whole })
 }
 
 /// Pieces of an image's file of `length` bytes in which guests' data lies as it is, in the order of the disk: whole clusters,
@@ -146,9 +133,9 @@ struct Walk<'a, R> {
 }
 
 impl<R: ReadAt> Walk<'_, R> {
-    fn l1(&mut self, header: &Header) -> io::Result<ControlFlow<()>> {
+    fn l1(&mut self, map: Map) -> io::Result<ControlFlow<()>> {
         let entries = self.cluster / ENTRY as u64;
-        self.table(header.l1_offset, header.l1_entries, |walk, table, entry| match entry & OFFSET {
+        self.table(map.l1_offset, map.l1_entries.into(), |walk, table, entry| match entry & OFFSET {
             0 => Ok(ControlFlow::Continue(())),
             offset if !walk.holds(offset) => Ok(ControlFlow::Continue(())),
             offset => walk.table(offset, entries, |walk, at, entry| {

@@ -88,6 +88,37 @@ pub fn parse(head: &[u8], file: ByteCount) -> Result<Qcow2, Qcow2Fault> {
     Ok(Qcow2 { virtual_size: ByteCount(header.u64(24)?) })
 }
 
+/// Where the tables begin that say where the disk's clusters lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Map {
+    /// A cluster's size, as a power of two.
+    pub cluster_bits: u32,
+    /// Entries of the L1 table.
+    pub l1_entries: u32,
+    /// Where it lies in the file.
+    pub l1_offset: u64,
+    /// Whether clusters are divided ("extended L2 entries"): then an entry is two words.
+    pub is_divided: bool,
+}
+
+/// Reads the same header for this alone.
+///
+/// # Errors
+/// [`Qcow2Fault`] if it is none, or cut off. Nothing that it names was looked for in the file.
+pub fn map(head: &[u8]) -> Result<Map, Qcow2Fault> {
+    if head.get(..4) != Some(MAGIC) {
+        return Err(Qcow2Fault::NotQcow2);
+    }
+    let header = Header(head);
+    let features = if header.u32(4)? < 3 { 0 } else { header.u64(72)? };
+    Ok(Map {
+        cluster_bits: header.u32(20)?,
+        l1_entries: header.u32(36)?,
+        l1_offset: header.u64(40)?,
+        is_divided: features & FEATURE_EXTENDED_L2 != 0,
+    })
+}
+
 /// A big-endian header.
 struct Header<'a>(&'a [u8]);
 

@@ -103,23 +103,16 @@ fn seek(image: &File, from: u64, whence: Whence) -> io::Result<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::tests::page, *};
     use std::process::Command;
 
     const CLUSTER: u64 = 64 << 10;
 
-    fn noise(seed: u64) -> Page {
-        std::array::from_fn(|at| {
-            let mixed = (seed * 8191 + at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            mixed.to_be_bytes()[0]
-        })
-    }
-
-    /// A sparse raw image: pages of noise at these places, and half a page at its end.
+    /// A sparse raw image: a page at each of these places, and half a page at its end.
     fn raw(path: &Path, places: &[u64]) {
         let image = File::create(path).unwrap();
         for place in places {
-            image.write_all_at(&noise(*place), place * PAGE as u64).unwrap();
+            image.write_all_at(&page(*place), place * PAGE as u64).unwrap();
         }
         image.set_len(40 * CLUSTER + PAGE as u64 / 2).unwrap();
     }
@@ -146,7 +139,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let places = [0, 1, 17, 300, 301, 302, 639];
         raw(&path("raw"), &places);
-        let expected = places.map(noise);
+        let expected = places.map(page);
         assert_eq!(offered(&path("raw"), ImageFormat::Raw), expected);
         for (name, more, held) in [("plain", &[][..], &expected[..]), ("compressed", &["-c"], &[])] {
             let converted = Command::new("qemu-img")

@@ -45,7 +45,7 @@ fn files(folder: &TempDir) -> usize {
     fs::read_dir(folder.path().join("checkpoints")).unwrap().count()
 }
 
-fn page(seed: u64) -> Page {
+pub(super) fn page(seed: u64) -> Page {
     let mut page = [!seed.to_le_bytes()[0]; PAGE];
     page[..8].copy_from_slice(&seed.to_le_bytes());
     page

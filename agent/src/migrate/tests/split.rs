@@ -125,14 +125,20 @@ async fn check_returning(world: &World, ticket: &Ticket) {
     }
 }
 
+/// One whose hand-over is committed, and whose hypervisor does not let it go over.
+async fn given_away_in_vain(world: &World, ticket: &Ticket) -> (Agent, Agent) {
+    world.faults.hang_after.store(MEMORY / 2, SeqCst);
+    world.faults.refuse_to_go_over.store(true, SeqCst);
+    let (a, b) = poised(world, ticket).await;
+    let refused = a.migrations.split_outbound(ticket.migration, Epoch(2)).await.unwrap_err();
+    assert_eq!(refused.code, DenialCode::Failed);
+    (a, b)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_ends_before_the_guest_goes_over_knows_that_the_ledger_gave_it_away() {
     let (world, ticket) = (World::new(), ticket(true));
-    world.faults.hang_after.store(MEMORY / 2, SeqCst);
-    world.faults.refuse_to_go_over.store(true, SeqCst);
-    let (a, b) = poised(&world, &ticket).await;
-    let refused = a.migrations.split_outbound(ticket.migration, Epoch(2)).await.unwrap_err();
-    assert_eq!(refused.code, DenialCode::Failed);
+    let (a, b) = given_away_in_vain(&world, &ticket).await;
     drop((a, b));
     world.a.hypervisor.abort_now();
     check_returning(&world, &ticket).await;
@@ -142,10 +148,7 @@ async fn a_source_that_ends_before_the_guest_goes_over_knows_that_the_ledger_gav
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_could_not_go_over_is_its_hosts_when_the_ledger_says_so() {
     let (world, ticket) = (World::new(), ticket(true));
-    world.faults.hang_after.store(MEMORY / 2, SeqCst);
-    world.faults.refuse_to_go_over.store(true, SeqCst);
-    let (a, b) = poised(&world, &ticket).await;
-    a.migrations.split_outbound(ticket.migration, Epoch(2)).await.unwrap_err();
+    let (a, b) = given_away_in_vain(&world, &ticket).await;
     a.migrations.cancel_outbound(ticket.migration, "the target has discarded it".into()).await.unwrap();
     a.until(ticket.migration, BACK).await;
     drop((a, b));
