@@ -89,6 +89,13 @@ const SEGMENT: u64 = 4 << 20;
 /// Segments behind a change that do not count: what waits between encoder and link is still of the means before, or, where
 /// that never filled what may wait, takes in the new one's bytes as if the link were without bounds.
 const SETTLING: u32 = 2;
+/// A cheaper means that was measured less often takes over only by a lead that no accident gives ([`HOPELESS`]): on full
+/// processors two measurements of the same differ by half.
+const SURE: u32 = 3;
+/// A smaller lead is looked at again after so many segments.
+const DOUBTFUL_AGAIN: u32 = 4;
+/// What the target offers is looked for in so many segments (64 MiB) before pages are left alone, and as often again.
+const OFFER_LOOKS: u32 = 16;
 /// Segments of a trial.
 const TRIAL: u32 = SETTLING + 1;
 /// Segments between two trials: one takes 5 % of the bytes.
@@ -117,6 +124,8 @@ const OUTLIER: f64 = 2.0;
 struct Known {
     /// Nanoseconds a byte; `None` before it was measured.
     nanos: Option<f64>,
+    /// How often it was measured.
+    times: u32,
     /// Trials of it that were left out.
     left_out: u32,
 }
@@ -139,6 +148,9 @@ pub struct Choice {
     until_trial: u32,
     next_trial: Means,
     until_keeping: u32,
+    /// The target offers pages; they are looked for in so many segments yet, whatever became of those before.
+    offered: bool,
+    looks: u32,
     /// Nanoseconds that the link took for a byte when it held the lane up last.
     link: Option<f64>,
     pages: u32,
@@ -165,6 +177,8 @@ impl Default for Choice {
             until_trial: FIRST_TRIAL,
             next_trial: Means::Off,
             until_keeping: 0,
+            offered: false,
+            looks: 0,
             link: None,
             pages: 0,
             again: 0,
@@ -173,6 +187,12 @@ impl Default for Choice {
 }
 
 impl Choice {
+    /// As it is, where the target offers pages to refer to: they may begin anywhere in the guest's memory.
+    #[must_use]
+    pub fn with_offer(self) -> Self {
+        Self { offered: true, looks: OFFER_LOOKS, ..self }
+    }
+
     /// What the next batch is treated with.
     #[must_use]
     pub fn means(&self) -> Means {
@@ -229,7 +249,9 @@ impl Choice {
 
     fn learn(&mut self, used: Means, segment: Measured) {
         let nanos = segment.busy.as_nanos() as f64 / segment.plain as f64;
-        average(&mut self.known[used as usize].nanos, nanos);
+        let known = &mut self.known[used as usize];
+        average(&mut known.nanos, nanos);
+        known.times += 1;
         if let Some(ratio) = self.ratio(used).filter(|ratio| *ratio > 0.0 && segment.is_held_up()) {
             self.link = Some(nanos / ratio);
             self.known[..used as usize].iter_mut().for_each(|cheaper| cheaper.left_out = 0);
@@ -240,6 +262,7 @@ impl Choice {
         let comes_back = self.pages > 0 && self.again * AGAIN_SHARE >= self.pages;
         (self.pages, self.again) = (0, 0);
         self.until_keeping = self.until_keeping.saturating_sub(1);
+        self.looks = self.looks.saturating_sub(1);
         if let Some(trial) = &mut self.trial {
             trial.segments -= 1;
             if trial.segments > 0 {
@@ -247,13 +270,16 @@ impl Choice {
             }
             self.trial = None;
         }
-        self.means = self.best();
+        self.means = self.best().max(if self.looks > 0 { Means::Pages } else { Means::Off });
         self.until_trial = self.until_trial.saturating_sub(1);
+        if self.is_doubtful(used) {
+            (self.until_trial, self.next_trial) = (self.until_trial.min(DOUBTFUL_AGAIN), used);
+        }
         if used == Means::Off && comes_back && self.until_keeping == 0 {
             self.until_keeping = KEEP_TRIAL_EVERY;
             self.trial = Some(Trial { means: Means::Full, segments: KEEP_TRIAL });
         } else if self.until_trial == 0 && self.cost(self.means).is_some() {
-            self.until_trial = TRIAL_EVERY;
+            self.until_trial = if self.offered { OFFER_LOOKS } else { TRIAL_EVERY };
             self.trial = self.tried_next().map(|means| Trial { means, segments: TRIAL });
         }
     }
@@ -291,13 +317,24 @@ impl Choice {
             return dearer == self.means;
         };
         let is_in_time = match (self.cost(dearer), self.cost(cheaper)) {
-            (Some(takes), Some(takes_cheaply)) => takes < takes_cheaply * SLOWER,
+            (Some(takes), Some(takes_cheaply)) if self.is_sure(cheaper) => takes < takes_cheaply * SLOWER,
+            (Some(takes), Some(takes_cheaply)) => takes < takes_cheaply * HOPELESS,
             // What was not tried yet is for a trial to find out.
             (Some(_), None) => true,
             // It takes no more than the one in use, which is dearer still.
             (None, _) => dearer <= self.means,
         };
         left < left_cheaply * FEWER && is_in_time
+    }
+
+    fn is_sure(&self, means: Means) -> bool {
+        self.known[means as usize].times >= SURE
+    }
+
+    /// Whether this cheaper means has a lead over the one in use that is yet to be confirmed.
+    fn is_doubtful(&self, cheaper: Means) -> bool {
+        let costs = self.cost(self.means).zip(self.cost(cheaper)).filter(|_| cheaper < self.means);
+        !self.is_sure(cheaper) && costs.is_some_and(|(now, then)| now >= then * SLOWER)
     }
 
     /// Wire bytes for each byte.

@@ -101,7 +101,7 @@ impl Framer {
     /// generation begins.
     #[must_use]
     pub fn with_offer(self, offered: Arc<Offered>) -> Self {
-        Self { offered: Some(offered), ..self }
+        Self { offered: Some(offered), choice: self.choice.with_offer(), ..self }
     }
 
     /// As it is, with someone to see the pages that pass, unless bytes that are left alone go too fast to be kept.

@@ -115,6 +115,34 @@ fn where_all_take_about_as_long_the_bytes_decide() {
 }
 
 #[test]
+fn one_quick_trial_of_bytes_is_not_believed_and_three_are() {
+    // zstd takes 2.44 ns a byte; bytes as they are 1.6 in the first trial, and then either 2.3 or 1.6 again.
+    let quick = World { link: (1e9 / 1.6) as u64, ..TEXT };
+    let mut choice = Choice::default();
+    quick.run(&mut choice, (FIRST_TRIAL + TRIAL) * SEGMENTS);
+    let mut other = choice.clone();
+    assert_eq!(choice.means(), Means::Full);
+    let [_, _, full] = World { link: (1e9 / 2.3) as u64, ..TEXT }.run(&mut choice, 1000);
+    assert!(full >= 1000 - 3 * TRIAL * SEGMENTS, "{full}");
+    let [off, ..] = quick.run(&mut other, 1000);
+    assert!(off > 600, "{off}");
+}
+
+#[test]
+fn what_the_target_offers_is_looked_for_though_much_of_what_comes_first_is_noise() {
+    let noise = World { packs_to: 1.0, ..TEXT };
+    let held = World { again_to: 0.001, ..noise };
+    let mut choice = Choice::default().with_offer();
+    let [off, ..] = noise.run(&mut choice, (OFFER_LOOKS - 1) * SEGMENTS);
+    assert_eq!(off, 0);
+    let [off, ..] = noise.run(&mut choice, 100 * SEGMENTS);
+    assert!(off > 60 * SEGMENTS, "noise that is not held is left alone at last: {off}");
+    held.run(&mut choice, 2 * OFFER_LOOKS * SEGMENTS);
+    let [off, ..] = held.run(&mut choice, 100 * SEGMENTS);
+    assert!(off < 20 * SEGMENTS, "{off}");
+}
+
+#[test]
 fn zstd_that_finds_nothing_is_left_off_before_any_time_was_measured() {
     let [_, _, full] = World { packs_to: 1.0, ..TEXT }.run(&mut Choice::default(), 8 * SEGMENTS);
     assert_eq!(full, SEGMENTS);
