@@ -9,7 +9,7 @@ use crate::{
         libvirt::{AccelSetting, CpuModel},
         namespace::Volumes,
     },
-    migrate::checkpoint::Limits,
+    migrate::{channels::Channels, checkpoint::Limits},
 };
 use novacron_common::{
     config::{self, ConfigError},
@@ -108,6 +108,8 @@ pub struct Config {
     pub bandwidth_mbit: Option<NonZeroU32>,
     /// What migrations take of a link beside other traffic.
     pub sharing: Sharing,
+    /// On how many channels the memory of a machine that moves crosses.
+    pub channels: Channels,
     /// What is kept of machines that left.
     pub checkpoints: Limits,
     /// `tracing` filter.
@@ -263,6 +265,7 @@ impl Config {
             link_grace: Duration::from_secs(raw.migration.link_grace_seconds),
             bandwidth_mbit: raw.migration.bandwidth_mbit,
             sharing: if raw.migration.yields { Sharing::Yielding } else { Sharing::Fair },
+            channels: raw.migration.channels,
             checkpoints: Limits {
                 total: ByteCount::mib(raw.migration.checkpoint_mib.into()),
                 age: Duration::from_secs(u64::from(raw.migration.checkpoint_days) * DAY_SECONDS),

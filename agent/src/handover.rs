@@ -38,7 +38,7 @@ use tokio::net::UnixStream;
 
 const MAGIC: &[u8; 4] = b"NVHO";
 /// Raised whenever anything in what is saved changes: a successor of another version does not go on.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD: usize = 8;
 /// How long the service manager may take to take the descriptors, milliseconds.
 const BARRIER_MS: u16 = 5000;

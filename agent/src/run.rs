@@ -163,6 +163,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
                 libvirt_socket: libvirt_socket.clone(),
                 link_grace: config.link_grace,
                 pacer: Pacer::of_host(config.bandwidth_mbit.map(Budget::of_mbit), config.sharing),
+                channels: config.channels,
                 directory: directory.clone(),
             }),
             processes: Arc::new(QemuProcesses { libvirt_socket }),

@@ -52,6 +52,8 @@ pub struct ClusterOptions {
     pub accel: Accel,
     /// The processor that KVM guests see; `None`: the host's own.
     pub cpu_model: Option<String>,
+    /// On how many channels memory crosses (`migration.channels`); `None`: as the agents find right.
+    pub channels: Option<u8>,
 }
 
 impl ClusterOptions {
@@ -66,6 +68,7 @@ impl ClusterOptions {
             control_socket: None,
             accel: Accel::Tcg,
             cpu_model: None,
+            channels: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
         libvirt::{AccelSetting, CpuModel},
         namespace::Volumes,
     },
+    migrate::channels::Channels,
 };
 use serde::Deserialize;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
@@ -140,6 +141,7 @@ pub struct RawMigration {
     pub bandwidth_mbit: Option<NonZeroU32>,
     #[serde(rename = "yield")]
     pub yields: bool,
+    pub channels: Channels,
     pub checkpoint_mib: u32,
     pub checkpoint_days: u32,
 }
@@ -151,6 +153,7 @@ impl Default for RawMigration {
             link_grace_seconds: 15,
             bandwidth_mbit: None,
             yields: false,
+            channels: Channels::Auto,
             checkpoint_mib: 4096,
             checkpoint_days: 7,
         }

@@ -51,7 +51,7 @@ impl Mover for Libvirt {
             disks: route.disk.map(str::to_owned).into_iter().collect(),
             paused: !push.post_copy,
             post_copy: push.post_copy,
-            parallel: None,
+            parallel: push.channels.map(|channels| channels.get().into()),
             bandwidth_mib: None,
             target_xml: None,
             throttle: Throttle::up_to(push.slowdown_pct),

@@ -6,6 +6,7 @@
 //! * [`Migrations`] owns all of it: one task a migration ([`source`], [`target`]), written down in a [`journal`];
 //! * [`lane`] leads bytes from socket to socket, [`link`] carries them and outlives cuts, [`filter`] judges what reaches the target's libvirtd;
 //! * [`checkpoint`] keeps what a machine that leaves had in memory, so that less crosses when it returns;
+//! * [`channels`] says over how many connections memory crosses;
 //! * [`outcome`], [`progress`] and `climb` are pure: how it ended, how far it is, how hard it is pushed;
 //! * [`preview`] measures before a move, for its forecast, and says what speaks against it;
 //! * [`ports`] is what all this needs of the rest of the agent, and `adapters` ties it to the real thing; [`road`] is the way
@@ -18,6 +19,7 @@
 //! the target holds what arrived until the hand-over is committed. No time-out on either side lets a guest run.
 
 mod adapters;
+pub mod channels;
 pub mod checkpoint;
 mod climb;
 mod compare;

@@ -11,7 +11,7 @@ use novacron_common::{
     units::Epoch,
     wire::Denial,
 };
-use std::{io, time::Duration};
+use std::{io, num::NonZeroU8, time::Duration};
 
 /// An error with its causes, from behind a port.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -63,6 +63,8 @@ pub struct Push {
     /// Whether the guest may go over before all of its memory has ([`Mover::go_over`]). Then the hypervisor at the other end
     /// does not hold it: the control lane does.
     pub post_copy: bool,
+    /// On how many channels it sends memory beside the main one; not together with post-copy.
+    pub channels: Option<NonZeroU8>,
 }
 
 /// How far the hypervisor is with a copy.

@@ -20,7 +20,13 @@ use novacron_common::{
     wire::LaneOpen,
 };
 use novacron_transport::Stream;
-use std::{any::Any, net::SocketAddr, num::NonZeroU32, path::Path, sync::Arc};
+use std::{
+    any::Any,
+    net::SocketAddr,
+    num::{NonZeroU8, NonZeroU32},
+    path::Path,
+    sync::Arc,
+};
 use tokio::sync::mpsc;
 
 /// Where a machine goes.
@@ -30,6 +36,8 @@ pub struct Destination {
     pub target: SocketAddr,
     /// What the move may take of the link, Mbit (10⁶ bits) a second, beside what all moves may together.
     pub bandwidth_mbit: Option<NonZeroU32>,
+    /// Whether its memory may cross on several channels: not that of a machine that allows post-copy, which libvirt refuses.
+    pub several: bool,
 }
 
 /// Where the agents of other hosts serve QUIC; `None` for one that is no member of the cluster.
@@ -93,6 +101,10 @@ pub trait LiveRoad: Road {
     async fn offer_heard(&self);
     /// Where the hypervisor finds the way.
     fn route(&self, disk: Option<&'static str>) -> Route;
+    /// On how many channels the hypervisor is to send memory beside the main one.
+    fn channels(&self) -> Option<NonZeroU8> {
+        None
+    }
     /// Waits until the target's hypervisor has said that the copy is complete; for ever if it does not.
     async fn finished(&self);
     /// Waits until somebody has to know whether the guest went over (post-copy).

@@ -7,6 +7,7 @@ use crate::{
     units::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU8;
 use utoipa::ToSchema;
 
 /// Where a migration is.
@@ -113,6 +114,10 @@ pub struct MigrationView {
     /// How often the link between the two hosts was lost and came back.
     #[serde(default)]
     pub cuts_survived: u32,
+    /// On how many channels its memory crossed beside QEMU's main one, each on a connection of its own; absent: on that alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u8>, minimum = 1)]
+    pub memory_channels: Option<NonZeroU8>,
     /// How much data of its disk was read on both hosts and was the same, bytes; once it has arrived, and if it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared_bytes: Option<u64>,

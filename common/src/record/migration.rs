@@ -6,6 +6,7 @@ use crate::{
     units::{ByteCount, Epoch, Generation, UnixMillis},
 };
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU8;
 use utoipa::ToSchema;
 
 /// The right to move one VM once, from one host to another. Issued by the coordinator with the commit that
@@ -244,4 +245,6 @@ pub struct MigrationReport {
     pub climb: Climb,
     /// What its disk held when it had left, if that was to be compared.
     pub disk: Option<DiskDigest>,
+    /// On how many channels memory crossed beside the main one.
+    pub channels: Option<NonZeroU8>,
 }

@@ -44,6 +44,9 @@ pub fn agent(host: &Host, options: &ClusterOptions) -> Result<String> {
     if host.qemu_user() == QemuUser::LibvirtQemu {
         set(&mut config, "hypervisor", "qemu_user", "libvirt-qemu");
     }
+    if let Some(channels) = options.channels {
+        set(&mut config, "migration", "channels", i64::from(channels));
+    }
     if let Some(socket) = &options.control_socket {
         set(&mut config, "hypervisor", "libvirt_socket", socket.as_str());
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use novacron_common::api::MigrationState;
-use novacron_tests::cluster::{Cluster, ClusterOptions, Echo, GuestOptions, TemplateOptions};
+use novacron_tests::cluster::{Cluster, ClusterOptions, Echo, GuestOptions, Machine, TemplateOptions};
 use novacron_tests::require;
 
 pub const SOON: Duration = Duration::from_secs(60);
@@ -56,20 +56,8 @@ fn a_cancelled_move_leaves_the_machine_where_it_was_and_it_can_move_again() -> R
     require!(root, libvirt, qemu, apt);
     let cluster = two_hosts("mv-stop")?;
     let machine = cluster.boot_guest(&GuestOptions::small("vm", "guest", "h1"))?;
-    let source = &cluster.members[0].host;
-    // Slow enough that the copy is certainly under way when it is cancelled.
-    cluster.lab.shape(source, 40)?;
-    let asked = cluster.ask_to_migrate(&machine, "h2", &[])?;
-    let id = asked.id.to_string();
-    cluster.follow_to_copying(&id)?;
-    cluster.novactl(&["migration", "cancel", &id])?;
-    let ended = cluster.follow_to_end(&id, SOON)?;
-    ensure!(ended.status.state == MigrationState::Cancelled, "{ended:?}");
-    ensure!(cluster.place_of(&machine)? == ("h1".to_owned(), "running".to_owned()));
-    let target = cluster.leftovers_on("h2", &machine)?;
-    ensure!(target.is_empty(), "{target:?}");
-    machine.recorder.wait_for_ticks(25, SOON)?;
-    cluster.lab.unshape(source)?;
+    cancel_in_the_copy(&cluster, &machine)?;
+    cluster.lab.unshape(&cluster.members[0].host)?;
     cluster.migrate(&machine, "h2")?;
     machine.recorder.wait_for_ticks(25, SOON)?;
     let verdict = machine.recorder.judge();
@@ -77,4 +65,20 @@ fn a_cancelled_move_leaves_the_machine_where_it_was_and_it_can_move_again() -> R
     let source = cluster.leftovers_on("h1", &machine)?;
     ensure!(source.is_empty(), "{source:?}");
     Ok(())
+}
+
+/// Sends the machine from h1 to h2 over a slow link, cancels that, and sees that it did not happen.
+pub fn cancel_in_the_copy(cluster: &Cluster, machine: &Machine) -> Result<()> {
+    // Slow enough that the copy is certainly under way when it is cancelled.
+    cluster.lab.shape(&cluster.members[0].host, 40)?;
+    let asked = cluster.ask_to_migrate(machine, "h2", &[])?;
+    let id = asked.id.to_string();
+    cluster.follow_to_copying(&id)?;
+    cluster.novactl(&["migration", "cancel", &id])?;
+    let ended = cluster.follow_to_end(&id, SOON)?;
+    ensure!(ended.status.state == MigrationState::Cancelled, "{ended:?}");
+    ensure!(cluster.place_of(machine)? == ("h1".to_owned(), "running".to_owned()));
+    let target = cluster.leftovers_on("h2", machine)?;
+    ensure!(target.is_empty(), "{target:?}");
+    machine.recorder.wait_for_ticks(25, SOON)
 }

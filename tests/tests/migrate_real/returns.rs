@@ -70,7 +70,7 @@ pub fn completed(cluster: &Cluster, machine: &Machine, to: &str, more: &[&str]) 
 }
 
 /// Files that a host's agent keeps of machines that left.
-fn kept_on(cluster: &Cluster, host: &str) -> Result<usize> {
+pub fn kept_on(cluster: &Cluster, host: &str) -> Result<usize> {
     let member = cluster.members.iter().find(|member| member.host.name() == host);
     let member = member.with_context(|| format!("no host {host}"))?;
     let folder = member.host.outside_path(Path::new(CHECKPOINTS));

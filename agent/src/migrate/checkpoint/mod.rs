@@ -25,7 +25,7 @@ mod versions;
 
 pub use draft::Draft;
 pub use gang::Arriving;
-pub use sink::{KEEPING, Sink};
+pub use sink::{KEEPING, LaneSink, SharedSink, Sink};
 pub use stock::{Stock, StockReader};
 
 use crate::text::describe;

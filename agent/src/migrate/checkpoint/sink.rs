@@ -1,5 +1,5 @@
-//! Takes pages off a lane's hands and has a thread seal and write them. The lane never waits: what the disk is too
-//! slow for is left out.
+//! Takes pages off lanes' hands and has a thread seal and write them. No lane ever waits for the disk: what it is too slow
+//! for is left out.
 
 use super::{
     Inner,
@@ -11,7 +11,7 @@ use novacron_codec::{Page, PageObserver, parse::Place};
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
@@ -63,6 +63,46 @@ impl Drop for Sink {
         if self.chunk.count() > 0 {
             self.hand_over();
         }
+    }
+}
+
+/// A sink for all memory lanes of a migration. It is theirs: with the last of them it is gone.
+#[derive(Debug)]
+pub struct SharedSink(Mutex<Share>);
+
+#[derive(Debug)]
+enum Share {
+    Whole(Option<Sink>),
+    Lent(Weak<Mutex<Sink>>),
+}
+
+impl SharedSink {
+    /// Nobody has it yet, if there is one.
+    pub fn new(sink: Option<Sink>) -> Self {
+        Self(Mutex::new(Share::Whole(sink)))
+    }
+
+    /// For one lane more; `None` if there is no sink, or those that had it are over.
+    pub fn of_lane(&self) -> Option<LaneSink> {
+        let mut share = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *share {
+            Share::Lent(lent) => lent.upgrade().map(LaneSink),
+            Share::Whole(sink) => {
+                let lent = Arc::new(Mutex::new(sink.take()?));
+                *share = Share::Lent(Arc::downgrade(&lent));
+                Some(LaneSink(lent))
+            }
+        }
+    }
+}
+
+/// A lane's part of a [`SharedSink`].
+#[derive(Debug)]
+pub struct LaneSink(Arc<Mutex<Sink>>);
+
+impl PageObserver for LaneSink {
+    fn page(&mut self, place: Option<Place>, page: &Page) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).page(place, page);
     }
 }
 

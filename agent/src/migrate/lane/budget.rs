@@ -46,9 +46,9 @@ pub const fn cache_of(lane: u8) -> usize {
     if lane == 0 { CACHE_MAIN } else { CACHE_FURTHER }
 }
 
-/// What is left of that to the encoder of the main channel beside the table of what the target offers.
-pub fn cache_beside(offered: &Offered) -> usize {
-    CACHE_MAIN - offered.memory().min(CACHE_MAIN)
+/// What is left of that to an encoder beside the table of what the target offers. All share the table; the main channel's pays.
+pub fn cache_beside(lane: u8, offered: &Offered) -> usize {
+    if lane == 0 { CACHE_MAIN - offered.memory().min(CACHE_MAIN) } else { CACHE_FURTHER }
 }
 
 /// How many parcels of a memory lane may be on their way.

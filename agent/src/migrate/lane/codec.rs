@@ -14,7 +14,7 @@ use super::{
     relay::{Flow, Way},
 };
 use crate::migrate::{
-    checkpoint::{Sink, Stock},
+    checkpoint::{LaneSink, Stock},
     link::lane::LaneWriter,
 };
 use bytes::Bytes;
@@ -51,14 +51,20 @@ pub fn framer(ticket: &Ticket, lane: u8) -> Framer {
     Framer::new(settings(ticket, lane))
 }
 
-/// The source's end of the main channel, given what the target offered, and who keeps what passes.
-pub fn main_framer(ticket: &Ticket, offered: Option<Arc<Offered>>, sink: Option<Sink>) -> Framer {
-    let mut framer = framer(ticket, 0);
-    if let Some(offered) = offered {
-        let usual = Settings::new(secret_of(ticket), 0);
-        let settings = Settings { cache: cache_beside(&offered), ..usual };
-        framer = Framer::new(settings).with_offer(offered);
-    }
+/// The source's end of memory lane `lane`, given what the target offered, and who keeps what passes.
+pub fn framer_beside(
+    ticket: &Ticket,
+    lane: u8,
+    offered: Option<Arc<Offered>>,
+    sink: Option<LaneSink>,
+) -> Framer {
+    let framer = match offered {
+        None => framer(ticket, lane),
+        Some(offered) => {
+            let cache = cache_beside(lane, &offered);
+            Framer::new(Settings { cache, ..settings(ticket, lane) }).with_offer(offered)
+        }
+    };
     match sink {
         Some(sink) => framer.with_observer(Box::new(sink)),
         None => framer,
@@ -70,9 +76,14 @@ pub fn decoder(ticket: &Ticket, lane: u8) -> Decoder {
     Decoder::new(secret_of(ticket), lane.into(), cache_of(lane))
 }
 
-/// The target's end of the main channel, given what it offered, and who keeps what crosses.
-pub fn main_decoder(ticket: &Ticket, stock: Option<&Arc<Stock>>, sink: Option<Sink>) -> Decoder {
-    let mut decoder = decoder(ticket, 0);
+/// The target's end, given what it offered, and who keeps what crosses.
+pub fn decoder_beside(
+    ticket: &Ticket,
+    lane: u8,
+    stock: Option<&Arc<Stock>>,
+    sink: Option<LaneSink>,
+) -> Decoder {
+    let mut decoder = decoder(ticket, lane);
     if let Some(stock) = stock {
         decoder = decoder.with_library(Box::new(stock.reader()));
     }

@@ -10,10 +10,12 @@ use super::{
 use crate::{
     hypervisor::libvirt::xml::DISK_TARGET,
     migrate::{
-        checkpoint::Sink,
+        channels::Channels,
+        checkpoint::{SharedSink, Sink},
         filter::{Expectation, element::Element},
         link::{
-            keeper::{Keeper, LinkCondition},
+            keeper::{Keeper, LaneError, LinkCondition},
+            links::Links,
             pace::{Budget, Pacer},
         },
         ports::{Failure, Route},
@@ -21,14 +23,16 @@ use crate::{
     },
 };
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use novacron_common::{
     ids::MigrationId,
     record::{Ticket, TransferCounts},
-    wire::LaneKind,
+    wire::{LaneId, LaneKind},
 };
 use novacron_transport::Endpoint;
 use std::{
-    num::NonZeroU32,
+    net::SocketAddr,
+    num::{NonZeroU8, NonZeroU32},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -50,15 +54,34 @@ pub struct QuicRoads {
     pub link_grace: Duration,
     /// What all migrations away from this host send by, together.
     pub pacer: Pacer,
+    /// Over how many channels memory crosses.
+    pub channels: Channels,
     /// Where the agents of other hosts serve QUIC.
     pub directory: Directory,
 }
 
 impl QuicRoads {
-    async fn dial(&self, ticket: &Ticket, to: Destination) -> Result<Keeper, Failure> {
-        let pacer = self.pacer.within(to.bandwidth_mbit.map(Budget::of_mbit));
-        let (endpoint, ticket) = (self.endpoint.clone(), ticket.clone());
-        Ok(Keeper::dial(endpoint, to.target, ticket, self.link_grace, pacer).await?)
+    fn pacer(&self, bandwidth_mbit: Option<NonZeroU32>) -> Pacer {
+        self.pacer.within(bandwidth_mbit.map(Budget::of_mbit))
+    }
+
+    async fn dial(&self, ticket: &Ticket, target: SocketAddr, pacer: &Pacer) -> Result<Keeper, LaneError> {
+        let (endpoint, ticket, pacer) = (self.endpoint.clone(), ticket.clone(), pacer.clone());
+        Keeper::dial(endpoint, target, ticket, self.link_grace, pacer).await
+    }
+
+    /// One link for all, and one for each channel beside the main one. Of the latter, those that answer: fewer carry the same.
+    async fn links(&self, ticket: &Ticket, to: Destination) -> Result<(Links, Option<NonZeroU8>), LaneError> {
+        let (target, pacer) = (to.target, self.pacer(to.bandwidth_mbit));
+        let channels = async { if to.several { self.channels.towards(target).await } else { None } };
+        let (first, channels) = tokio::join!(self.dial(ticket, target, &pacer), channels);
+        let first = first?;
+        let further = (0..channels.map_or(0, NonZeroU8::get)).map(|_| self.dial(ticket, target, &pacer));
+        let further: Vec<_> = join_all(further).await.into_iter().filter_map(Result::ok).collect();
+        if let Some(channels) = channels {
+            tracing::info!(migration = %ticket.migration, channels, links = further.len() + 1, "memory crosses on several channels");
+        }
+        Ok((Links::new(first, further), channels))
     }
 }
 
@@ -70,20 +93,21 @@ impl Roads for QuicRoads {
         to: Destination,
         sink: Option<Sink>,
     ) -> Result<Box<dyn LiveRoad>, Failure> {
-        let keeper = self.dial(ticket, to).await?;
+        let (links, channels) = self.links(ticket, to).await?;
         let sockets = self.sockets.make(ticket.migration)?;
-        Ok(Box::new(SourceLanes::serve(sockets, keeper, sink)?))
+        Ok(Box::new(SourceLanes::serve(sockets, links, channels, SharedSink::new(sink))?))
     }
 
     async fn lead_cold(&self, ticket: &Ticket, to: Destination) -> Result<Box<dyn ColdRoad>, Failure> {
-        Ok(Box::new(DiskLane { keeper: self.dial(ticket, to).await?, counters: Counters::default() }))
+        let keeper = self.dial(ticket, to.target, &self.pacer(to.bandwidth_mbit)).await?;
+        Ok(Box::new(DiskLane { keeper, counters: Counters::default() }))
     }
 
     async fn lead_again(&self, ticket: &Ticket) -> Result<Box<dyn LiveRoad>, Failure> {
         let target = (self.directory)(ticket.target).ok_or("the target's address is not known")?;
-        let keeper = self.dial(ticket, Destination { target, bandwidth_mbit: None }).await?;
+        let links = Links::new(self.dial(ticket, target, &self.pacer(None)).await?, Vec::new());
         let sockets = self.sockets.make(ticket.migration)?;
-        Ok(Box::new(SourceLanes::serve_rest(sockets, keeper)?))
+        Ok(Box::new(SourceLanes::serve_rest(sockets, links)?))
     }
 
     fn receive_again(&self, ticket: &Ticket) -> Result<(Quay, String), Failure> {
@@ -107,10 +131,11 @@ impl Roads for QuicRoads {
         bandwidth_mbit: Option<NonZeroU32>,
         (saved, descriptors): (&SavedSource, &mut Descriptors),
     ) -> Result<Box<dyn LiveRoad>, Failure> {
-        let pacer = self.pacer.within(bandwidth_mbit.map(Budget::of_mbit));
-        let (endpoint, sockets) = (self.endpoint.clone(), self.sockets.adopt(ticket.migration));
-        let keeper = Keeper::restore(saved.keeper(), endpoint, ticket.clone(), self.link_grace, pacer);
-        Ok(Box::new(SourceLanes::restore(sockets, keeper, saved, descriptors)?))
+        let (pacer, sockets) = (self.pacer(bandwidth_mbit), self.sockets.adopt(ticket.migration));
+        let links = Links::restore(saved.links(), |link| {
+            Keeper::restore(link, self.endpoint.clone(), ticket.clone(), self.link_grace, pacer.clone())
+        });
+        Ok(Box::new(SourceLanes::restore(sockets, links, saved, descriptors)?))
     }
 
     fn receive_on(
@@ -191,6 +216,10 @@ impl LiveRoad for SourceLanes {
         self.sockets().route(disk)
     }
 
+    fn channels(&self) -> Option<NonZeroU8> {
+        Self::channels(self)
+    }
+
     async fn finished(&self) {
         Self::finished(self).await;
     }
@@ -240,7 +269,7 @@ impl Road for DiskLane {
 #[async_trait]
 impl ColdRoad for DiskLane {
     async fn send(&self, disk: Option<&Path>, ran: bool) -> Result<(), Failure> {
-        let halves = self.keeper.open(LaneKind::Disk).await?;
+        let halves = self.keeper.open(LaneId { kind: LaneKind::Disk, number: 0 }).await?;
         let cargo = cold::Cargo { disk, ran, counter: self.counters.of(LaneKind::Disk) };
         Ok(cold::send(halves, cargo).await?)
     }

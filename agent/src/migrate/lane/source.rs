@@ -1,26 +1,28 @@
 //! The source's end: UNIX sockets that libvirtd and QEMU connect to, and a lane for each connection.
 
+mod traffic;
+
 use super::{
-    Counters,
-    codec::{self, Encoding, SavedEncoding},
-    connection::{Connection, Halves, SavedFlows, rest},
-    control::{self, Overhearing, SavedOverhearing},
+    Counters, codec,
+    connection::{Connection, Halves},
+    control,
     offer::{self, Heard},
     packing::Packers,
-    relay::{self, Flow, Flows},
     saved::{Descriptors, LeftConnection, NotResumed, SavedConnection},
     sockets::{SocketError, Sockets},
 };
 use crate::{
     handover::socket_of,
     migrate::{
-        checkpoint::Sink,
-        link::keeper::{Keeper, LinkCondition, SavedKeeper},
+        checkpoint::SharedSink,
+        link::{
+            keeper::{LaneError, LinkCondition},
+            links::{Links, SavedLinks},
+        },
     },
     text::describe,
 };
-use bytes::Bytes;
-use novacron_codec::{Framer, Stats};
+use novacron_codec::Framer;
 use novacron_common::{
     record::TransferCounts,
     wire::{LaneId, LaneKind},
@@ -28,6 +30,7 @@ use novacron_common::{
 use serde::{Deserialize, Serialize};
 use std::{
     io,
+    num::NonZeroU8,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -41,6 +44,8 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+pub use traffic::SavedTraffic;
+use traffic::Traffic;
 
 /// Connections of one migration at once: control, main channel, multifd channels, disks.
 const LANES_MAX: usize = 64;
@@ -63,14 +68,15 @@ pub struct SourceLanes {
 /// What each connection's task needs.
 #[derive(Clone)]
 struct Service {
-    keeper: Arc<Keeper>,
+    links: Arc<Links>,
+    /// Memory crosses on so many channels beside the main one.
+    channels: Option<NonZeroU8>,
     counters: Arc<Counters>,
     packers: Packers,
     slots: Arc<Semaphore>,
     trouble: watch::Sender<Option<String>>,
     heard: watch::Sender<Heard>,
-    /// For the main channel, until it is there.
-    sink: Arc<Mutex<Option<Sink>>>,
+    sink: Arc<SharedSink>,
     finished: watch::Sender<bool>,
     at_its_end: mpsc::Sender<AtItsEnd>,
     stop: CancellationToken,
@@ -99,7 +105,7 @@ struct Left {
 /// The lanes of a departure as they stand, for a successor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedSource {
-    keeper: SavedKeeper,
+    links: SavedLinks,
     connections: Vec<SavedConnection<SavedTraffic>>,
     listeners: Vec<(LaneKind, u32)>,
     counts: TransferCounts,
@@ -107,22 +113,28 @@ pub struct SavedSource {
 }
 
 impl SavedSource {
-    /// The link.
-    pub fn keeper(&self) -> &SavedKeeper {
-        &self.keeper
+    /// The links.
+    pub fn links(&self) -> &SavedLinks {
+        &self.links
     }
 }
 
 const LISTENING: [LaneKind; 3] = [LaneKind::Control, LaneKind::Memory, LaneKind::Disk];
 
 impl SourceLanes {
-    /// Listens on all sockets, and to what the target offers. What passes on the main channel is shown to `sink`.
+    /// Listens on all sockets, and to what the target offers. What passes of memory is shown to `sink`; it crosses on so many
+    /// `channels` beside the main one.
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn serve(sockets: Sockets, keeper: Keeper, sink: Option<Sink>) -> Result<Self, SocketError> {
-        let lanes = Self::new(sockets, keeper, Counters::default());
-        *lanes.service.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink;
+    pub fn serve(
+        sockets: Sockets,
+        links: Links,
+        channels: Option<NonZeroU8>,
+        sink: SharedSink,
+    ) -> Result<Self, SocketError> {
+        let mut lanes = Self::new(sockets, links, Counters::default());
+        (lanes.service.channels, lanes.service.sink) = (channels, Arc::new(sink));
         for kind in LISTENING {
             lanes.listen(kind)?;
         }
@@ -134,8 +146,8 @@ impl SourceLanes {
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn serve_rest(sockets: Sockets, keeper: Keeper) -> Result<Self, SocketError> {
-        let lanes = Self::new(sockets, keeper, Counters::default());
+    pub fn serve_rest(sockets: Sockets, links: Links) -> Result<Self, SocketError> {
+        let lanes = Self::new(sockets, links, Counters::default());
         lanes.listen(LaneKind::Memory)?;
         Ok(lanes)
     }
@@ -145,16 +157,17 @@ impl SourceLanes {
         Ok(())
     }
 
-    fn new(sockets: Sockets, keeper: Keeper, counters: Counters) -> Self {
+    fn new(sockets: Sockets, links: Links, counters: Counters) -> Self {
         let (stop, (at_its_end, ends)) = (CancellationToken::new(), mpsc::channel(1));
         let service = Service {
-            keeper: Arc::new(keeper),
+            links: Arc::new(links),
+            channels: None,
             counters: Arc::new(counters),
             packers: Packers::default(),
             slots: Arc::new(Semaphore::new(LANES_MAX)),
             trouble: watch::Sender::new(None),
             heard: watch::Sender::new(Heard::Nothing),
-            sink: Arc::default(),
+            sink: Arc::new(SharedSink::new(None)),
             finished: watch::Sender::new(false),
             at_its_end,
             stop: stop.clone(),
@@ -176,11 +189,11 @@ impl SourceLanes {
     /// [`NotResumed`].
     pub fn restore(
         sockets: Sockets,
-        keeper: Keeper,
+        links: Links,
         saved: &SavedSource,
         descriptors: &mut Descriptors,
     ) -> Result<Self, NotResumed> {
-        let lanes = Self::new(sockets, keeper, Counters::behind(saved.counts));
+        let lanes = Self::new(sockets, links, Counters::behind(saved.counts));
         let service = &lanes.service;
         service.heard.send_replace(Heard::All(None)); // what was offered is of no use behind a restart
         service.finished.send_replace(saved.finished);
@@ -192,7 +205,7 @@ impl SourceLanes {
         }
         for connection in &saved.connections {
             let halves =
-                service.keeper.resume(&connection.lane).map_err(|_| NotResumed::Unreadable("a lane"))?;
+                service.links.resume(&connection.lane).map_err(|_| NotResumed::Unreadable("a lane"))?;
             let Some((number, traffic)) = &connection.socket else { continue };
             let socket = socket_of(descriptors.take(*number).ok_or(NotResumed::Socket)?)?;
             let id = connection.lane.id;
@@ -219,11 +232,11 @@ impl SourceLanes {
         service.leave.cancel();
         service.tasks.close();
         timeout(LEAVE_DEADLINE, service.tasks.wait()).await.ok()?;
-        let (keeper, others) = service.keeper.leave();
+        let (links, others) = service.links.leave();
         let Left { connections, listeners } = std::mem::take(&mut *service.left());
         let others = others.into_iter().map(|lane| LeftConnection { lane, socket: None });
         let saved = SavedSource {
-            keeper,
+            links,
             connections: connections.into_iter().chain(others).map(|one| one.put(descriptors)).collect(),
             listeners: listeners.into_iter().map(|(kind, fd)| (kind, descriptors.put(fd))).collect(),
             counts: service.counters.read(),
@@ -231,6 +244,11 @@ impl SourceLanes {
         };
         sockets.leave();
         Some(saved)
+    }
+
+    /// Beside the main channel.
+    pub fn channels(&self) -> Option<NonZeroU8> {
+        self.service.channels
     }
 
     /// Waits until all that the target offers is known, for a moment.
@@ -270,26 +288,26 @@ impl SourceLanes {
 
     /// How the link to the target fares.
     pub fn condition(&self) -> LinkCondition {
-        self.service.keeper.condition()
+        self.service.links.condition()
     }
 
     /// Waits until [`SourceLanes::condition`] is not `before` any more.
     pub async fn changed(&self, before: LinkCondition) {
-        self.service.keeper.changed(before).await;
+        self.service.links.changed(before).await;
     }
 
     /// Waits until the link to the target is over for good, or the target proves unbelievable; says why, as a sentence.
     pub async fn over(&self) -> String {
         tokio::select! {
             biased;
-            reason = self.service.keeper.over() => reason,
+            reason = self.service.links.over() => reason,
             reason = broken(self.service.heard.subscribe()) => reason,
         }
     }
 
     /// Ends every lane.
     pub fn close(&self) {
-        self.service.keeper.close();
+        self.service.links.close();
     }
 }
 
@@ -307,7 +325,7 @@ async fn broken(mut heard: watch::Receiver<Heard>) -> String {
 
 async fn listen_to_offer(service: Service) {
     let hearing = async {
-        let halves = service.keeper.open(LaneKind::Held).await.map_err(|error| describe(&error))?;
+        let halves = open(service.links.next(LaneKind::Held), &service).await?;
         offer::hear(halves, &service.counters, &service.heard).await.map_err(|error| describe(&error))
     };
     let outcome = tokio::select! {
@@ -338,32 +356,32 @@ async fn listen(listener: UnixListener, kind: LaneKind, guard: super::sockets::P
             continue;
         }
         let Ok(slot) = service.slots.clone().acquire_owned().await else { return };
-        let service = service.clone();
+        // Here: QEMU connects its main channel first, and lanes are numbered as it does.
+        let (service, id) = (service.clone(), service.links.next(kind));
         service.tasks.clone().spawn(async move {
-            service.until_stopped(kind, carry(connection, kind, &service)).await;
+            service.until_stopped(kind, carry(connection, id, &service)).await;
             drop(slot);
         });
     }
 }
 
-async fn carry(connection: UnixStream, kind: LaneKind, service: &Service) -> Result<(), String> {
-    let halves = service.keeper.open(kind).await.map_err(|error| describe(&error))?;
+async fn carry(
+    connection: UnixStream,
+    id: Result<LaneId, LaneError>,
+    service: &Service,
+) -> Result<(), String> {
+    let halves = open(id, service).await?;
     relay_lane(connection, halves, service).await.map_err(|error| error.to_string())
+}
+
+async fn open(id: Result<LaneId, LaneError>, service: &Service) -> Result<Halves, String> {
+    let opened = async { service.links.open(id?).await };
+    opened.await.map_err(|error| describe(&error))
 }
 
 async fn relay_lane(socket: UnixStream, halves: Halves, service: &Service) -> io::Result<()> {
     let id = halves.0.id();
-    let traffic = match id.kind {
-        LaneKind::Control => Traffic::Control(Overhearing::default()),
-        LaneKind::Memory => {
-            let codec = (service.framer(id.number), service.packers.clone());
-            Traffic::Memory(
-                Box::new(Encoding::new(codec, id.number, service.counters.clone())),
-                Flow::default(),
-            )
-        }
-        LaneKind::Disk | LaneKind::Held => Traffic::Plain(Flows::default()),
-    };
+    let traffic = Traffic::new(id, service);
     relay_on(Connection::new(halves, socket), traffic, id, service).await
 }
 
@@ -383,69 +401,6 @@ async fn relay_on(
             }
             Ok(())
         }
-    }
-}
-
-/// What is under way on one connection.
-enum Traffic {
-    Control(Overhearing),
-    Memory(Box<Encoding>, Flow),
-    Plain(Flows),
-}
-
-/// A [`Traffic`] as it stands, for a successor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SavedTraffic {
-    /// libvirt's calls.
-    Control(SavedOverhearing),
-    /// A memory channel, and what comes back on it.
-    Memory(SavedEncoding, Bytes),
-    /// A disk.
-    Plain(SavedFlows),
-}
-
-impl Traffic {
-    async fn run(&mut self, connection: &mut Connection, id: LaneId, service: &Service) -> io::Result<()> {
-        let (counters, counter) = (&service.counters, service.counters.of(id.kind));
-        match self {
-            Self::Control(hearing) => {
-                hearing.run(connection.ends(), counter, &service.finished, service).await
-            }
-            Self::Plain(flows) => {
-                let (mut out, mut back) = connection.ways();
-                relay::both(&mut out, &mut back, flows, counter).await
-            }
-            Self::Memory(encoding, flow) => {
-                let (mut out, mut back) = connection.ways();
-                let replies = relay::copy(&mut back, flow, counters.of(id.kind));
-                let (stats, ()) = tokio::try_join!(encoding.run(&mut out), replies)?;
-                let Stats { plain, wire, .. } = stats;
-                tracing::info!(number = id.number, plain, wire, ?stats, "a memory lane is over");
-                Ok(())
-            }
-        }
-    }
-
-    async fn save(self) -> io::Result<SavedTraffic> {
-        Ok(match self {
-            Self::Control(hearing) => SavedTraffic::Control(hearing.save()),
-            Self::Plain(flows) => SavedTraffic::Plain(SavedFlows::of(&flows)),
-            Self::Memory(encoding, flow) => SavedTraffic::Memory(encoding.save().await?, rest(&flow)),
-        })
-    }
-
-    /// `None` if it was left by something else.
-    fn restore(saved: &SavedTraffic, id: LaneId, service: &Service) -> Option<Self> {
-        Some(match saved {
-            SavedTraffic::Control(saved) => Self::Control(Overhearing::restore(saved)),
-            SavedTraffic::Plain(saved) => Self::Plain(saved.restore()),
-            SavedTraffic::Memory(saved, back) => {
-                let (ticket, packers) = (service.keeper.ticket(), service.packers.clone());
-                let encoding =
-                    Encoding::restore(saved, ticket, packers, id.number, service.counters.clone())?;
-                Self::Memory(Box::new(encoding), Flow::of(back.to_vec()))
-            }
-        })
     }
 }
 
@@ -470,13 +425,13 @@ impl Service {
         }
     }
 
+    /// Post-copy's own channel is waited for page by page: it looks nothing up.
     fn framer(&self, lane: u8) -> Framer {
-        let ticket = self.keeper.ticket();
-        if lane > 0 {
+        let ticket = self.links.ticket();
+        if lane > 0 && self.channels.is_none() {
             return codec::framer(ticket, lane);
         }
-        let sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner).take();
-        codec::main_framer(ticket, self.heard.borrow().offered(), sink)
+        codec::framer_beside(ticket, lane, self.heard.borrow().offered(), self.sink.of_lane())
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     handover::socket_of,
     migrate::{
-        checkpoint::{Sink, Stock},
+        checkpoint::{SharedSink, Sink, Stock},
         filter::Expectation,
         link::{
             carrier::{CarryError, carry},
@@ -114,8 +114,7 @@ pub struct Door {
     seen: Mutex<Seen>,
     /// What is held here of the machine.
     stock: Option<Arc<Stock>>,
-    /// For the main channel, until it is there.
-    sink: Mutex<Option<Sink>>,
+    sink: SharedSink,
     /// A successor takes over.
     leave: CancellationToken,
     left: Mutex<Vec<LeftConnection<SavedTraffic>>>,
@@ -136,7 +135,7 @@ impl Door {
         let (patience, stop) = (grace + NOTICED_LATER, CancellationToken::new());
         let (seen, left) = (Mutex::default(), Mutex::default());
         let (leave, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (stock, sink) = (None, Mutex::default());
+        let (stock, sink) = (None, SharedSink::new(None));
         Self { ticket, onward, patience, events, stop, seen, stock, sink, leave, left, tasks }
     }
 
@@ -192,11 +191,7 @@ impl Door {
 
     /// As it is, with what is held here of the machine, and who keeps what crosses.
     pub fn holding(self, (stock, sink): (Option<Arc<Stock>>, Option<Sink>)) -> Self {
-        Self { stock, sink: Mutex::new(sink), ..self }
-    }
-
-    fn take_sink(&self) -> Option<Sink> {
-        self.sink.lock().unwrap_or_else(PoisonError::into_inner).take()
+        Self { stock, sink: SharedSink::new(sink), ..self }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -294,7 +289,7 @@ impl Door {
                 self.connect_to((path, wait), halves, traffic).await;
             }
             (Onward::Rest { memory }, _) => {
-                let traffic = |id: LaneId| Traffic::memory(self, id.number);
+                let traffic = |id: LaneId| Traffic::memory(self, id.number, false);
                 self.connect_to((memory, LISTEN_DEADLINE), halves, traffic).await;
             }
             (Onward::Cold(landing), _) => {

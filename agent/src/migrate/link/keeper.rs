@@ -1,4 +1,4 @@
-//! The source's link to the target's agent: dialled at the start, dialled again when it is cut, given up after a grace.
+//! A link of the source to the target's agent: dialled at the start, dialled again when it is cut, given up after a grace.
 //! A cut at the first call is a cut like any other.
 //!
 //! ```text
@@ -31,7 +31,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -74,7 +74,6 @@ pub enum LaneError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedKeeper {
     target: SocketAddr,
-    numbers: [u8; 4],
     cuts: u32,
 }
 
@@ -106,7 +105,6 @@ struct Shared {
     pacer: Pacer,
     state: watch::Sender<LinkState>,
     cuts: AtomicU32,
-    numbers: [AtomicU8; 4],
     /// Those that are not over.
     lanes: std::sync::Mutex<BTreeMap<LaneId, Arc<Lane>>>,
     /// A successor has all of it.
@@ -144,7 +142,6 @@ impl Keeper {
             pacer,
             state: watch::Sender::new(state),
             cuts: AtomicU32::new(0),
-            numbers: Default::default(),
             lanes: std::sync::Mutex::default(),
             left: AtomicBool::new(false),
             renewing: Mutex::new(()),
@@ -163,9 +160,6 @@ impl Keeper {
         let dialler = Dialler::new(endpoint, saved.target, ticket.target, pacer.sharing());
         let keeper = Self::new(dialler, (ticket, grace, pacer), LinkState::Lost);
         keeper.0.cuts.store(saved.cuts, Ordering::Relaxed);
-        for (number, saved) in keeper.0.numbers.iter().zip(saved.numbers) {
-            number.store(saved, Ordering::Relaxed);
-        }
         let shared = keeper.0.clone();
         tokio::spawn(async move {
             if shared.find("this agent was started again").await {
@@ -195,21 +189,16 @@ impl Keeper {
         shared.left.store(true, Ordering::Relaxed); // dropped, it would close the link
         let lanes = shared.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let left = lanes.values().filter_map(|lane| lane.save()).collect();
-        let numbers = shared.numbers.each_ref().map(|number| number.load(Ordering::Relaxed));
         let (target, cuts) = (shared.dialler.target(), shared.cuts.load(Ordering::Relaxed));
-        (SavedKeeper { target, numbers, cuts }, left)
+        (SavedKeeper { target, cuts }, left)
     }
 
     /// A new lane; returns once the target has opened it. It outlives cuts from then on.
     ///
     /// # Errors
     /// [`LaneError`].
-    pub async fn open(&self, kind: LaneKind) -> Result<(LaneReader, LaneWriter), LaneError> {
-        let number = self.0.numbers[kind as usize]
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |number| number.checked_add(1))
-            .map_err(|_| LaneError::TooMany(kind))?;
-        let id = LaneId { kind, number };
-        let (lane, reader, writer) = Lane::new(id, window::of(id).ok_or(LaneError::TooMany(kind))?);
+    pub async fn open(&self, id: LaneId) -> Result<(LaneReader, LaneWriter), LaneError> {
+        let (lane, reader, writer) = Lane::new(id, window::of(id).ok_or(LaneError::TooMany(id.kind))?);
         if let Some((turn, stream)) = self.0.attach(&lane).await? {
             self.0.enter(&lane);
             tokio::spawn(self.0.clone().keep_lane(lane, turn, stream));

@@ -15,7 +15,8 @@
 //! * [`saved`] is a lane as an agent leaves it to its successor;
 //! * [`lane`] is the state with its two halves, which are read and written like a socket;
 //! * [`carrier`] moves frames between a lane and one stream, for one turn;
-//! * [`keeper`] holds the source's link, and has [`dialler`] call again when it is cut.
+//! * [`keeper`] holds a link of the source, and has [`dialler`] call again when it is cut;
+//! * [`links`] are all of a migration, and say which lane takes which.
 //!
 //! Only the source dials. What a lane carries passes through here untouched: whoever wants to re-code it does so between
 //! the socket and the half.
@@ -27,6 +28,7 @@ pub mod flow;
 pub mod incoming;
 pub mod keeper;
 pub mod lane;
+pub mod links;
 pub mod load;
 pub mod outgoing;
 pub mod pace;

@@ -85,6 +85,7 @@ impl Departure {
             pause_ms: copy.ladder.climb().pause_ms,
             slowdown_pct: self.limits.max_slowdown_pct,
             post_copy: post_copy && self.limits.may_split(),
+            channels: road.channels(),
         };
         let route = road.route(disk);
         let mut send: Epilogue = match begun {
@@ -452,6 +453,7 @@ impl Copy {
             cuts: road.condition().cuts,
             climb: self.ladder.climb(),
             disk: None,
+            channels: road.channels(),
         };
         let sent = outcome.is_ok();
         if sent {

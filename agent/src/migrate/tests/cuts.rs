@@ -17,6 +17,7 @@ use crate::migrate::{
         dialler::Dialler,
         keeper::{Keeper, LinkCondition},
         lane::{LaneReader, LaneWriter},
+        links::Links,
         pace::Pacer,
         window,
     },
@@ -104,36 +105,37 @@ impl Target {
         Self { door, disk, events, wire, ours, near, _folder: folder }
     }
 
-    async fn keeper(&self, grace: Duration) -> Keeper {
-        Keeper::dial(self.near.clone(), self.wire.address, self.ours.clone(), grace, Pacer::default())
-            .await
-            .unwrap()
+    async fn links(&self, grace: Duration) -> Links {
+        let (near, ours) = (self.near.clone(), self.ours.clone());
+        let first = Keeper::dial(near, self.wire.address, ours, grace, Pacer::default()).await.unwrap();
+        Links::new(first, Vec::new())
     }
 
     /// A disk's lane, and the connection that leads on from it.
-    async fn disk_lane(&self, keeper: &Keeper) -> (LaneReader, LaneWriter, UnixStream) {
-        let (opened, accepted) = tokio::join!(keeper.open(LaneKind::Disk), self.disk.accept());
+    async fn disk_lane(&self, links: &Links) -> (LaneReader, LaneWriter, UnixStream) {
+        let (opened, accepted) =
+            tokio::join!(links.open(links.next(LaneKind::Disk).unwrap()), self.disk.accept());
         let ((reader, writer), (qemu, _)) = (opened.unwrap(), accepted.unwrap());
         (reader, writer, qemu)
     }
 }
 
 /// Waits until the link is as said.
-async fn until(keeper: &Keeper, wanted: LinkCondition) {
+async fn until(links: &Links, wanted: LinkCondition) {
     let reached = async {
-        while keeper.condition() != wanted {
-            keeper.changed(keeper.condition()).await;
+        while links.condition() != wanted {
+            links.changed(links.condition()).await;
         }
     };
-    timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("it stayed at {:?}", keeper.condition()));
+    timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("it stayed at {:?}", links.condition()));
 }
 
 /// Cuts the link until the source has noticed, and mends it.
-async fn cut_and_mend(target: &Target, keeper: &Keeper, cuts: u32) {
+async fn cut_and_mend(target: &Target, links: &Links, cuts: u32) {
     target.wire.cut();
-    until(keeper, LinkCondition { lost: true, cuts: cuts - 1 }).await;
+    until(links, LinkCondition { lost: true, cuts: cuts - 1 }).await;
     target.wire.mend();
-    until(keeper, LinkCondition { lost: false, cuts }).await;
+    until(links, LinkCondition { lost: false, cuts }).await;
 }
 
 fn noise(length: usize, seed: usize) -> Vec<u8> {
@@ -144,13 +146,13 @@ fn noise(length: usize, seed: usize) -> Vec<u8> {
 async fn a_target_that_is_cut_off_when_it_is_called_first_is_called_until_it_answers() {
     let target = Target::new(PATIENCE).await;
     target.wire.cut();
-    let (keeper, ()) = tokio::join!(target.keeper(PATIENCE), async {
+    let (links, ()) = tokio::join!(target.links(PATIENCE), async {
         // Longer than one call is tried for, so that it takes another; on a slow machine the first may do.
         tokio::time::sleep(Duration::from_secs(4)).await;
         target.wire.mend();
     });
-    let (_reader, mut writer, mut qemu) = target.disk_lane(&keeper).await;
-    assert_eq!(keeper.condition(), LinkCondition::default(), "no cut of a link that there was");
+    let (_reader, mut writer, mut qemu) = target.disk_lane(&links).await;
+    assert_eq!(links.condition(), LinkCondition::default(), "no cut of a link that there was");
     writer.write_all(b"hello").await.unwrap();
     let mut read = [0; 5];
     timeout(PATIENCE, qemu.read_exact(&mut read)).await.unwrap().unwrap();
@@ -190,8 +192,8 @@ async fn what_waited_for_the_way_to_return_is_not_taken_for_a_round_trip() {
 async fn a_lane_that_is_cut_twice_in_the_middle_delivers_every_byte_once_both_ways() {
     const LENGTH: usize = 48 << 20;
     let target = Target::new(GRACE).await;
-    let keeper = target.keeper(GRACE).await;
-    let (mut reader, mut writer, qemu) = target.disk_lane(&keeper).await;
+    let links = target.links(GRACE).await;
+    let (mut reader, mut writer, qemu) = target.disk_lane(&links).await;
     let (mut from_source, mut to_source) = qemu.into_split();
     let (there, back) = (noise(LENGTH, 1), noise(LENGTH / 4, 2));
     let (sent, answered) = (there.clone(), back.clone());
@@ -205,13 +207,13 @@ async fn a_lane_that_is_cut_twice_in_the_middle_delivers_every_byte_once_both_wa
     });
     let (mut got, mut got_back) = (vec![0; LENGTH / 3], vec![0; LENGTH / 16]);
     from_source.read_exact(&mut got).await.unwrap();
-    cut_and_mend(&target, &keeper, 1).await;
+    cut_and_mend(&target, &links, 1).await;
     // What was read so far makes room: the link is cut under way again.
     got.resize(LENGTH * 2 / 3, 0);
     from_source.read_exact(&mut got[LENGTH / 3..]).await.unwrap();
     reader.read_exact(&mut got_back).await.unwrap();
     assert!(!sending.is_finished() && !answering.is_finished(), "the cuts must fall into the middle");
-    cut_and_mend(&target, &keeper, 2).await;
+    cut_and_mend(&target, &links, 2).await;
     let rest =
         async { tokio::try_join!(from_source.read_to_end(&mut got), reader.read_to_end(&mut got_back)) };
     timeout(PATIENCE, rest).await.unwrap().unwrap();
@@ -224,9 +226,9 @@ async fn a_lane_that_is_cut_twice_in_the_middle_delivers_every_byte_once_both_wa
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_while_nothing_flows_is_noticed_and_nothing_is_heard_of_it() {
     let target = Target::new(GRACE).await;
-    let keeper = target.keeper(GRACE).await;
-    let (mut reader, mut writer, mut qemu) = target.disk_lane(&keeper).await;
-    cut_and_mend(&target, &keeper, 1).await;
+    let links = target.links(GRACE).await;
+    let (mut reader, mut writer, mut qemu) = target.disk_lane(&links).await;
+    cut_and_mend(&target, &links, 1).await;
     writer.write_all(b"still there?").await.unwrap();
     let mut question = [0; 12];
     qemu.read_exact(&mut question).await.unwrap();
@@ -236,19 +238,19 @@ async fn a_cut_while_nothing_flows_is_noticed_and_nothing_is_heard_of_it() {
     reader.read_to_string(&mut answer).await.unwrap();
     assert_eq!((&question, answer.as_str()), (b"still there?", "yes"));
     // New lanes open on the new link.
-    drop(target.disk_lane(&keeper).await);
+    drop(target.disk_lane(&links).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_stays_away_longer_than_the_grace_ends_the_lane_on_both_sides() {
     let short = Duration::from_secs(2);
     let target = Target::new(short).await;
-    let keeper = target.keeper(short).await;
-    let (mut reader, mut writer, mut qemu) = target.disk_lane(&keeper).await;
+    let links = target.links(short).await;
+    let (mut reader, mut writer, mut qemu) = target.disk_lane(&links).await;
     writer.write_all(b"x").await.unwrap();
     assert_eq!(qemu.read_u8().await.unwrap(), b'x');
     target.wire.cut();
-    let reason = timeout(PATIENCE, keeper.over()).await.unwrap();
+    let reason = timeout(PATIENCE, links.over()).await.unwrap();
     assert!(reason.contains("lost") && reason.contains("within 2 s"), "{reason}");
     let error = timeout(PATIENCE, reader.read_u8()).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("within 2 s"), "{error}");
@@ -256,23 +258,23 @@ async fn a_link_that_stays_away_longer_than_the_grace_ends_the_lane_on_both_side
     assert_eq!(timeout(PATIENCE, qemu.read(&mut [0; 8])).await.unwrap().unwrap(), 0, "QEMU must be told");
     // Too late: nobody goes on with what was given up.
     target.wire.mend();
-    assert!(keeper.open(LaneKind::Disk).await.is_err());
+    assert!(links.open(links.next(LaneKind::Disk).unwrap()).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_breaks_while_the_link_is_away_breaks_on_the_other_side_after_it() {
     let target = Target::new(GRACE).await;
-    let keeper = target.keeper(GRACE).await;
-    let (reader, writer, mut qemu) = target.disk_lane(&keeper).await;
+    let links = target.links(GRACE).await;
+    let (reader, writer, mut qemu) = target.disk_lane(&links).await;
     target.wire.cut();
-    until(&keeper, LinkCondition { lost: true, cuts: 0 }).await;
+    until(&links, LinkCondition { lost: true, cuts: 0 }).await;
     drop((reader, writer));
     target.wire.mend();
     assert_eq!(timeout(PATIENCE, qemu.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
 
-    let (mut reader, _writer, qemu) = target.disk_lane(&keeper).await;
+    let (mut reader, _writer, qemu) = target.disk_lane(&links).await;
     target.wire.cut();
-    until(&keeper, LinkCondition { lost: true, cuts: 1 }).await;
+    until(&links, LinkCondition { lost: true, cuts: 1 }).await;
     drop(qemu);
     target.wire.mend();
     // Either an end or an error: QEMU there is gone.
@@ -288,12 +290,12 @@ async fn a_stopped_machines_disk_crosses_a_cut() {
     std::fs::write(&to, b"the empty overlay").unwrap();
     let unused = UnixListener::bind(folder.path().join("d")).unwrap();
     let mut target = Target::with(folder, Onward::Cold(landing(&to)), unused, GRACE).await;
-    let keeper = Arc::new(target.keeper(GRACE).await);
+    let links = Arc::new(target.links(GRACE).await);
     let sending = tokio::spawn({
-        let (keeper, from) = (keeper.clone(), from.clone());
+        let (links, from) = (links.clone(), from.clone());
         async move {
             let counter = AtomicU64::new(0);
-            let halves = keeper.open(LaneKind::Disk).await.unwrap();
+            let halves = links.open(links.next(LaneKind::Disk).unwrap()).await.unwrap();
             cold::send(halves, cold::Cargo { disk: Some(&from), ran: true, counter: &counter }).await
         }
     });
@@ -303,7 +305,7 @@ async fn a_stopped_machines_disk_crosses_a_cut() {
         }
     };
     timeout(PATIENCE, grown).await.unwrap();
-    cut_and_mend(&target, &keeper, 1).await;
+    cut_and_mend(&target, &links, 1).await;
     timeout(PATIENCE, sending).await.unwrap().unwrap().unwrap();
     assert!(matches!(target.events.recv().await, Some(LaneEvent::Begun)));
     assert!(matches!(target.events.recv().await, Some(LaneEvent::Landed(Ok(true)))));

@@ -1,7 +1,10 @@
 //! Plays both hosts' hypervisors: the source's side of a peer-to-peer migration over the sockets that it is given,
 //! and the target's libvirtd with a QEMU that takes memory. Calls are libvirt's own, in XDR.
 
-use super::world::DOCUMENT;
+use super::{
+    played_memory::{in_turns, parts, take_memory},
+    world::DOCUMENT,
+};
 use crate::{
     hypervisor::{Definition, HvError, MachineFiles},
     migrate::{
@@ -13,10 +16,11 @@ use async_trait::async_trait;
 use novacron_common::ids::VmId;
 use std::{
     io,
+    num::NonZeroU8,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -69,6 +73,8 @@ pub struct Faults {
     pub copy_failed: AtomicBool,
     /// What QEMU sends of the guest's memory; [`MEMORY`] bytes that are no pages if left alone.
     pub memory: Mutex<Option<Arc<Vec<u8>>>>,
+    /// On so many channels beside the main one the target's QEMU takes it.
+    pub channels: AtomicU8,
 }
 
 impl Faults {
@@ -152,14 +158,14 @@ impl PlayedHypervisor {
             self.set(Standing::Stopped);
             Err(io::Error::other("the guest ended"))
         } else {
-            self.migrate(route, push.post_copy).await
+            self.migrate(route, push).await
         };
         self.copying.store(false, SeqCst);
         outcome
     }
 
-    async fn migrate(&self, route: &Route, post_copy: bool) -> io::Result<()> {
-        let flags = FLAGS | if post_copy { POST_COPY } else { PAUSED };
+    async fn migrate(&self, route: &Route, push: Push) -> io::Result<()> {
+        let flags = FLAGS | if push.post_copy { POST_COPY } else { PAUSED };
         let control = route.control_uri.split_once("socket=").unwrap().1;
         let mut control = UnixStream::connect(control).await?;
         control.write_all(&frame(66, &[])).await?;
@@ -168,7 +174,7 @@ impl PlayedHypervisor {
         reply(&mut control).await?;
         control.write_all(&frame(303, &[self.parameters(route), word(0), word(flags)].concat())).await?;
         reply(&mut control).await?;
-        let sending = self.send_memory(route);
+        let sending = self.send_memory(route, push.channels);
         tokio::pin!(sending);
         let sent = tokio::select! {
             sent = &mut sending => sent,
@@ -203,34 +209,39 @@ impl PlayedHypervisor {
         outcome
     }
 
-    async fn send_memory(&self, route: &Route) -> io::Result<()> {
-        let mut memory = UnixStream::connect(route.migrate_uri.strip_prefix("unix://").unwrap()).await?;
-        let (stream, mut sent) = (self.faults.stream(), 0);
+    async fn send_memory(&self, route: &Route, channels: Option<NonZeroU8>) -> io::Result<()> {
+        let parts = parts(&self.faults.stream(), channels.map_or(0, NonZeroU8::get));
+        let (path, mut ways) = (route.migrate_uri.strip_prefix("unix://").unwrap(), Vec::new());
+        for _ in &parts {
+            ways.push(UnixStream::connect(path).await?);
+        }
         let hang_after = self.faults.hang_after.load(SeqCst);
         let pause_after = self.faults.pause_after.load(SeqCst);
-        for chunk in stream.chunks(1 << 20) {
+        let mut sent = 0;
+        for (way, chunk) in in_turns(&parts) {
             if hang_after > 0 && sent >= hang_after {
                 let mut closed = [0];
                 tokio::select! {
                     () = self.abort.notified() => {}
-                    _ = memory.read(&mut closed) => self.faults.cut_off.store(true, SeqCst),
+                    _ = ways[0].read(&mut closed) => self.faults.cut_off.store(true, SeqCst),
                 }
                 return Err(io::Error::other("aborted"));
             }
-            if pause_after > 0 && sent == pause_after {
+            if pause_after > 0 && sent >= pause_after && sent < pause_after + (1 << 20) {
                 self.faults.go_on.notified().await;
             }
-            memory.write_all(chunk).await?;
+            ways[way].write_all(chunk).await?;
             sent += chunk.len() as u64;
         }
-        memory.shutdown().await?;
-        let mut taken = [0; 8];
-        memory.read_exact(&mut taken).await?;
-        if u64::from_be_bytes(taken) == stream.len() as u64 {
-            Ok(())
-        } else {
-            Err(io::Error::other("memory was lost"))
+        for (mut way, part) in ways.into_iter().zip(&parts) {
+            way.shutdown().await?;
+            let mut taken = [0; 8];
+            way.read_exact(&mut taken).await?;
+            if u64::from_be_bytes(taken) != part.len() as u64 {
+                return Err(io::Error::other("memory was lost"));
+            }
         }
+        Ok(())
     }
 
     fn parameters(&self, route: &Route) -> Vec<u8> {
@@ -354,7 +365,7 @@ impl Ear for PlayedEar {
     }
     async fn listen_again(&mut self, uri: &str) -> Result<(), HvError> {
         let listener = UnixListener::bind(uri.strip_prefix("unix://").unwrap()).unwrap();
-        let (standing, rest) = (self.0.clone(), Arc::new(REST.to_vec()));
+        let (standing, rest) = (self.0.clone(), vec![REST.to_vec()]);
         tokio::spawn(async move {
             let taken = take_memory(listener, rest).await.is_ok();
             let seen = if taken { Standing::Running } else { Standing::Split { broken: true } };
@@ -397,8 +408,8 @@ impl FakeLibvirt {
                     let prepare = call::prepare(frame.payload).unwrap();
                     let uri = prepare.parameters.iter().find(|(name, _)| *name == "migrate_uri").unwrap().1;
                     let call::Value::Text(uri) = uri else { panic!("{uri:?}") };
-                    qemu =
-                        Some(tokio::spawn(take_memory(UnixListener::bind(&uri[7..])?, self.faults.stream())));
+                    let parts = parts(&self.faults.stream(), self.faults.channels.load(SeqCst));
+                    qemu = Some(tokio::spawn(take_memory(UnixListener::bind(&uri[7..])?, parts)));
                     self.hypervisor.set(Standing::Paused { persistent: false });
                 }
                 306 => {
@@ -429,15 +440,6 @@ impl FakeLibvirt {
             client.write_all(&answer(frame.procedure)).await?;
         }
     }
-}
-
-/// Takes all of it, and holds it against what was sent.
-async fn take_memory(listener: UnixListener, sent: Arc<Vec<u8>>) -> io::Result<()> {
-    let (mut source, _) = listener.accept().await?;
-    let mut taken = Vec::new();
-    source.read_to_end(&mut taken).await?;
-    source.write_all(&(taken.len() as u64).to_be_bytes()).await?;
-    if taken == *sent { Ok(()) } else { Err(io::Error::other("cut, or changed on the way")) }
 }
 
 fn word(word: u32) -> Vec<u8> {

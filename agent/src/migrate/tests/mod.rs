@@ -2,6 +2,7 @@
 //! (`libvirt`). Whatever goes wrong, a machine runs in one place at most, and a migration ends there or back.
 
 mod cancels;
+mod channels;
 mod codec;
 mod compare;
 mod cuts;
@@ -10,6 +11,7 @@ mod libvirt;
 mod limits;
 mod moves;
 mod offers;
+mod played_memory;
 mod process;
 mod restarts;
 mod returns;

@@ -41,7 +41,10 @@ fn moves_on(state: &SideState) -> bool {
 
 /// Moves the machine while agents are replaced; the played QEMU compares what arrives with what was sent.
 async fn moved_while(replaced: &[Replaced]) {
-    let mut world = World::new();
+    moved_in(World::new(), replaced).await;
+}
+
+async fn moved_in(mut world: World, replaced: &[Replaced]) {
     let ticket = ticket(true);
     let id = ticket.migration;
     let (mut a, mut b, wire) = half_moved(&world, &ticket, spec()).await;
@@ -84,6 +87,13 @@ async fn a_target_that_is_replaced_in_the_copy_goes_on_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_are_replaced_one_after_the_other_and_again() {
     moved_while(&[Replaced::Source, Replaced::Target, Replaced::Source, Replaced::Target]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_on_several_channels_outlives_both_agents() {
+    let mut world = World::new();
+    world.send_on(3);
+    moved_in(world, &[Replaced::Source, Replaced::Target]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use crate::{
     hypervisor::MachineFiles,
     migrate::{
         Directory, Migrations, MigrationsParts, Pacer, QemuProcesses, QuicRoads, SocketRoom,
+        channels::Channels,
         checkpoint::{Checkpoints, Limits},
         journal::Record,
         legacy::Inheritance,
@@ -162,6 +163,8 @@ pub struct Host {
     pub journal: MemoryJournal,
     pub owner: Owner,
     pub hypervisor: Arc<PlayedHypervisor>,
+    /// What its agent is told.
+    pub channels: Channels,
     directory: Directory,
 }
 
@@ -180,6 +183,7 @@ impl Host {
             journal: MemoryJournal::default(),
             owner: Owner::default(),
             hypervisor: Arc::new(hypervisor),
+            channels: Channels::Always(None),
             folder,
             directory,
         }
@@ -239,6 +243,7 @@ impl Host {
                 libvirt_socket: self.folder.join("libvirt"),
                 link_grace: GRACE,
                 pacer: Pacer::default(),
+                channels: self.channels,
                 directory: self.directory.clone(),
             }),
             processes: Arc::new(QemuProcesses { libvirt_socket: self.folder.join("libvirt") }),

@@ -37,6 +37,7 @@ pub fn migration(state: &State, record: &MigrationRecord) -> MigrationView {
         remaining_ms: progress.remaining_ms.filter(|_| copying),
         qemu_downtime_ms: record.report.as_ref().and_then(|r| r.qemu_downtime_ms),
         cuts_survived: record.report.as_ref().map_or(progress.cuts, |r| r.cuts),
+        memory_channels: record.report.as_ref().and_then(|r| r.channels),
         compared_bytes: compared(record).map(|disk| disk.data.0),
         forecast: record.forecast,
         actual: record.actual(),

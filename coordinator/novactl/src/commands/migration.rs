@@ -68,6 +68,7 @@ pub fn show(context: &Context, view: &MigrationView) -> Result<(), CtlError> {
         ("climb", climb(&view.climb)),
         ("memory", ByteCount(view.memory_bytes).to_string()),
         ("for", rebuilt(&view.memory)),
+        ("channels", view.memory_channels.map(|count| count.to_string()).unwrap_or_default()),
         ("disk", ByteCount(view.disk_bytes).to_string()),
         ("compared", compared(view)),
         ("iteration", view.iteration.to_string()),

@@ -39,16 +39,18 @@ impl Traffic {
     pub fn new(door: &Door, id: LaneId, expectation: &Expectation) -> Self {
         match id.kind {
             LaneKind::Control => Self::Control(Box::new(Guarding::new(expectation.clone()))),
-            LaneKind::Memory => Self::memory(door, id.number),
+            // A machine that allows post-copy sends its memory on one channel; the second is post-copy's own.
+            LaneKind::Memory => Self::memory(door, id.number, !expectation.post_copy),
             LaneKind::Disk | LaneKind::Held => Self::Plain(Flows::default()),
         }
     }
 
-    /// Of memory channel `number`, just made.
-    pub fn memory(door: &Door, number: u8) -> Self {
-        let decoder = match number {
-            0 => codec::main_decoder(&door.ticket, door.stock.as_ref(), door.take_sink()),
-            _ => codec::decoder(&door.ticket, number),
+    /// Of memory channel `number`, just made; one of `several` that share the guest's pages, or not.
+    pub fn memory(door: &Door, number: u8, several: bool) -> Self {
+        let decoder = if number == 0 || several {
+            codec::decoder_beside(&door.ticket, number, door.stock.as_ref(), door.sink.of_lane())
+        } else {
+            codec::decoder(&door.ticket, number)
         };
         Self::Memory(Decoding::new(decoder), Flow::default())
     }
