@@ -122,7 +122,7 @@ impl Disks {
             seed: spec.cloud_init.is_some().then(|| folder.join("seed.img")),
             kernel,
             console_log: self.console_log(vm),
-            monitor: spec.post_copy.then(|| folder.join("monitor").join("qmp")),
+            monitor: spec.mobility.allows_post_copy().then(|| folder.join("monitor").join("qmp")),
             folder,
         }
     }
@@ -330,7 +330,8 @@ pub(super) mod fixture {
 
     use novacron_common::{
         spec::{
-            BootSource, CloudInit, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec,
+            BootSource, CloudInit, HealthSpec, MachineKind, Mobility, NetworkSpec, RestartPolicy,
+            TemplateSpec, VmSpec,
         },
         units::ByteCount,
     };
@@ -351,7 +352,7 @@ pub(super) mod fixture {
             network: NetworkSpec::default(),
             cloud_init: Some(CloudInit::default()),
             restart: RestartPolicy::Never,
-            post_copy: false,
+            mobility: Mobility::Usual,
             health: HealthSpec::default(),
             volumes: Vec::new(),
         }

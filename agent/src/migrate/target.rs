@@ -211,7 +211,8 @@ impl Arrival {
         let document = self.mover.document(&self.parts.definition(self.vm(), &self.spec, files.clone()))?;
         // All of it was told: the copy begins only then.
         let stock = stock_of(&self.parts, &self.ticket, &files).await.inspect(|stock| stock.was_offered());
-        let berth = Berth::Live { document, stock, sink: None, post_copy: self.spec.post_copy };
+        let berth =
+            Berth::Live { document, stock, sink: None, post_copy: self.spec.mobility.allows_post_copy() };
         let quay = self.parts.roads.receive_on(&self.ticket, berth, (&saved.door, &mut descriptors))?;
         Ok(Stage { quay, files, arriving: None, begun: true, opened: saved.opened })
     }
@@ -416,7 +417,7 @@ impl Arrival {
     /// Written down before it is said: after that the coordinator asks no more, and a record that did not say so would
     /// stand in the way of the machine's next move for ever.
     async fn ended(&mut self, state: InboundState) {
-        if self.spec.post_copy {
+        if self.spec.mobility.allows_post_copy() {
             self.ear = None;
             self.mover.forget_ear(self.vm());
         }
@@ -477,7 +478,7 @@ async fn make_stage(
     let berth = if ticket.live {
         let document = mover.document(&parts.definition(ticket.vm, spec, files.clone()))?;
         let stock = stock_of(parts, ticket, &files).await;
-        Berth::Live { document, stock, sink, post_copy: spec.post_copy }
+        Berth::Live { document, stock, sink, post_copy: spec.mobility.allows_post_copy() }
     } else {
         Berth::Cold(cold::Landing::new(&files, spec))
     };

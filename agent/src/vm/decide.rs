@@ -83,7 +83,7 @@ pub(super) mod tests {
     use novacron_common::{
         ids::{MigrationId, VmId},
         record::VmAssignment,
-        spec::{BootSource, HealthSpec, MachineKind, NetworkSpec, TemplateSpec, VmSpec},
+        spec::{BootSource, HealthSpec, MachineKind, Mobility, NetworkSpec, TemplateSpec, VmSpec},
         units::{ByteCount, Epoch, Generation},
     };
 
@@ -100,7 +100,7 @@ pub(super) mod tests {
             network: NetworkSpec::default(),
             cloud_init: None,
             restart: RestartPolicy::Never,
-            post_copy: false,
+            mobility: Mobility::Usual,
             health: HealthSpec::default(),
             volumes: Vec::new(),
         };

@@ -14,7 +14,7 @@ use novacron_agent::{
 };
 use novacron_common::{
     ids::{NetworkId, VmId},
-    spec::{BootSource, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    spec::{BootSource, HealthSpec, MachineKind, Mobility, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::ByteCount,
 };
 use novacron_tests::bins;
@@ -109,7 +109,7 @@ pub fn spec(network: NetworkSpec, then: Then) -> Result<VmSpec> {
         network,
         cloud_init: None,
         restart: RestartPolicy::Never,
-        post_copy: false,
+        mobility: Mobility::Usual,
         health: HealthSpec::default(),
         volumes: Vec::new(),
     })

@@ -18,6 +18,7 @@ mod schedule;
 mod template;
 mod vm;
 mod vm_health;
+mod vm_kind;
 mod vm_stop;
 mod vm_volumes;
 mod volume;
@@ -46,6 +47,7 @@ pub use schedule::{PreviewTick, ScheduleWarning, Transition};
 pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};
 pub use vm::{CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmKill, VmStats, VmUpdate, VmView};
 pub use vm_health::HealthBody;
+pub use vm_kind::VmMobility;
 pub use vm_stop::VmStop;
 pub use volume::VolumeView;
 pub use workflow::{

@@ -1,6 +1,6 @@
 //! Machines over HTTP.
 
-use super::{template::check_cmdline, vm_health::HealthBody, vm_volumes};
+use super::{template::check_cmdline, vm_health::HealthBody, vm_kind::VmMobility, vm_volumes};
 use crate::{
     ids::{HostId, NetworkId, VmId},
     record::{HealthState, Progress, VmState, VmStatistics},
@@ -123,6 +123,9 @@ pub struct VmCreate {
     /// lost.
     #[serde(default)]
     pub post_copy: bool,
+    /// `migratable` starts a namespace machine so that its processes can be saved and restored (default `usual`).
+    #[serde(default)]
+    pub mobility: VmMobility,
     /// How a namespace machine is asked whether it is well, in place of what its image says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthBody>,
@@ -166,80 +169,11 @@ impl VmCreate {
             network,
             cloud_init,
             restart: self.restart.unwrap_or(RestartPolicy::Never),
-            post_copy: self.post_copy,
+            mobility: self.mobility(),
             health,
             volumes,
         });
         faults.into_result(spec)
-    }
-
-    /// An archive is the root of namespace machines and of no other; a disk or a kernel of virtual machines alone.
-    fn check_kind(&self, template: &TemplateSpec, faults: &mut Faults) -> MachineKind {
-        let fits = match template.archive() {
-            Some(_) => MachineKind::Namespace,
-            None => MachineKind::Kvm,
-        };
-        match (self.kind, fits) {
-            (Some(MachineKind::Kvm), MachineKind::Namespace) => {
-                faults.add(
-                    "kind",
-                    "must be namespace: the template's image is a root file system, and no disk",
-                );
-            }
-            (Some(MachineKind::Namespace), MachineKind::Kvm) => {
-                faults.add("kind", "must be kvm, or give a template whose disk has the format oci or rootfs");
-            }
-            _ => {}
-        }
-        match fits {
-            MachineKind::Namespace => self.check_namespace(faults),
-            MachineKind::Kvm => self.check_kvm(faults),
-        }
-        fits
-    }
-
-    fn check_kvm(&self, faults: &mut Faults) {
-        if self.network.name.is_some() {
-            faults.add(
-                "network.name",
-                "must be left out: only namespace machines are on tenant networks; give a virtual machine a bridge",
-            );
-        }
-        if !self.volumes.is_empty() {
-            faults.add("volumes", "must be left out: only namespace machines have volumes");
-        }
-        if self.health.is_some() {
-            faults.add("health", "must be left out: only namespace machines are asked whether they are well");
-        }
-    }
-
-    /// What namespace machines do not have is refused, and not left out in silence.
-    fn check_namespace(&self, faults: &mut Faults) {
-        let NetworkBody { bridge, address, gateway, dns, name, publish: _ } = &self.network;
-        if bridge.is_some() {
-            faults.add(
-                "network.bridge",
-                "must be left out: a namespace machine is on a tenant network (network.name)",
-            );
-        }
-        if address.is_some() || gateway.is_some() {
-            faults.add(
-                "network.address",
-                "must be left out, as gateway: the tenant network gives the machine both",
-            );
-        }
-        if name.is_none() && !dns.is_empty() {
-            faults.add("network.dns", "needs a network.name: without a network there is nobody to ask");
-        }
-        if self.cloud_init.is_some() {
-            faults.add(
-                "cloud_init",
-                "must be left out: a namespace machine runs its command, and no cloud-init",
-            );
-        }
-        if self.post_copy {
-            faults.add("post_copy", "must be left out: namespace machines do not move while they run yet");
-        }
     }
 
     fn check_cloud_init(&self, template: &TemplateSpec, faults: &mut Faults) -> Option<CloudInit> {
@@ -460,6 +394,9 @@ pub struct VmView {
     /// Whether it may be moved by post-copy.
     #[serde(default)]
     pub post_copy: bool,
+    /// Whether its processes can be saved and restored.
+    #[serde(default)]
+    pub mobility: VmMobility,
     /// Why it was placed where it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<String>,

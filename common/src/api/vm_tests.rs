@@ -1,7 +1,7 @@
 //! What kind of machine a template gives, and what that kind may be asked for.
 
 use super::*;
-use crate::api::TemplateCreate;
+use crate::{api::TemplateCreate, spec::Mobility};
 use serde_json::{Value, json};
 
 fn template(format: &str) -> TemplateSpec {
@@ -88,6 +88,23 @@ fn what_namespace_machines_do_not_have_is_refused_by_name() {
     for (fields, field) in asked {
         assert_eq!(made(&template("oci"), fields).unwrap_err(), [field]);
     }
+}
+
+#[test]
+fn a_migratable_machine_has_nothing_of_one_host_and_says_what_speaks_against_it() {
+    let migratable = json!({"mobility": "migratable"});
+    let spec = made(&template("oci"), migratable.clone()).unwrap();
+    assert_eq!(spec.mobility, Mobility::Migratable);
+    assert_eq!(made(&template("oci"), json!({})).unwrap().mobility, Mobility::Usual);
+    let mut bound = json!({"host": "h1", "volumes": ["data:/data", "/srv/www:/www:ro"]});
+    bound["mobility"] = json!("migratable");
+    assert_eq!(made(&template("oci"), bound).unwrap_err(), ["volumes[0]", "volumes[1]"]);
+    let mut virtual_machine = migratable;
+    virtual_machine["resources"] = json!({"cpu": 1, "memory_mb": 64, "storage_mb": 64});
+    assert_eq!(made(&template("qcow2"), virtual_machine.clone()).unwrap_err(), ["mobility"]);
+    virtual_machine["mobility"] = json!("usual");
+    virtual_machine["post_copy"] = json!(true);
+    assert_eq!(made(&template("qcow2"), virtual_machine).unwrap().mobility, Mobility::PostCopy);
 }
 
 #[test]

@@ -37,5 +37,5 @@ pub use schedule::{Schedule, TimeZone};
 pub use signal::{BadSignal, Signal};
 pub use stop::StopTerms;
 pub use tenant::{BadSubnet, Subnet, TenantNetwork};
-pub use vm::{CloudInit, MachineKind, RestartPolicy, VmSpec};
+pub use vm::{CloudInit, MachineKind, Mobility, RestartPolicy, VmSpec};
 pub use volume::{BadVolume, FolderPath, VolumeMount, VolumeSource};

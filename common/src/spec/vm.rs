@@ -24,6 +24,36 @@ pub enum RestartPolicy {
     Always,
 }
 
+/// How a machine may leave its host while it runs. Stored where a flag for post-copy once was, with whose two values the first two
+/// agree byte for byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mobility {
+    /// As its kind does: a virtual machine by pre-copy, a namespace machine not at all.
+    #[default]
+    Usual,
+    /// A virtual machine: by post-copy too, which can strand or lose its running guest.
+    PostCopy,
+    /// A namespace machine whose processes can be saved and restored (CRIU): it is started with what that needs.
+    Migratable,
+}
+
+impl Mobility {
+    /// Whether post-copy is allowed.
+    pub fn allows_post_copy(self) -> bool {
+        self == Self::PostCopy
+    }
+
+    /// With post-copy allowed or not; what is migratable stays so.
+    #[must_use]
+    pub fn with_post_copy(self, allowed: bool) -> Self {
+        match (self, allowed) {
+            (Self::Migratable, _) => self,
+            (_, true) => Self::PostCopy,
+            (_, false) => Self::Usual,
+        }
+    }
+}
+
 /// What the NoCloud seed tells the guest (cloud-init's NoCloud data source).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloudInit {
@@ -59,8 +89,8 @@ pub struct VmSpec {
     pub cloud_init: Option<CloudInit>,
     /// Whether it starts by itself.
     pub restart: RestartPolicy,
-    /// Whether it may be moved by post-copy, which can strand or lose its running guest.
-    pub post_copy: bool,
+    /// How it may leave its host while it runs.
+    pub mobility: Mobility,
     /// How a namespace machine is asked whether it is well, over what its image says.
     pub health: HealthSpec,
     /// What of its host a namespace machine is shown beside its image, in this order. It ties the machine to that host.
@@ -80,4 +110,21 @@ impl VmSpec {
     pub const VOLUMES_MAX: usize = 16;
     /// Largest user-data document (the EC2 limit, which images expect).
     pub const USER_DATA_MAX: ByteCount = ByteCount::kib(16);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::codec;
+
+    #[test]
+    fn what_was_stored_as_a_flag_for_post_copy_is_still_understood() {
+        for (flag, mobility) in [(false, Mobility::Usual), (true, Mobility::PostCopy)] {
+            let stored = codec::encode(&flag).unwrap();
+            assert_eq!(codec::decode::<Mobility>(&stored).unwrap(), mobility);
+            assert_eq!(codec::encode(&mobility).unwrap(), stored);
+            assert_eq!(Mobility::Usual.with_post_copy(flag), mobility);
+            assert_eq!(Mobility::Migratable.with_post_copy(flag), Mobility::Migratable);
+        }
+    }
 }

@@ -18,8 +18,8 @@ use novacron_agent::{
 use novacron_common::{
     ids::{AttemptKey, FireCause, FireKey, JobId, NetworkId, VmId},
     spec::{
-        BootSource, CommandTarget, HealthSpec, JobTarget, MachineKind, NetworkSpec, OnLeaseLost, Program,
-        RestartPolicy, Root, TemplateSpec, VmSpec,
+        BootSource, CommandTarget, HealthSpec, JobTarget, MachineKind, Mobility, NetworkSpec, OnLeaseLost,
+        Program, RestartPolicy, Root, TemplateSpec, VmSpec,
     },
     units::{ByteCount, Epoch, UnixMillis},
     wire::{AttemptStart, Lease, LeasesGranted},
@@ -120,7 +120,7 @@ fn definition(
         network,
         cloud_init: None,
         restart: RestartPolicy::Never,
-        post_copy: false,
+        mobility: Mobility::Usual,
         health: HealthSpec::default(),
         volumes: Vec::new(),
     };

@@ -6,7 +6,7 @@ use novacron_agent::hypervisor::{Definition, Hypervisor, MachineFiles, fake::Fak
 use novacron_common::{
     ids::VmId,
     record::VmState,
-    spec::{BootSource, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    spec::{BootSource, HealthSpec, MachineKind, Mobility, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::ByteCount,
 };
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Place for InMemory {
             network,
             cloud_init: None,
             restart: RestartPolicy::Never,
-            post_copy: false,
+            mobility: Mobility::Usual,
             health: HealthSpec::default(),
             volumes: Vec::new(),
         };

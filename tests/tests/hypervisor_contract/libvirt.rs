@@ -14,8 +14,8 @@ use novacron_common::{
     ids::VmId,
     record::VmState,
     spec::{
-        BootSource, CloudInit, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec,
-        RestartPolicy, Sha256Digest, TemplateSpec, VmSpec,
+        BootSource, CloudInit, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, Mobility,
+        NetworkSpec, RestartPolicy, Sha256Digest, TemplateSpec, VmSpec,
     },
     units::ByteCount,
 };
@@ -123,7 +123,7 @@ impl Place for InLab {
             network: NetworkSpec::default(),
             cloud_init: Some(CloudInit::default()),
             restart: RestartPolicy::Never,
-            post_copy: false,
+            mobility: Mobility::Usual,
             health: HealthSpec::default(),
             volumes: Vec::new(),
         };

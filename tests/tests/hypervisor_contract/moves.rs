@@ -14,8 +14,8 @@ use novacron_common::{
     ids::VmId,
     record::VmState,
     spec::{
-        BootSource, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
-        Sha256Digest, TemplateSpec, VmSpec,
+        BootSource, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, Mobility, NetworkSpec,
+        RestartPolicy, Sha256Digest, TemplateSpec, VmSpec,
     },
     units::ByteCount,
 };
@@ -125,7 +125,7 @@ fn definition() -> Result<Definition> {
         network: NetworkSpec::default(),
         cloud_init: None,
         restart: RestartPolicy::Never,
-        post_copy: false,
+        mobility: Mobility::Usual,
         health: HealthSpec::default(),
         volumes: Vec::new(),
     };

@@ -8,7 +8,7 @@ use novacron_agent::hypervisor::{
 };
 use novacron_common::{
     ids::VmId,
-    spec::{BootSource, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    spec::{BootSource, HealthSpec, MachineKind, Mobility, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::ByteCount,
 };
 use novacron_tests::require;
@@ -58,7 +58,7 @@ impl Place for OnHost {
             network: NetworkSpec::default(),
             cloud_init: None,
             restart: RestartPolicy::Never,
-            post_copy: false,
+            mobility: Mobility::Usual,
             health: HealthSpec::default(),
             volumes: Vec::new(),
         };

@@ -8,7 +8,7 @@ use novacron_agent::hypervisor::{
 use novacron_common::{
     ids::VmId,
     record::VmState,
-    spec::{BootSource, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
+    spec::{BootSource, HealthSpec, MachineKind, Mobility, NetworkSpec, RestartPolicy, TemplateSpec, VmSpec},
     units::ByteCount,
 };
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
@@ -29,7 +29,7 @@ pub fn definition(folder: &Path, cmdline: Option<&str>) -> Definition {
             network: NetworkSpec::default(),
             cloud_init: None,
             restart: RestartPolicy::Never,
-            post_copy: false,
+            mobility: Mobility::Usual,
             health: HealthSpec::default(),
             volumes: Vec::new(),
         },

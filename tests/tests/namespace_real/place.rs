@@ -8,8 +8,8 @@ use novacron_agent::{
 use novacron_common::{
     ids::VmId,
     spec::{
-        BootSource, HealthSpec, ImageFormat, ImageRun, MachineKind, NetworkSpec, Program, RestartPolicy,
-        Sha256Digest, TemplateSpec, VmSpec,
+        BootSource, HealthSpec, ImageFormat, ImageRun, MachineKind, Mobility, NetworkSpec, Program,
+        RestartPolicy, Sha256Digest, TemplateSpec, VmSpec,
     },
     units::ByteCount,
 };
@@ -97,7 +97,7 @@ impl Place {
                 network: NetworkSpec::default(),
                 cloud_init: None,
                 restart: RestartPolicy::Never,
-                post_copy: false,
+                mobility: Mobility::Usual,
                 health: HealthSpec::default(),
                 volumes: Vec::new(),
             },

@@ -4,8 +4,8 @@ use crate::hypervisor::{Definition, MachineFiles};
 use novacron_common::{
     ids::VmId,
     spec::{
-        BootSource, CloudInit, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec,
-        RestartPolicy, Sha256Digest, TemplateSpec, VmSpec,
+        BootSource, CloudInit, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, Mobility,
+        NetworkSpec, RestartPolicy, Sha256Digest, TemplateSpec, VmSpec,
     },
     units::ByteCount,
 };
@@ -38,7 +38,7 @@ pub fn definition() -> Definition {
         network: NetworkSpec::default(),
         cloud_init: Some(CloudInit::default()),
         restart: RestartPolicy::Never,
-        post_copy: false,
+        mobility: Mobility::Usual,
         health: HealthSpec::default(),
         volumes: Vec::new(),
     };

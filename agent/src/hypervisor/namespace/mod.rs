@@ -16,6 +16,7 @@
 //! * [`home`] and [`process`] are the agent's side of it; [`Namespace`] is the hypervisor made from these.
 
 pub mod cgroup;
+pub mod checkpoint;
 mod command;
 mod disk;
 mod enter;

@@ -73,7 +73,7 @@ impl Departure {
         begun: Begun,
     ) -> Option<(Ending, Option<Epilogue>)> {
         let (mover, legacy, vm) = (self.mover.clone(), self.legacy.clone(), self.vm());
-        let post_copy = self.spec.post_copy;
+        let post_copy = self.spec.mobility.allows_post_copy();
         let (mut copy, mut cancel) = (Copy::new(self.limits, post_copy, began), self.cancel.clone());
         tokio::select! {
             biased;

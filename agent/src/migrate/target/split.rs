@@ -53,7 +53,7 @@ async fn last_words(mut stage: Option<Box<Stage>>) {
 impl Arrival {
     /// The hand-over is committed in advance: the epoch, if it may run the guest.
     pub(super) fn open(&self, epoch: Epoch, reply: oneshot::Sender<Result<(), Denial>>) -> Option<Epoch> {
-        let verdict = match self.spec.post_copy {
+        let verdict = match self.spec.mobility.allows_post_copy() {
             true => self.may_run(epoch),
             false => Err(Denial {
                 code: DenialCode::Invalid,

@@ -10,7 +10,7 @@ use super::{
 use crate::{handover, migrate::ports::Standing};
 use novacron_common::{
     record::{InboundState, MoveLimits, OutboundState, SideState, Ticket},
-    spec::VmSpec,
+    spec::{Mobility, VmSpec},
     units::Epoch,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -100,7 +100,7 @@ async fn a_copy_on_several_channels_outlives_both_agents() {
 async fn a_target_that_is_replaced_once_the_guest_may_go_over_has_its_hypervisors_ear_again() {
     let mut world = World::new();
     let ticket = ticket(true);
-    let allows = VmSpec { post_copy: true, ..spec() };
+    let allows = VmSpec { mobility: Mobility::PostCopy, ..spec() };
     world.faults.reunites.store(true, SeqCst);
     let (a, b, wire) = half_moved(&world, &ticket, allows).await;
     b.migrations.open_inbound(ticket.migration, Epoch(2)).await.unwrap();

@@ -9,7 +9,7 @@ use super::{
 use crate::migrate::{journal::under_way, ports::Standing};
 use novacron_common::{
     record::{InboundState, MoveLimits, OutboundState, Rung, SideState, Strategy, Ticket},
-    spec::VmSpec,
+    spec::{Mobility, VmSpec},
     units::Epoch,
     wire::DenialCode,
 };
@@ -24,7 +24,7 @@ const LOST: End = |s| matches!(s, SideState::Outbound(OutboundState::Lost { .. }
 const LOST_THERE: End = |s| matches!(s, SideState::Inbound(InboundState::Lost { .. }));
 
 fn allows() -> VmSpec {
-    VmSpec { post_copy: true, ..spec() }
+    VmSpec { mobility: Mobility::PostCopy, ..spec() }
 }
 
 async fn begin(world: &World, ticket: &Ticket, limits: MoveLimits) -> (Agent, Agent) {

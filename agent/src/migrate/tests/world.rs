@@ -18,8 +18,8 @@ use novacron_common::{
     ids::{ClusterId, HostId, MigrationId, VmId},
     record::{MoveLimits, SideState, Strategy, Ticket, VmAction, VmAssignment},
     spec::{
-        BootSource, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, NetworkSpec, RestartPolicy,
-        Sha256Digest, TemplateSpec, VmSpec,
+        BootSource, HealthSpec, ImageFormat, ImageRef, ImageSource, MachineKind, Mobility, NetworkSpec,
+        RestartPolicy, Sha256Digest, TemplateSpec, VmSpec,
     },
     units::{ByteCount, Epoch, Generation, UnixMillis},
     wire::{Denial, StreamKind},
@@ -377,7 +377,7 @@ pub fn spec() -> VmSpec {
         network: NetworkSpec::default(),
         cloud_init: None,
         restart: RestartPolicy::Never,
-        post_copy: false,
+        mobility: Mobility::Usual,
         health: HealthSpec::default(),
         volumes: Vec::new(),
     }

@@ -77,7 +77,7 @@ pub fn check_source(state: &State, vm: &VmRecord, source: HostId, live: bool) ->
 /// # Errors
 /// [`Refusal`] says why not, and what to do about it.
 pub fn check_strategy(vm: &VmRecord, limits: &MoveLimits) -> Result<(), Refusal> {
-    if limits.strategy != Strategy::Postcopy || vm.spec.post_copy {
+    if limits.strategy != Strategy::Postcopy || vm.spec.mobility.allows_post_copy() {
         return Ok(());
     }
     Err(Refusal::conflict(format!(

@@ -162,7 +162,8 @@ pub(super) fn update(state: &mut State, c: VmUpdate) -> Outcome {
         vm.spec.name = name;
     }
     vm.spec.restart = c.restart.unwrap_or(vm.spec.restart);
-    vm.spec.post_copy = c.post_copy.unwrap_or(vm.spec.post_copy);
+    vm.spec.mobility =
+        c.post_copy.map_or(vm.spec.mobility, |allowed| vm.spec.mobility.with_post_copy(allowed));
     state.write(vm.wished_anew());
     Ok(Applied::Done)
 }

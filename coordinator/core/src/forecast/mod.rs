@@ -84,7 +84,7 @@ fn forecast(trip: &Trip<'_>, guest: &Guest, rate: Interval, lessons: &Lessons) -
     let case = |pick: Pick, opposite: Pick| {
         let inputs = Inputs {
             live: trip.live,
-            post_copy: trip.vm.spec.post_copy,
+            post_copy: trip.vm.spec.mobility.allows_post_copy(),
             memory: pick(guest.memory),
             disk: guest.disk,
             dirty_rate: pick(guest.dirty_rate),

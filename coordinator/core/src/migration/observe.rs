@@ -67,7 +67,7 @@ fn to_target(record: &MigrationRecord, vm: &VmRecord, action: SagaAction) -> Age
             AgentCommand::AbandonInbound { migration: record.id, reason: record.message.clone() }
         }
         _ => {
-            let post_copy = vm.spec.post_copy && record.limits.may_split();
+            let post_copy = vm.spec.mobility.allows_post_copy() && record.limits.may_split();
             AgentCommand::PrepareInbound { ticket: record.ticket(), spec: vm.spec.clone(), post_copy }
         }
     }

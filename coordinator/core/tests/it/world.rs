@@ -5,8 +5,8 @@ use novacron_common::{
     ids::{ClusterId, HostId, JobId, MigrationId, TokenId, VmId},
     record::{Accel, HostAddresses, HostCapacity, HostHello, MoveLimits, VmObservation, VmState},
     spec::{
-        BootSource, CommandTarget, HealthSpec, JobSpec, JobTarget, MachineKind, Name, NetworkSpec, Program,
-        RestartPolicy, Root, Sha256Digest, TemplateSpec, VmSpec,
+        BootSource, CommandTarget, HealthSpec, JobSpec, JobTarget, MachineKind, Mobility, Name, NetworkSpec,
+        Program, RestartPolicy, Root, Sha256Digest, TemplateSpec, VmSpec,
     },
     units::{ByteCount, Epoch, Generation, Incarnation, UnixMillis},
     wire::JoinPurpose,
@@ -64,7 +64,7 @@ pub fn vm_spec(vm: &str) -> VmSpec {
         network: NetworkSpec::default(),
         cloud_init: None,
         restart: RestartPolicy::Never,
-        post_copy: false,
+        mobility: Mobility::Usual,
         health: HealthSpec::default(),
         volumes: Vec::new(),
     }

@@ -279,6 +279,9 @@ pub struct VmCreateArgs {
     /// or a host fails just then, the guest stands still until both are back, or is lost.
     #[arg(long)]
     pub post_copy: bool,
+    /// Start a namespace machine so that its processes can be saved and restored; what cannot be carried along is refused.
+    #[arg(long, conflicts_with = "post_copy")]
+    pub migratable: bool,
     /// Make it, but leave it stopped.
     #[arg(long)]
     pub no_start: bool,

@@ -10,7 +10,7 @@ use crate::{
 use novacron_common::{
     api::{
         CloudInitBody, HealthBody, MigrateRequest, MigrationPlan, MigrationView, NetworkBody, Period,
-        Resources, VmCreate, VmKill, VmStop, VmView,
+        Resources, VmCreate, VmKill, VmMobility, VmStop, VmView,
     },
     ids::GangId,
     record::VmState,
@@ -128,6 +128,7 @@ async fn create(context: &Context, args: VmCreateArgs) -> Result<(), CtlError> {
         cloud_init,
         restart: args.restart_always.then_some(RestartPolicy::Always),
         post_copy: args.post_copy,
+        mobility: if args.migratable { VmMobility::Migratable } else { VmMobility::Usual },
         health: health(args.health),
         volumes: args.volume,
         host: args.host,

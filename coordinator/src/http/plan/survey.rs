@@ -70,7 +70,7 @@ pub async fn check(
     (vm, spec, limits): (VmId, &VmSpec, &MoveLimits),
     traits: Option<&GuestTraits>,
 ) -> Vec<PreflightFault> {
-    let post_copy = spec.post_copy && limits.may_split();
+    let post_copy = spec.mobility.allows_post_copy() && limits.may_split();
     let command = AgentCommand::CheckInbound { vm, spec: spec.clone(), post_copy, traits: traits.cloned() };
     let reason = match agents.call(host, &command).await {
         Ok(AgentReply::Checked(faults)) => return faults,

@@ -11,7 +11,8 @@ use novacron_common::{
     ids::{HostId, MigrationId, VmId},
     record::{MoveLimits, Strategy},
     spec::{
-        BootSource, HealthSpec, MachineKind, NetworkSpec, RestartPolicy, StopTerms, TemplateSpec, VmSpec,
+        BootSource, HealthSpec, MachineKind, Mobility, NetworkSpec, RestartPolicy, StopTerms, TemplateSpec,
+        VmSpec,
     },
     splitmix::SplitMix64,
     units::ByteCount,
@@ -370,7 +371,7 @@ fn spec(number: u128) -> VmSpec {
         network: NetworkSpec::default(),
         cloud_init: None,
         restart: if number.is_multiple_of(3) { RestartPolicy::Always } else { RestartPolicy::Never },
-        post_copy: allows_post_copy(number),
+        mobility: Mobility::Usual.with_post_copy(allows_post_copy(number)),
         health: HealthSpec::default(),
         volumes: Vec::new(),
     }

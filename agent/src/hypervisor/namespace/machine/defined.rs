@@ -49,7 +49,7 @@ impl Defined {
 mod tests {
     use super::*;
     use novacron_common::{
-        spec::{BootSource, ImageRun, MachineKind, NetworkSpec, RestartPolicy, TemplateSpec},
+        spec::{BootSource, ImageRun, MachineKind, Mobility, NetworkSpec, RestartPolicy, TemplateSpec},
         units::ByteCount,
     };
 
@@ -65,7 +65,7 @@ mod tests {
             network: NetworkSpec::default(),
             cloud_init: None,
             restart: RestartPolicy::Never,
-            post_copy: false,
+            mobility: Mobility::Usual,
             health: HealthSpec::default(),
             volumes: Vec::new(),
         };
