@@ -181,7 +181,7 @@ impl Departure {
         let target = self.target.ok_or("the target's address is not known")?;
         let files = self.parts.files.prepare(self.vm(), &self.spec).await?;
         let bandwidth_mbit = self.limits.bandwidth_mbit;
-        let to = Destination { target, bandwidth_mbit, several: !self.spec.post_copy };
+        let to = Destination { target, bandwidth_mbit, several: !self.spec.mobility.allows_post_copy() };
         let roads = &self.parts.roads;
         if !self.ticket.live {
             return Ok(Way::Cold(roads.lead_cold(&self.ticket, to).await?, files.disk));

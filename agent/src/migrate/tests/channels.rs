@@ -16,7 +16,7 @@ use crate::migrate::{
 };
 use novacron_common::{
     record::{MoveLimits, OutboundState, SideState},
-    spec::VmSpec,
+    spec::{Mobility, VmSpec},
     wire::{LaneId, LaneKind, LaneOpen, LaneVerdict},
 };
 use novacron_transport::{Endpoint, Stream};
@@ -57,7 +57,7 @@ async fn a_machine_that_allows_post_copy_keeps_to_the_main_channel() {
     let mut world = World::new();
     world.send_on(4);
     world.faults.channels.store(0, SeqCst);
-    let (ticket, allows) = (ticket(true), VmSpec { post_copy: true, ..spec() });
+    let (ticket, allows) = (ticket(true), VmSpec { mobility: Mobility::PostCopy, ..spec() });
     let (a, b) = (world.a.agent(), world.b.agent());
     b.migrations.prepare_inbound(ticket.clone(), allows.clone()).await.unwrap();
     b.until(ticket.migration, READY).await;
