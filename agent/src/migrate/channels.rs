@@ -23,6 +23,8 @@ const CHANNELS_MIN: u8 = 2;
 const PROCESSORS_EACH: f64 = 2.0;
 /// What one connection fills by itself, Mbit (10⁶ bits) a second.
 const LINK_FAST: u32 = 5000;
+/// What the package adds to libvirt's AppArmor profile for QEMU.
+const APPARMOR_LEAVE: &str = "/etc/apparmor.d/abstractions/libvirt-qemu.d/novacron";
 /// Over so long is looked how many processors idle: ten ticks of the kernel's clock (proc_stat(5)).
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -82,11 +84,12 @@ fn worth_it(link_mbit: u32, idle: f64) -> Option<NonZeroU8> {
     NonZeroU8::new(feed).filter(|channels| link_mbit >= LINK_FAST && channels.get() >= CHANNELS_MIN)
 }
 
-/// Whether QEMU may open only the files that its machine has: several channels it connects by itself, to a socket that no
-/// profile of libvirt's names (AppArmor, SELinux).
+/// Whether QEMU may not connect to our sockets by itself, as it does for several channels: under SELinux, and under AppArmor
+/// where libvirt's profile was not told of them, as the package does.
 fn is_confined() -> bool {
-    let says = |path: &str| fs::read_to_string(path).is_ok_and(|said| said.starts_with('Y'));
-    says("/sys/module/apparmor/parameters/enabled") || Path::new("/sys/fs/selinux/enforce").exists()
+    let armored = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    let armored = armored.is_ok_and(|says| says.starts_with('Y')) && !Path::new(APPARMOR_LEAVE).exists();
+    armored || Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 /// How fast the interface is by which `target` is reached, Mbit a second; `None` where it does not say (sysfs-class-net:
