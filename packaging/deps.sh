@@ -4,7 +4,7 @@
 #   packaging/deps.sh                 everything for `make test` and `make demo`
 #   packaging/deps.sh --dry-run       only say what that would be
 #   packaging/deps.sh --bench         the peers that benches run beside NovaCron, too
-#   packaging/deps.sh --criu          CRIU, too, which will save and move namespace machines: nothing uses it yet
+#   packaging/deps.sh --criu          the same; CRIU, which saves and restores namespace machines, is part of it
 #   packaging/deps.sh --tool NAME     only the cargo tool NAME (cargo-nextest, cargo-deny, cargo-fuzz)
 #
 # Package sources are derived from the machine's own apt configuration; nothing else is contacted. On a terminal it
@@ -92,14 +92,13 @@ refuse_replacement() {
 
 if [ "${1:-}" = --tool ]; then install_tool "${2:?which tool}"; exit; fi
 if [ "${1:-}" = --bench ]; then BASE+=("${BENCH[@]}"); shift; fi
-wants_criu=0
-if [ "${1:-}" = --criu ]; then wants_criu=1; shift; fi
+if [ "${1:-}" = --criu ]; then shift; fi
 
 command -v apt-get >/dev/null || die "this machine has no apt-get: install by hand ${BASE[*]} ${HYPERVISOR[*]}"
 command -v cargo >/dev/null || die "no cargo on PATH: install Rust first (rustup)"
 
 missing_base=() missing_hypervisor=() missing_tools=() missing_criu=()
-if ((wants_criu)) && ! packaging/criu.sh --have; then missing_criu=(criu) BASE+=("${CRIU[@]}"); fi
+if ! packaging/criu.sh --have; then missing_criu=(criu) BASE+=("${CRIU[@]}"); fi
 for p in "${BASE[@]}"; do installed "$p" || missing_base+=("$p"); done
 for p in "${HYPERVISOR[@]}"; do installed "$p" || missing_hypervisor+=("$p"); done
 have_tool cargo-nextest || missing_tools+=(cargo-nextest)

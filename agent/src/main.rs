@@ -6,7 +6,7 @@ use novacron_agent::{
     cli::{Cli, Verb},
     config::Config,
     enroll,
-    hypervisor::namespace::exec,
+    hypervisor::namespace::{checkpoint::hook, exec},
     ledger::AgentLedger,
     memory, run,
     text::describe,
@@ -20,6 +20,9 @@ const BAD_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     // Before any thread exists: both fork.
+    if let Some(code) = hook::called() {
+        return code;
+    }
     let mut words = std::env::args_os().skip(1);
     match words.next() {
         Some(word) if word == "supervise" => {

@@ -7,6 +7,7 @@
 //! }
 //! ```
 
+use novacron_agent::hypervisor::namespace::checkpoint::criu::Criu;
 use std::path::Path;
 
 /// Something that a machine may lack.
@@ -30,6 +31,8 @@ pub enum Need {
     Iptables,
     /// The `libvirt-qemu` user that Debian's packages create.
     LibvirtQemuUser,
+    /// A `criu` that the agent finds.
+    Criu,
     /// A `/dev/kvm` that can be opened; what it can run is another question.
     Kvm,
 }
@@ -47,6 +50,7 @@ impl Need {
             Self::Ssh => missing_program(&["ssh", "ssh-keygen"]),
             Self::Tcpdump => missing_program(&["tcpdump"]),
             Self::Iptables => missing_program(&["iptables"]),
+            Self::Criu => Criu::find().err().map(|error| format!("needs criu: {error}")),
             Self::Kvm => missing_kvm(),
             Self::LibvirtQemuUser => {
                 let user = nix::unistd::User::from_name("libvirt-qemu").ok().flatten();
@@ -109,7 +113,7 @@ pub fn function_of(type_name: &str) -> &str {
 }
 
 /// Ends the test with `SKIPPED <test>: <why>` unless the machine has all that is listed:
-/// `root`, `libvirt`, `qemu`, `apt`, `debootstrap`, `ssh`, `tcpdump`, `iptables`, `libvirt_qemu_user`, `kvm`.
+/// `root`, `libvirt`, `qemu`, `apt`, `debootstrap`, `ssh`, `tcpdump`, `iptables`, `libvirt_qemu_user`, `criu`, `kvm`.
 #[macro_export]
 macro_rules! require {
     ($($need:ident),+ $(,)?) => {
@@ -127,6 +131,7 @@ macro_rules! require {
     (@ ssh) => { $crate::need::Need::Ssh };
     (@ tcpdump) => { $crate::need::Need::Tcpdump };
     (@ iptables) => { $crate::need::Need::Iptables };
+    (@ criu) => { $crate::need::Need::Criu };
     (@ kvm) => { $crate::need::Need::Kvm };
     (@ libvirt_qemu_user) => { $crate::need::Need::LibvirtQemuUser };
 }

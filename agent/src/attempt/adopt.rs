@@ -54,10 +54,7 @@ impl Shared {
 
     fn adopt(self: &Arc<Self>, claim: Claim, request: &Request, supervisor: Supervisor) {
         tracing::info!(attempt = %claim.attempt, "adopted a running attempt");
-        let slot = match &request.work {
-            Work::Isolated(isolated) => Some(isolated.id_slot),
-            Work::Nothing | Work::Record { .. } | Work::Call(_) => None,
-        };
+        let slot = request.work.isolated().map(|isolated| isolated.id_slot);
         let lease = request.lease.map(LiveLease::of);
         self.table().put(claim.attempt, Live { epoch: claim.epoch, slot, supervisor: None, lease });
         self.watch(claim, supervisor);

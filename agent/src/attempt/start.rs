@@ -109,7 +109,9 @@ impl Shared {
         let folder = made.inspect_err(|_| self.fences.close(attempt))?;
         let program = match request.work {
             Work::Call(_) => &self.settings.caller,
-            Work::Nothing | Work::Record { .. } | Work::Isolated(_) => &self.settings.supervisor,
+            Work::Nothing | Work::Record { .. } | Work::Isolated(_) | Work::Migratable(_) => {
+                &self.settings.supervisor
+            }
         };
         Ok(Prepared { folder, program: program.clone() })
     }

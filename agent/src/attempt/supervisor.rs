@@ -4,7 +4,7 @@ use super::{call::Call, record};
 use crate::hypervisor::namespace::{
     folder::Folder,
     lease::{LeaseHold, Standing},
-    request::{Request, Work},
+    request::{Migratable, Request, Work},
     supervise::{failed_to_start, hold_back_signals, never_ran, supervise},
 };
 use crate::text::describe;
@@ -122,7 +122,10 @@ fn work(folder: &Folder, work: &Work, lease: Option<LeaseHold>, caller: Option<C
     match work {
         Work::Nothing => never_ran(AttemptOutcome::Exited(0)),
         Work::Record { line } => record::append(folder, line),
-        Work::Isolated(isolated) => supervise(folder, isolated, lease),
+        Work::Isolated(isolated) => supervise(folder, isolated, None, lease),
+        Work::Migratable(Migratable { isolated, origin }) => {
+            supervise(folder, isolated, Some(*origin), lease)
+        }
         Work::Call(call) => match caller {
             Some(make) => make(folder, call, lease),
             None => failed_to_start(format!("{PROGRAM} makes no calls: the agent must run its own program")),

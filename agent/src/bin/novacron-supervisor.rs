@@ -3,10 +3,16 @@
 //! `novacron-agent supervise FOLDER` and `novacron-agent exec FOLDER` do the same, but the agent links libvirt and some fifty libraries that it
 //! pulls in: loading them costs more than everything else between a start command and the job's first instruction.
 
-use novacron_agent::{attempt::supervisor, hypervisor::namespace::exec};
+use novacron_agent::{
+    attempt::supervisor,
+    hypervisor::namespace::{checkpoint::hook, exec},
+};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = hook::called() {
+        return code;
+    }
     let mut words = std::env::args_os().skip(1).peekable();
     if words.next_if(|word| word == "exec").is_some() {
         return exec::main(&words.collect::<Vec<_>>());

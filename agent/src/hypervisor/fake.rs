@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use novacron_common::{
     ids::VmId,
     record::{Accel, VmState, VmStatistics},
-    spec::{MachineKind, Signal, StopTerms},
+    spec::{MachineKind, Mobility, Signal, StopTerms},
     wire::{ExecCommand, ExecEnd, ExecInput, ExecOutput, LogChunk, codec},
 };
 use std::{
@@ -56,6 +56,16 @@ struct Machine {
     has_run: bool,
     followers: Vec<mpsc::Sender<std::io::Result<LogChunk>>>,
     health: Option<Health>,
+    saved: Option<Saved>,
+}
+
+/// What there is of a machine beside itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saved {
+    /// A checkpoint, and it ran on.
+    Kept,
+    /// It is nowhere but in its checkpoint.
+    Suspended,
 }
 
 #[derive(Default)]
@@ -216,6 +226,7 @@ impl Hypervisor for Fake {
             has_run: false,
             followers: Vec::new(),
             health: None,
+            saved: None,
         });
         machine.definition = definition;
         Ok(())
@@ -240,7 +251,10 @@ impl Hypervisor for Fake {
             tokio::time::sleep(terms.grace()).await;
             halt = Halt::Overdue { signal: None, grace: terms.grace() };
         }
-        self.with(vm, |machine| machine.enter(VmState::Stopped))?;
+        self.with(vm, |machine| {
+            machine.saved = machine.saved.filter(|saved| *saved == Saved::Kept);
+            machine.enter(VmState::Stopped);
+        })?;
         Ok(halt)
     }
 
@@ -274,12 +288,49 @@ impl Hypervisor for Fake {
         self.asked("resume")?;
         let stopped = self.with(vm, |machine| match machine.state {
             VmState::Stopped => true,
+            _ if machine.saved == Some(Saved::Suspended) => true,
             _ => {
                 machine.enter(VmState::Running);
                 false
             }
         })?;
         if stopped { Err(HvError::Unsupported { what: "resuming a stopped machine" }) } else { Ok(()) }
+    }
+
+    async fn checkpoint(&self, vm: VmId, leave_running: bool) -> Result<(), HvError> {
+        self.asked("checkpoint")?;
+        self.with(vm, |machine| match (machine.state, machine.saved) {
+            (_, _) if machine.definition.spec.mobility != Mobility::Migratable => {
+                Err(HvError::Unsupported { what: "saving a machine that is not migratable" })
+            }
+            (VmState::Paused, Some(Saved::Suspended)) => Ok(()),
+            (VmState::Running, _) if leave_running => {
+                machine.saved = Some(Saved::Kept);
+                Ok(())
+            }
+            (VmState::Running, _) => {
+                machine.enter(VmState::Stopped);
+                (machine.state, machine.saved) = (VmState::Paused, Some(Saved::Suspended));
+                Ok(())
+            }
+            (state, _) => Err(HvError::State { vm, state, remedy: "have it run first" }),
+        })?
+    }
+
+    async fn restore(&self, vm: VmId) -> Result<(), HvError> {
+        self.asked("restore")?;
+        self.with(vm, |machine| match (machine.state, machine.saved) {
+            (VmState::Stopped, _) => {
+                Err(HvError::State { vm, state: VmState::Stopped, remedy: "start it first" })
+            }
+            (_, None) => Err(HvError::failed(format!("restore {vm}"), "it has no checkpoint")),
+            (_, Some(saved)) => {
+                machine.enter(VmState::Stopped);
+                machine.enter(VmState::Running);
+                machine.saved = Some(saved).filter(|saved| *saved == Saved::Kept);
+                Ok(())
+            }
+        })?
     }
 
     async fn undefine(&self, vm: VmId) -> Result<(), HvError> {

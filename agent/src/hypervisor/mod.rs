@@ -230,6 +230,17 @@ pub trait Hypervisor: Send + Sync {
     /// Lets a paused machine run on.
     async fn resume(&self, vm: VmId) -> Result<(), HvError>;
 
+    /// Saves the processes and memory of a running machine to its own folder, in place of what was saved there before. It runs on, or
+    /// else it is [`VmState::Paused`] then, is nowhere but there, and outlives the host. A failure leaves it running.
+    async fn checkpoint(&self, _vm: VmId, _leave_running: bool) -> Result<(), HvError> {
+        Err(HvError::Unsupported { what: "saving a running machine" })
+    }
+
+    /// Has it run again as it was when it was saved. One that ran on goes back to that, with its disk.
+    async fn restore(&self, _vm: VmId) -> Result<(), HvError> {
+        Err(HvError::Unsupported { what: "restoring a machine" })
+    }
+
     /// Cuts its power if need be and forgets it. A machine that is not known is no error. Files stay.
     async fn undefine(&self, vm: VmId) -> Result<(), HvError>;
 

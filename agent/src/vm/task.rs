@@ -190,6 +190,8 @@ impl VmTask {
             VmAct::Pause => hypervisor.pause(self.vm).await,
             VmAct::Resume => hypervisor.resume(self.vm).await,
             VmAct::Signal(signal) => hypervisor.signal(self.vm, signal).await,
+            VmAct::Checkpoint { leave_running } => hypervisor.checkpoint(self.vm, leave_running).await,
+            VmAct::Restore => hypervisor.restore(self.vm).await,
         };
         done.map_err(|error| failed(describe(&error)))
     }

@@ -47,7 +47,7 @@ pub use schedule::{PreviewTick, ScheduleWarning, Transition};
 pub use template::{BootBody, ImageBody, TemplateCreate, TemplateView};
 pub use vm::{CloudInitBody, NetworkBody, Resources, VmCreate, VmDesired, VmKill, VmStats, VmUpdate, VmView};
 pub use vm_health::HealthBody;
-pub use vm_kind::VmMobility;
+pub use vm_kind::{VmCheckpoint, VmMobility};
 pub use vm_stop::VmStop;
 pub use volume::VolumeView;
 pub use workflow::{

@@ -16,6 +16,15 @@ pub enum VmMobility {
     Migratable,
 }
 
+/// `POST /api/v1/vms/{id}/checkpoint`; the body may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmCheckpoint {
+    /// Whether the machine runs on (default false: it is paused then, uses nothing but disk, and outlives its host's restart).
+    #[serde(default)]
+    pub leave_running: bool,
+}
+
 impl From<Mobility> for VmMobility {
     fn from(mobility: Mobility) -> Self {
         match mobility {

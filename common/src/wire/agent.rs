@@ -282,6 +282,13 @@ pub enum VmAct {
     Resume,
     /// Send this to its command. The only one that is not idempotent: nobody sends it again by himself.
     Signal(Signal),
+    /// Save its processes on its host.
+    Checkpoint {
+        /// Whether it runs on; else it is nowhere but in its checkpoint then.
+        leave_running: bool,
+    },
+    /// Have it run again as it was when it was saved.
+    Restore,
 }
 
 /// The terms of an attempt's lease. It begins with the agent's own first `RenewLeases` for the attempt, never with

@@ -10,7 +10,8 @@ pub use job::{
     JobCreateArgs, JobLogsArgs, JobUpdateArgs, JobVerb, PolicyOptions, RetryReason, TargetOptions,
 };
 pub use vm::{
-    VmCpArgs, VmCreateArgs, VmExecArgs, VmHealthArgs, VmMigrateArgs, VmStatsArgs, VmStopArgs, VmVerb, VmWait,
+    VmCheckpointArgs, VmCpArgs, VmCreateArgs, VmExecArgs, VmHealthArgs, VmMigrateArgs, VmStatsArgs,
+    VmStopArgs, VmVerb, VmWait,
 };
 pub use workflow::{NodeLogsArgs, NodeName, RunName, WorkflowVerb};
 

@@ -3,7 +3,7 @@
 use super::Agents;
 use novacron_common::{
     ids::{AttemptKey, HostId, VmId},
-    wire::{AgentCommand, AgentReply, ConsoleOpen, Denial, ExecOpen, StreamKind},
+    wire::{AgentCommand, AgentReply, ConsoleOpen, Denial, ExecOpen, StreamKind, VmAct},
 };
 use novacron_runtime::time::timeout;
 use novacron_transport::{Link, LinkError, Role, Stream};
@@ -14,7 +14,8 @@ use std::time::Duration;
 const SHORT: Duration = Duration::from_secs(10);
 /// For what makes it set up sockets, disks and relays before it answers.
 const LONG: Duration = Duration::from_secs(60);
-/// For measuring a guest and eight ways: three seconds and a little, and two ways at a time of which none answers.
+/// For measuring a guest and eight ways: three seconds and a little, and two ways at a time of which none answers. And for what
+/// writes or reads a machine's memory, as long as an HTTP request may take; it is done also where nobody waits any more.
 const MEASURE: Duration = Duration::from_secs(25);
 /// For what makes it fetch images before it answers.
 const FETCH: Duration = Duration::from_secs(600);
@@ -172,7 +173,8 @@ impl Agents {
 fn deadline(command: &AgentCommand) -> Duration {
     match command {
         AgentCommand::FetchImages(_) => FETCH,
-        AgentCommand::MeasureGuest { .. } => MEASURE,
+        AgentCommand::MeasureGuest { .. }
+        | AgentCommand::ActOnVm { act: VmAct::Checkpoint { .. } | VmAct::Restore, .. } => MEASURE,
         AgentCommand::PrepareInbound { .. }
         | AgentCommand::StartOutbound { .. }
         | AgentCommand::CancelOutbound { .. }

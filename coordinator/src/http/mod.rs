@@ -29,6 +29,7 @@ mod server;
 mod templates;
 mod tickets;
 mod tokens;
+mod vm_checkpoint;
 mod vm_logs;
 mod vm_stats;
 mod vms;

@@ -3,7 +3,7 @@
 
 use super::{
     App, cluster, console, events, exec, health, hosts, job_logs, jobs, metrics, migrations, networks,
-    templates, tokens, vm_logs, vm_stats, vms, volumes, workflows,
+    templates, tokens, vm_checkpoint, vm_logs, vm_stats, vms, volumes, workflows,
 };
 use axum::{Json, Router, routing::get};
 use novacron_common::api::{ExecControl, ExecEvent, ExecRequest, OverdueView};
@@ -110,6 +110,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(health::routes())
         .merge(metrics::routes())
         .merge(vms::routes())
+        .merge(vm_checkpoint::routes())
         .merge(console::routes())
         .merge(exec::routes())
         .merge(vm_logs::routes())

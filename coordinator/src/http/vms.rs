@@ -139,9 +139,8 @@ async fn delete(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(S
 async fn start(State(app): State<App>, Path(key): Path<String>) -> ApiResult<(StatusCode, Json<VmView>)> {
     let vm = app
         .read(|state| match lookup::vm(state, &key)? {
-            vm if vms::is_held(vm) => {
-                Err(ApiError::new(ProblemCode::Conflict, "the machine is paused").fix("resume it"))
-            }
+            vm if vms::is_held(vm) => Err(ApiError::new(ProblemCode::Conflict, "the machine is paused")
+                .fix("resume it, or restore it if it is in a checkpoint")),
             vm => Ok(vm.id),
         })
         .await??;
@@ -217,7 +216,7 @@ async fn kill(
 }
 
 /// Asks the machine's host. Nothing of it is in the ledger: a host that starts anew starts its machines.
-async fn act(app: &App, key: &str, act: VmAct) -> ApiResult<VmId> {
+pub(super) async fn act(app: &App, key: &str, act: VmAct) -> ApiResult<VmId> {
     let (vm, host, epoch) = app
         .read(|state| {
             let vm = lookup::vm(state, key)?;
@@ -240,7 +239,7 @@ async fn terms(app: &App, key: &str, body: &VmStop) -> ApiResult<(VmId, StopTerm
     Ok((vm, body.terms(kind)?))
 }
 
-async fn accepted(app: &App, vm: VmId) -> ApiResult<(StatusCode, Json<VmView>)> {
+pub(super) async fn accepted(app: &App, vm: VmId) -> ApiResult<(StatusCode, Json<VmView>)> {
     Ok((StatusCode::ACCEPTED, Json(view(app, vm).await?)))
 }
 

@@ -39,9 +39,34 @@ async fn a_paused_machine_is_neither_started_nor_moved_until_it_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_is_saved_on_its_host_and_restored_there() {
+    let cluster = TestCluster::start().await;
+    let (one, _two, _made) = two_hosts(&cluster).await;
+    let verb =
+        async |verb: &str, body: &str| cluster.post_text(&format!("/api/v1/vms/web-1/{verb}"), body).await;
+    verb("checkpoint", r#"{"leave_running": true}"#).await.ok::<VmView>();
+    until(&cluster, "web-1", VmState::Running).await;
+    verb("checkpoint", "").await.ok::<VmView>();
+    until(&cluster, "web-1", VmState::Paused).await;
+    let said = verb("start", "").await.problem(409, "conflict", "");
+    assert!(said.cause.contains("paused"), "{said:?}");
+    verb("restore", "").await.ok::<VmView>();
+    until(&cluster, "web-1", VmState::Running).await;
+    let log = one.log();
+    let asked: Vec<_> =
+        log.iter().filter(|word| word.starts_with("Checkpoint") || *word == "Restore").collect();
+    assert_eq!(
+        asked,
+        ["Checkpoint { leave_running: true }", "Checkpoint { leave_running: false }", "Restore"],
+        "{log:?}"
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_that_is_not_there_is_neither_held_nor_looked_at() {
     let cluster = TestCluster::start().await;
-    for verb in ["pause", "resume"] {
+    for verb in ["pause", "resume", "checkpoint", "restore"] {
         cluster.post_text(&format!("/api/v1/vms/none/{verb}"), "").await.problem(404, "not_found", "");
     }
     for what in ["logs", "stats"] {

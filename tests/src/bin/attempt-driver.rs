@@ -12,7 +12,7 @@ use novacron_agent::{
     attempt::{AttemptRunner, Next, Settings, call, supervisor},
     hypervisor::{
         Definition, Hypervisor, MachineFiles, RootImage,
-        namespace::{Namespace, exec, lease::BootTime},
+        namespace::{Namespace, checkpoint::hook, exec, lease::BootTime},
     },
 };
 use novacron_common::{
@@ -175,6 +175,9 @@ fn tell(done: anyhow::Result<()>) -> ExitCode {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = hook::called() {
+        return code;
+    }
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["supervise", rest @ ..] => {

@@ -32,7 +32,7 @@ impl Place for InMemory {
             network,
             cloud_init: None,
             restart: RestartPolicy::Never,
-            mobility: Mobility::Usual,
+            mobility: Mobility::Migratable,
             health: HealthSpec::default(),
             volumes: Vec::new(),
         };

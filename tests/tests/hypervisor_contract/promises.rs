@@ -56,6 +56,7 @@ pub async fn all<P: Place>(place: &P) -> Result<()> {
         a_command_within_hears_speaks_and_ends,
         a_command_within_ends_with_its_machine,
         what_it_prints_is_followed_to_its_end,
+        one_that_cannot_be_saved_runs_on_and_any_other_is_restored,
     );
     Ok(())
 }
@@ -64,6 +65,39 @@ async fn is(hypervisor: &dyn Hypervisor, vm: VmId, wanted: VmState) -> Result<()
     let found = hypervisor.state(vm).await?;
     ensure!(found == wanted, "{vm} is {found:?}, not {wanted:?}");
     Ok(())
+}
+
+async fn one_that_cannot_be_saved_runs_on_and_any_other_is_restored<P: Place>(place: &P) -> Result<()> {
+    let hypervisor = place.hypervisor();
+    let vm = running(place, 17).await?;
+    ensure!(hypervisor.restore(vm).await.is_err(), "a machine without a checkpoint was restored");
+    is(hypervisor, vm, VmState::Running).await?;
+    if hypervisor.checkpoint(vm, true).await.is_err() {
+        ensure!(hypervisor.checkpoint(vm, false).await.is_err(), "one way works and the other does not");
+        is(hypervisor, vm, VmState::Running).await?;
+        return Ok(hypervisor.undefine(vm).await?);
+    }
+    is(hypervisor, vm, VmState::Running).await?;
+    hypervisor.restore(vm).await?;
+    is(hypervisor, vm, VmState::Running).await?;
+    for _ in 0..2 {
+        hypervisor.checkpoint(vm, false).await?;
+        is(hypervisor, vm, VmState::Paused).await?;
+    }
+    ensure!(hypervisor.resume(vm).await.is_err(), "one that is in a checkpoint was resumed");
+    hypervisor.restore(vm).await?;
+    is(hypervisor, vm, VmState::Running).await?;
+    // What is stopped is so for good.
+    hypervisor.checkpoint(vm, false).await?;
+    hypervisor.stop(vm, NONE.into()).await?;
+    is(hypervisor, vm, VmState::Stopped).await?;
+    for done in [hypervisor.restore(vm).await, hypervisor.checkpoint(vm, false).await] {
+        ensure!(
+            matches!(done, Err(HvError::State { .. })),
+            "a stopped machine was saved or restored: {done:?}"
+        );
+    }
+    Ok(hypervisor.undefine(vm).await?)
 }
 
 /// A machine that runs.

@@ -1,6 +1,7 @@
 //! Commands in real namespaces, and what they try in order to get out. Needs root; nothing else.
 
 mod call;
+mod checkpoint;
 mod crash;
 mod crowd;
 mod escape;

@@ -68,7 +68,7 @@ pub fn machine(folder: &Path, address: &str, gateway: &str) -> Definition {
     wanted
 }
 
-async fn sh(host: &Namespace, vm: VmId, script: &str) -> Said {
+pub async fn sh(host: &Namespace, vm: VmId, script: &str) -> Said {
     let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
     let session = host.exec(vm, &ExecCommand { argv, ..ExecCommand::default() }).await.unwrap();
     Talk::begun(session).await.unwrap().to_end().await.unwrap()

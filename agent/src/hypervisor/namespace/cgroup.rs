@@ -120,6 +120,11 @@ impl Group {
         }
     }
 
+    /// The numbers of its processes.
+    pub fn members(&self) -> Vec<i32> {
+        self.living().into_iter().map(Pid::as_raw).collect()
+    }
+
     /// Its processes. The kernel shows those of a foreign pid namespace as 0, which would be ourselves to `kill(2)`.
     fn living(&self) -> Vec<Pid> {
         let pids = self.cgroup.procs().into_iter().filter_map(|pid| i32::try_from(pid.pid).ok());

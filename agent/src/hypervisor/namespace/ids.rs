@@ -55,6 +55,14 @@ impl IdMap {
         }
     }
 
+    /// What stands behind 0, and how many ids there are from there on.
+    pub fn extent(self) -> (u32, u32) {
+        match self {
+            Self::Range { first } => (first, RANGE),
+            Self::Single { outside } => (outside, 1),
+        }
+    }
+
     fn text(self) -> String {
         match self {
             Self::Range { first } => format!("0 {first} {RANGE}\n"),

@@ -2,6 +2,7 @@
 //! the request to end, and reports the command's status. When it ends, the kernel ends the rest of the tree.
 
 use super::{
+    checkpoint::reaper,
     command::{Command, until_executed},
     identity::Identity,
     request::Isolated,
@@ -17,12 +18,23 @@ use nix::{
     },
     unistd::{ForkResult, Pid, fork, pipe2, write},
 };
+use std::os::fd::OwnedFd;
 
-/// Runs the command and reaps until it ends. Returns init's own exit code.
-pub fn run(isolated: &Isolated, channel: &Channel) -> i32 {
+/// Runs the command and reaps until it ends. Returns init's own exit code. One that has a way for its last word becomes the
+/// [`reaper`] instead.
+pub fn run(isolated: &Isolated, channel: &Channel, word: Option<OwnedFd>) -> i32 {
     match start(isolated) {
         Ok(main) => {
             channel.say(&Word::Started);
+            if let Some(word) = word {
+                return match reaper::become_it(main, &word) {
+                    Ok(never) => match never {},
+                    Err(error) => {
+                        channel.say(&Word::Failed(error.chain()));
+                        1
+                    }
+                };
+            }
             let status = reap_until(main);
             result::left_by(isolated).into_iter().for_each(|word| channel.say(&word));
             channel.say(&Word::Ended(status));

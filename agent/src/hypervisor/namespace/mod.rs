@@ -40,6 +40,7 @@ pub mod request;
 pub mod result;
 mod root;
 mod seccomp;
+mod sparse;
 mod spawn;
 pub mod spool;
 pub mod step;

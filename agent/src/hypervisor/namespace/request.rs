@@ -146,6 +146,36 @@ pub enum Work {
     Isolated(Isolated),
     /// Ask somebody else. Only the agent's own program can.
     Call(Call),
+    /// Run a command within walls so that it can be saved.
+    Migratable(Migratable),
+}
+
+/// A tree that can be saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migratable {
+    /// The walls and the command.
+    pub isolated: Isolated,
+    /// How it begins.
+    pub origin: Origin,
+}
+
+/// How a tree begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// Its command is started.
+    Fresh,
+    /// Its processes are those of the machine's checkpoint.
+    Saved,
+}
+
+impl Work {
+    /// The walls and the command, if there is one within walls.
+    pub fn isolated(&self) -> Option<&Isolated> {
+        match self {
+            Self::Isolated(isolated) | Self::Migratable(Migratable { isolated, .. }) => Some(isolated),
+            Self::Nothing | Self::Record { .. } | Self::Call(_) => None,
+        }
+    }
 }
 
 /// The terms of a lease.
@@ -165,7 +195,8 @@ impl Request {
             Work::Call(Call { to: Callee::Http(_), .. })
             | Work::Nothing
             | Work::Record { .. }
-            | Work::Isolated(_) => None,
+            | Work::Isolated(_)
+            | Work::Migratable(_) => None,
         }
     }
 

@@ -49,6 +49,14 @@ impl Channel {
             .map(|(one, other)| (Self(one), Self(other)))
     }
 
+    /// One whose other end is closed: that of a tree whose init has its own way to say its last word.
+    ///
+    /// # Errors
+    /// [`StepError`] if the kernel gives none.
+    pub fn closed() -> Result<Self, StepError> {
+        Self::pair().map(|(ours, _theirs)| ours)
+    }
+
     /// Lets init go on.
     pub fn say_go(&self) -> Result<(), StepError> {
         send(self.0.as_raw_fd(), b"g", MsgFlags::MSG_NOSIGNAL).doing("let init go on").map(drop)

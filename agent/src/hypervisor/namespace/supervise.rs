@@ -3,8 +3,12 @@
 //! It holds no connection to the agent. The agent may be killed, upgraded or stopped; the command and its outcome
 //! are not touched by that. If the supervisor itself is killed, the kernel kills its tree.
 
+mod restore;
+mod save;
+
 use super::{
     cgroup::Group,
+    checkpoint::{reaper, record::Checkpoint},
     command::UMASK,
     enter::{Baggage, enter_and_run},
     folder::Folder,
@@ -13,7 +17,7 @@ use super::{
     limit::Reached,
     outcome::{Ending, Evidence},
     output::Capture,
-    request::{Card, Isolated},
+    request::{Card, Isolated, Origin},
     root,
     seccomp::Filters,
     spawn::{Init, Word, into_new_namespaces},
@@ -43,6 +47,7 @@ use std::{
     fs::File,
     io::{Seek, Write},
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -50,9 +55,14 @@ use std::{
 const PIPE_BYTES: i32 = 1 << 20;
 
 /// Runs the command of this folder's request to its end, and returns what is to be written down. Signals have to be
-/// held back. With a hold on its lease, it ends when that runs out.
-pub fn supervise(folder: &Folder, isolated: &Isolated, lease: Option<LeaseHold>) -> AttemptEnd {
-    match try_supervise(folder, isolated, lease) {
+/// held back. With a hold on its lease, it ends when that runs out; with an origin, it can be saved.
+pub fn supervise(
+    folder: &Folder,
+    isolated: &Isolated,
+    origin: Option<Origin>,
+    lease: Option<LeaseHold>,
+) -> AttemptEnd {
+    match try_supervise(folder, isolated, origin, lease) {
         Ok(end) => end,
         Err(error) => failed_to_start(error.chain()),
     }
@@ -71,15 +81,23 @@ pub fn never_ran(outcome: AttemptOutcome) -> AttemptEnd {
 fn try_supervise(
     folder: &Folder,
     isolated: &Isolated,
+    origin: Option<Origin>,
     lease: Option<LeaseHold>,
 ) -> Result<AttemptEnd, StepError> {
     let signals = receive_signals()?;
     // What is built is for the tree's users to enter.
     umask(UMASK);
     let group = Group::create(&isolated.cgroup, &isolated.limits)?;
-    let ended = start(isolated, &group).and_then(|tree| {
+    let ended = start(isolated, origin, &group).and_then(|tree| {
         let charge = Charge { folder, isolated, group: &group };
-        Watch::new(charge, tree, signals, lease).until_ended()
+        let mut watch = Watch::new(charge, tree, signals, lease);
+        if origin == Some(Origin::Saved) {
+            // From here on the machine is here, and no more in its checkpoint.
+            Checkpoint::of(Path::new("..")).suspend(false).doing("note that the machine is restored")?;
+            watch.word = Some(Word::Started);
+            watch.note_start();
+        }
+        watch.until_ended()
     });
     // Whatever happened: nothing of the tree may live on, and the group goes with it.
     let gone = group.kill_all();
@@ -93,21 +111,21 @@ fn try_supervise(
     end
 }
 
+/// How the ends of pipes are made.
+const QUIET: OFlag = OFlag::O_CLOEXEC;
+
 /// A running tree, and where its output comes out.
 struct Tree {
     init: Init,
     output: OwnedFd,
+    /// Where the last word of a tree comes out that can be saved.
+    word: Option<OwnedFd>,
 }
 
-fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
+fn start(isolated: &Isolated, origin: Option<Origin>, group: &Group) -> Result<Tree, StepError> {
     let own_map = std::fs::read_to_string("/proc/self/uid_map").doing("read the own id map")?;
     let map = IdMap::choose(&own_map, isolated.id_slot, geteuid().as_raw());
     let filters = Filters::compile()?;
-    let (output, write_end) = output_pipe()?;
-    // Its owner may open it by name, as images do whose log files are links to /dev/stdout.
-    let owner = map.root_outside();
-    fchown(&write_end, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
-        .doing("give away the output pipe")?;
     let mut input = isolated.program.stdin.as_deref().map(input_of).transpose()?;
     root::build(&root::Plan {
         lower: &isolated.lower,
@@ -116,28 +134,51 @@ fn start(isolated: &Isolated, group: &Group) -> Result<Tree, StepError> {
         masked: &isolated.masked,
         volumes: &isolated.volumes,
         resolvers: isolated.card.as_ref().map_or(&[], |card| &card.resolvers),
+        origin,
     })?;
+    if origin == Some(Origin::Saved) {
+        return restore::restored(group, map);
+    }
+    let (output, write_end) = output_pipe(map)?;
+    let (word, mut last) = match origin {
+        Some(_) => pipe2(QUIET)
+            .doing("make a pipe for the last word")
+            .map(|(word, last)| (Some(word), Some(last)))?,
+        None => (None, None),
+    };
     let doors = group.doors()?;
     let mut write_end = Some(write_end);
     let init = into_new_namespaces(|channel| match write_end.take() {
         Some(output) => {
-            let input = input.take();
-            enter_and_run(Baggage { isolated, filters: &filters, doors: &doors, output, input, channel })
+            let (input, word) = (input.take(), last.take());
+            enter_and_run(Baggage {
+                isolated,
+                filters: &filters,
+                doors: &doors,
+                output,
+                input,
+                channel,
+                word,
+            })
         }
         None => 1,
     })?;
-    drop(write_end);
+    drop((write_end, last));
     // Dropping the channel on an error lets init end, which waits for the word to go on.
     map.write(init.pid)?;
     if let Some(card) = &isolated.card {
         card.attach(init.pid)?;
     }
     init.channel.say_go()?;
-    Ok(Tree { init, output })
+    Ok(Tree { init, output, word })
 }
 
-fn output_pipe() -> Result<(OwnedFd, OwnedFd), StepError> {
-    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).doing("make the output pipe")?;
+/// Its owner may open it by name, as images do whose log files are links to /dev/stdout.
+fn output_pipe(map: IdMap) -> Result<(OwnedFd, OwnedFd), StepError> {
+    let (read_end, write_end) = pipe2(QUIET).doing("make the output pipe")?;
+    let owner = map.root_outside();
+    fchown(&write_end, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
+        .doing("give away the output pipe")?;
     fcntl(&read_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("make the output pipe")?;
     let _as_it_was = fcntl(&read_end, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     Ok((read_end, write_end))
@@ -222,6 +263,7 @@ impl<'a> Watch<'a> {
     fn until_ended(mut self) -> Result<Self, StepError> {
         // A request to end may have come before signals were received.
         self.heed_kill_request();
+        self.heed_save_request();
         while self.init_status.is_none() {
             self.wait().doing("watch the command")?;
             self.hear_words();
@@ -244,7 +286,7 @@ impl<'a> Watch<'a> {
             sources.push(PollFd::new(self.tree.output.as_fd(), PollFlags::POLLIN));
         }
         if self.tree.init.channel.is_closed() {
-            sources.remove(1); // would be ready for ever; SIGCHLD follows
+            sources.remove(1); // would be ready for ever; SIGCHLD follows, also where a last word does
         }
         if let Some(lease) = &self.lease {
             sources.push(PollFd::new(lease.as_fd(), PollFlags::POLLIN));
@@ -263,6 +305,13 @@ impl<'a> Watch<'a> {
     }
 
     fn hear_words(&mut self) {
+        // It is there once init has ended, who says it before that.
+        let last = self.tree.word.as_ref().filter(|_| self.init_status.is_some()).and_then(|word| {
+            let mut bytes = [0; 5];
+            let length = read(word, &mut bytes).ok()?;
+            reaper::last_word(&bytes[..length]).map(Word::Ended)
+        });
+        self.word = last.or(self.word.take());
         while let Some(word) = self.tree.init.channel.hear() {
             match word {
                 Word::Result(text) => self.result = Some(text),
@@ -295,6 +344,7 @@ impl<'a> Watch<'a> {
                 self.reap();
             } else {
                 self.heed_kill_request();
+                self.heed_save_request();
             }
         }
     }

@@ -48,6 +48,11 @@ pub enum VmVerb {
     Pause(VmWait),
     /// Let it run on after a pause.
     Resume(VmWait),
+    /// Save the processes of a machine that was made with --migratable on its host. It is paused then and uses nothing but disk, also
+    /// while its host restarts, until it is restored; or it runs on.
+    Checkpoint(VmCheckpointArgs),
+    /// Have it run on as it was when it was saved; one that was left running goes back to that, with its disk.
+    Restore(VmWait),
     /// What machines use: processors, memory, processes, disk, network; since they were started, and of processors just now.
     Stats(VmStatsArgs),
     /// What a namespace machine's command prints; the last 256 KiB of its last run are kept.
@@ -221,6 +226,18 @@ pub struct VmMigrateArgs {
     /// Move nothing: measure for some seconds, and show for each host what the move would take and what speaks against it.
     #[arg(long)]
     pub plan: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VmCheckpointArgs {
+    /// The machine's name or id.
+    pub vm: String,
+    /// Let it run on; what it writes until it is restored is undone then.
+    #[arg(long)]
+    pub leave_running: bool,
+    /// Return when its state is seen, not when it is asked for.
+    #[arg(long)]
+    pub wait: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use super::{Context, console, cp, exec, job_logs, segment, stats};
 use crate::{
-    cli::{VmCreateArgs, VmHealthArgs, VmMigrateArgs, VmStopArgs, VmVerb, VmWait},
+    cli::{VmCheckpointArgs, VmCreateArgs, VmHealthArgs, VmMigrateArgs, VmStopArgs, VmVerb, VmWait},
     error::CtlError,
     output::{self, Row, word},
     progress,
@@ -10,7 +10,7 @@ use crate::{
 use novacron_common::{
     api::{
         CloudInitBody, HealthBody, MigrateRequest, MigrationPlan, MigrationView, NetworkBody, Period,
-        Resources, VmCreate, VmKill, VmMobility, VmStop, VmView,
+        Resources, VmCheckpoint, VmCreate, VmKill, VmMobility, VmStop, VmView,
     },
     ids::GangId,
     record::VmState,
@@ -53,6 +53,8 @@ pub async fn run(context: &Context, verb: VmVerb) -> Result<ExitCode, CtlError> 
         VmVerb::Migrate(args) => migrate(context, args).await,
         VmVerb::Pause(args) => hold(context, args, "pause", VmState::Paused).await,
         VmVerb::Resume(args) => hold(context, args, "resume", VmState::Running).await,
+        VmVerb::Checkpoint(args) => checkpoint(context, args).await,
+        VmVerb::Restore(args) => hold(context, args, "restore", VmState::Running).await,
         VmVerb::Logs(args) => {
             let tail = args.tail.map_or_else(String::new, |lines| format!("&tail={lines}"));
             let path = format!("{}/logs?follow={}{tail}", path(&args.vm), args.follow);
@@ -154,6 +156,13 @@ fn health(args: VmHealthArgs) -> Option<HealthBody> {
 
 async fn hold(context: &Context, args: VmWait, verb: &str, until: VmState) -> Result<(), CtlError> {
     let vm: VmView = context.client.post(&format!("{}/{verb}", path(&args.vm)), None::<&()>).await?;
+    finish(context, vm, args.wait, |vm| vm.state == until).await
+}
+
+async fn checkpoint(context: &Context, args: VmCheckpointArgs) -> Result<(), CtlError> {
+    let body = VmCheckpoint { leave_running: args.leave_running };
+    let vm: VmView = context.client.post(&format!("{}/checkpoint", path(&args.vm)), Some(&body)).await?;
+    let until = if args.leave_running { VmState::Running } else { VmState::Paused };
     finish(context, vm, args.wait, |vm| vm.state == until).await
 }
 

@@ -90,8 +90,10 @@ impl World {
             AgentCommand::AttemptLog { .. } | AgentCommand::MachineLog { .. } => AgentReply::Accepted,
             AgentCommand::ActOnVm { vm, act, .. } => {
                 let state = match act {
-                    VmAct::Pause => VmState::Paused,
-                    VmAct::Resume => VmState::Running,
+                    VmAct::Pause | VmAct::Checkpoint { leave_running: false } => VmState::Paused,
+                    VmAct::Resume | VmAct::Restore | VmAct::Checkpoint { leave_running: true } => {
+                        VmState::Running
+                    }
                     VmAct::Signal(_) => VmState::Stopped,
                 };
                 self.state.lock().unwrap().vms.entry(vm).and_modify(|seen| seen.state = state);

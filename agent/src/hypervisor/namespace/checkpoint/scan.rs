@@ -271,7 +271,8 @@ fn anonymous(kind: &str) -> &'static str {
 }
 
 fn device(target: &str) -> Option<&'static str> {
-    if !target.starts_with("/dev/") || DEVICES.contains(&target) || target.starts_with("/dev/shm/") {
+    let is_own = ["/dev/shm/", "/dev/novacron/"].iter().any(|folder| target.starts_with(folder));
+    if !target.starts_with("/dev/") || DEVICES.contains(&target) || is_own {
         return None;
     }
     match target {

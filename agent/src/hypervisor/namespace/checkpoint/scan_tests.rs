@@ -72,6 +72,7 @@ fn what_an_ordinary_program_holds_keeps_it_nowhere() {
     ]);
     machine.mapped(&[
         "/usr/bin/app",
+        "/dev/novacron/init",
         "/dev/zero (deleted)",
         "/SYSV0000002a (deleted)",
         "[heap]",

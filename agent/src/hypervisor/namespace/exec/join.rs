@@ -6,7 +6,7 @@ use crate::{
         enter::become_inner_root,
         folder::Folder,
         privileges::hide_memory,
-        request::{Isolated, Request, Work},
+        request::Isolated,
         step::{Doing, StepError},
     },
     pidfd,
@@ -34,7 +34,8 @@ impl Machine {
     pub fn find(folder: &Folder) -> Result<Self, StepError> {
         let failed = |cause| StepError::new("find the machine", cause);
         let request = folder.request().map_err(failed)?;
-        let Some(Request { work: Work::Isolated(isolated), .. }) = request else { return Err(not_running()) };
+        let isolated =
+            request.as_ref().and_then(|request| request.work.isolated()).cloned().ok_or_else(not_running)?;
         let pid = folder.init().map_err(failed)?.ok_or_else(not_running)?;
         let init = pidfd::open(Pid::from_raw(pid)).doing("find the machine's first process")?;
         // The number may be somebody else's by now. It is not if the process behind the descriptor is a child of the

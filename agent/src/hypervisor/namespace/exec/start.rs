@@ -93,10 +93,10 @@ fn become_command(
 ) -> (OwnedFd, StepError) {
     let theirs = &ends.theirs;
     let streams = Streams { input: Some(&theirs.input), output: &theirs.output, errors: &theirs.errors };
-    let kept = tell.try_clone().doing("keep the channel").and_then(|again| keep_only(streams, again));
+    let kept = tell.try_clone().doing("keep the channel").and_then(|again| keep_only(streams, again, None));
     match kept {
         Err(error) => (tell, error),
-        Ok(kept) => {
+        Ok((kept, _)) => {
             std::mem::forget(tell); // closed by number
             match (give_up_rights(&kept), deed) {
                 (Err(error), _) => (kept, error),

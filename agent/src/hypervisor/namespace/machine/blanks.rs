@@ -12,16 +12,15 @@
 //! All disks of one mould have its UUID and hash seed. Nothing here looks a file system up by those, and nobody within a machine
 //! reaches the device.
 
-use crate::hypervisor::namespace::step::{Doing, StepError};
-use nix::{
-    errno::Errno,
-    unistd::{Whence, lseek},
+use crate::hypervisor::namespace::{
+    sparse,
+    step::{Doing, StepError},
 };
 use novacron_common::units::ByteCount;
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File},
-    io::{self, ErrorKind, Read, Seek, SeekFrom},
+    io::{self, ErrorKind},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -99,7 +98,7 @@ impl Blanks {
     async fn make(&self, size: ByteCount) -> Result<PathBuf, StepError> {
         let disk = self.name();
         match self.mould(size).await? {
-            Some(mould) => copy(&mould, size, &disk).doing("copy a blank disk")?,
+            Some(mould) => sparse::copy(&mould, &disk).doing("copy a blank disk")?,
             None => format(&disk, size).await.doing("make a file system")?,
         }
         File::open(&disk).and_then(|file| file.sync_all()).doing("write a blank disk")?;
@@ -157,7 +156,7 @@ impl Blanks {
     /// Copied all at once, then written: the file system below writes them together.
     fn add(&self, mould: &Path, size: ByteCount, count: usize) -> io::Result<()> {
         let disks: Vec<PathBuf> = (0..count).map(|_| self.name()).collect();
-        disks.iter().try_for_each(|disk| copy(mould, size, disk))?;
+        disks.iter().try_for_each(|disk| sparse::copy(mould, disk))?;
         for disk in disks {
             File::open(&disk)?.sync_all()?;
             self.shelves().entry(size).or_default().spares.push(disk);
@@ -171,27 +170,6 @@ impl Blanks {
 
     fn shelves(&self) -> MutexGuard<'_, BTreeMap<ByteCount, Shelf>> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Only what is written in it: the rest stays a hole. Shared with it where the file system below can do that.
-fn copy(mould: &Path, size: ByteCount, to: &Path) -> io::Result<()> {
-    let (mut mould, mut disk) = (File::open(mould)?, File::create_new(to)?);
-    disk.set_len(size.0)?;
-    let mut at = 0;
-    loop {
-        let from = match lseek(&mould, at, Whence::SeekData) {
-            Err(Errno::ENXIO) => return Ok(()),
-            found => found?,
-        };
-        at = lseek(&mould, from, Whence::SeekHole)?;
-        let (start, length) = (from.cast_unsigned(), (at - from).cast_unsigned());
-        mould.seek(SeekFrom::Start(start))?;
-        disk.seek(SeekFrom::Start(start))?;
-        // By copy_file_range(2), where it can.
-        if io::copy(&mut (&mut mould).take(length), &mut disk)? != length {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
     }
 }
 

@@ -23,6 +23,9 @@ impl Shared {
         if self.state(vm) == VmState::Stopped {
             return Err(HvError::State { vm, state: VmState::Stopped, remedy: "start it first" });
         }
+        if self.is_suspended(vm) {
+            return Ok(());
+        }
         let doing = || format!("pause {vm}");
         let group = self.group(vm);
         let was_held = group.is_frozen();
@@ -64,6 +67,11 @@ impl Shared {
         self.defined(vm)?;
         match self.state(vm) {
             VmState::Running => Ok(()),
+            VmState::Paused if self.is_suspended(vm) => Err(HvError::State {
+                vm,
+                state: VmState::Paused,
+                remedy: "it is in a checkpoint: restore it instead",
+            }),
             VmState::Paused => {
                 self.group(vm).thaw().map_err(|cause| HvError::failed(format!("resume {vm}"), cause))?;
                 let _nobody_listens = self.events.send(HypervisorEvent::Changed(vm));

@@ -5,7 +5,7 @@ use super::{
     claims::{Claim, Claims, Held, Turns},
     defined::{DEFINITION, Defined},
     health::Bulletin,
-    upper,
+    save, upper,
     volumes::Volumes,
 };
 use crate::hypervisor::{
@@ -19,13 +19,13 @@ use crate::hypervisor::{
         ids,
         net::{Card, bridge, firewall::Firewall, ports, resolvers::wanted_or_the_hosts},
         process::{ProcessError, Supervisor},
-        request::{Isolated, Limits, Lower, Request, Rights, Work},
+        request::{Isolated, Limits, Lower, Migratable, Origin, Request, Rights, Work},
     },
 };
 use novacron_common::{
     ids::VmId,
     record::{AttemptEnd, AttemptOutcome, VmState},
-    spec::StopTerms,
+    spec::{Mobility, StopTerms},
     units::ByteCount,
     wire::ExecCommand,
 };
@@ -125,7 +125,8 @@ impl Shared {
 
     pub(super) fn state(&self, vm: VmId) -> VmState {
         if !self.live().contains_key(&vm) {
-            return VmState::Stopped;
+            // One that is in a checkpoint stands still, too.
+            return if self.checkpoint_of(vm).is_suspended() { VmState::Paused } else { VmState::Stopped };
         }
         if self.group(vm).is_frozen() { VmState::Paused } else { VmState::Running }
     }
@@ -156,7 +157,9 @@ impl Shared {
     pub(super) async fn adopt(self: &Arc<Self>, vm: VmId) {
         let folder = self.run_folder(vm);
         let (slot, card) = match folder.request() {
-            Ok(Some(Request { work: Work::Isolated(isolated), .. })) => (isolated.id_slot, isolated.card),
+            Ok(Some(Request { work, .. })) => work
+                .isolated()
+                .map_or((FIRST_SLOT, None), |isolated| (isolated.id_slot, isolated.card.clone())),
             _ => (FIRST_SLOT, None),
         };
         match Supervisor::adopt(&folder).await {
@@ -208,7 +211,7 @@ impl Shared {
     }
 
     /// Called by whoever sees the end first; the second call changes nothing.
-    fn note_end(&self, vm: VmId, ended: &Arc<Supervisor>) {
+    pub(super) fn note_end(&self, vm: VmId, ended: &Arc<Supervisor>) {
         let mut live = self.live();
         if live.get(&vm).is_some_and(|machine| Arc::ptr_eq(&machine.supervisor, ended)) {
             // A supervisor that was killed could not clean up.
@@ -220,9 +223,26 @@ impl Shared {
 
     pub(super) async fn start(self: &Arc<Self>, vm: VmId) -> Result<(), HvError> {
         let _turn = self.turns.of(vm).await;
+        self.defined(vm)?;
+        if self.is_suspended(vm) {
+            return Err(HvError::State {
+                vm,
+                state: VmState::Paused,
+                remedy: "restore it, or stop it first",
+            });
+        }
+        self.start_from(vm, Origin::Fresh).await
+    }
+
+    /// Whoever calls has the machine's turn. [`Origin::Saved`] is for a migratable machine alone.
+    pub(super) async fn start_from(self: &Arc<Self>, vm: VmId, origin: Origin) -> Result<(), HvError> {
         let defined = self.defined(vm)?;
         if self.live().contains_key(&vm) {
             return Ok(());
+        }
+        let origin = (defined.spec.mobility == Mobility::Migratable).then_some(origin);
+        if let Some(why) = origin.and_then(|_| save::obstacle(defined.root.is_some())) {
+            return Err(HvError::failed(format!("start {vm}"), why));
         }
         let card = Card::of(&self.home.tag(), vm, &defined.spec.network)
             .map(|card| Card { resolvers: wanted_or_the_hosts(&card.resolvers), ..card });
@@ -235,7 +255,7 @@ impl Shared {
         let volumes = self.bound(vm, &defined.spec.volumes).await?;
         let isolated = Isolated { card: card.clone(), volumes, ..self.isolated(vm, &defined, slot) };
         let launched = self.join_network(vm, card.as_ref()).await.and_then(|()| {
-            self.launch(vm, isolated).map_err(|cause| HvError::failed(format!("start {vm}"), cause))
+            self.launch(vm, isolated, origin).map_err(|cause| HvError::failed(format!("start {vm}"), cause))
         });
         let supervisor = match launched {
             Ok(supervisor) => supervisor,
@@ -277,9 +297,18 @@ impl Shared {
         bridge::ensure(card).map_err(failed)
     }
 
-    fn launch(&self, vm: VmId, isolated: Isolated) -> Result<Supervisor, ProcessError> {
+    fn launch(
+        &self,
+        vm: VmId,
+        isolated: Isolated,
+        origin: Option<Origin>,
+    ) -> Result<Supervisor, ProcessError> {
         self.run_folder(vm).remove()?;
-        let request = Request { claim: None, work: Work::Isolated(isolated), lease: None };
+        let work = match origin {
+            None => Work::Isolated(isolated),
+            Some(origin) => Work::Migratable(Migratable { isolated, origin }),
+        };
+        let request = Request { claim: None, work, lease: None };
         // Not durable, as nothing of a run outlives the host.
         let folder = Folder::create_loosely(self.run_folder(vm).path(), &request)?;
         Supervisor::start(&self.exe, &folder)
@@ -380,6 +409,16 @@ impl Shared {
 
     pub(super) async fn stop(&self, vm: VmId, terms: StopTerms) -> Result<Halt, HvError> {
         let _turn = self.turns.of(vm).await;
+        if self.is_suspended(vm) {
+            let gone = self.checkpoint_of(vm).remove();
+            gone.map_err(|cause| HvError::failed(format!("stop {vm}"), cause))?;
+            return Ok(Halt::Unasked);
+        }
+        self.end(vm, terms).await
+    }
+
+    /// Whoever calls has the machine's turn.
+    pub(super) async fn end(&self, vm: VmId, terms: StopTerms) -> Result<Halt, HvError> {
         let defined = self.defined(vm)?;
         let Some(Live { supervisor, .. }) = self.live().get(&vm).cloned() else {
             self.tidy().await;

@@ -9,6 +9,7 @@ mod defined;
 mod health;
 mod hold;
 mod life;
+mod save;
 mod shelf;
 mod statistics;
 mod upper;
@@ -43,6 +44,7 @@ use std::{
 use tokio::sync::{Semaphore, broadcast};
 
 pub use shelf::Shelf;
+pub(super) use upper::FILE as UPPER;
 pub use volumes::Volumes;
 
 const EVENTS_MAX: usize = 64;
@@ -92,6 +94,7 @@ impl Namespace {
         });
         for vm in shared.known()? {
             shared.adopt(vm).await;
+            shared.sweep_checkpoint(vm);
         }
         let keep: Vec<String> = shared.live().keys().map(ToString::to_string).collect();
         shared.home.sweep_groups(&keep);
@@ -158,6 +161,19 @@ impl Hypervisor for Namespace {
         self.shared.resume(vm)
     }
 
+    async fn checkpoint(&self, vm: VmId, leave_running: bool) -> Result<(), HvError> {
+        // On its own task, as a start is.
+        let shared = Arc::clone(&self.shared);
+        let saved = tokio::spawn(async move { shared.save(vm, leave_running).await }).await;
+        saved.unwrap_or_else(|cause| Err(HvError::failed(format!("save {vm}"), cause)))
+    }
+
+    async fn restore(&self, vm: VmId) -> Result<(), HvError> {
+        let shared = Arc::clone(&self.shared);
+        let restored = tokio::spawn(async move { shared.restore(vm).await }).await;
+        restored.unwrap_or_else(|cause| Err(HvError::failed(format!("restore {vm}"), cause)))
+    }
+
     async fn undefine(&self, vm: VmId) -> Result<(), HvError> {
         match self.shared.stop(vm, StopTerms::AT_ONCE).await {
             Ok(_) | Err(HvError::Unknown { .. }) => {}
@@ -186,7 +202,7 @@ impl Hypervisor for Namespace {
 
     async fn usage(&self, vm: VmId) -> Result<Usage, HvError> {
         self.shared.defined(vm)?;
-        if self.shared.state(vm) == VmState::Stopped {
+        if !self.shared.live().contains_key(&vm) {
             return Ok(Usage::default());
         }
         let used = self.shared.group(vm).usage();

@@ -4,7 +4,7 @@ use super::life::Shared;
 use crate::{clock, hypervisor::HvError};
 use novacron_common::{
     ids::VmId,
-    record::{NetworkTraffic, VmState, VmStatistics},
+    record::{NetworkTraffic, VmStatistics},
     units::ByteCount,
 };
 
@@ -12,7 +12,7 @@ impl Shared {
     pub(super) fn statistics(&self, vm: VmId) -> Result<VmStatistics, HvError> {
         self.defined(vm)?;
         let at = clock::now();
-        if self.state(vm) == VmState::Stopped {
+        if !self.live().contains_key(&vm) {
             return Ok(VmStatistics::none(at));
         }
         let (used, run) = (self.group(vm).usage(), self.run_folder(vm));

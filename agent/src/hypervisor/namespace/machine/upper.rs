@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Its name in the machine's folder.
-const FILE: &str = "upper.ext4";
+pub const FILE: &str = "upper.ext4";
 
 /// Below this there is no room for ext4's own records.
 const SIZE_MIN: ByteCount = ByteCount::mib(16);

@@ -1,12 +1,13 @@
 //! The supervisor's half: a staging file system, the overlay, the masks.
 
 use super::{
-    Place, STAGE, bind, device, inert, lower::Opened, mask, mount_new, new_root, own::making_files_as,
-    resolv_conf, restrict, volumes,
+    INODES_MAX, Place, STAGE, bind, device, inert, lower::Opened, mask, mount_new, new_root,
+    own::making_files_as, resolv_conf, restrict, volumes,
 };
 use crate::hypervisor::namespace::{
+    checkpoint::reaper,
     ids::IdMap,
-    request::{Lower, Volume},
+    request::{Lower, Origin, Volume},
     step::{Doing, StepError},
 };
 use nix::{
@@ -23,9 +24,6 @@ use std::{
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
-
-/// Most files in memory: each costs kernel memory whatever its size.
-const INODES_MAX: u32 = 100_000;
 
 /// What is mounted over in every root.
 const MOUNT_POINTS: &[&str] = &["dev", "proc", "sys", "tmp"];
@@ -44,6 +42,9 @@ pub struct Plan<'a> {
     pub resolvers: &'a [IpAddr],
     /// What else is in it.
     pub volumes: &'a [Volume],
+    /// Whether what runs in it is to be saved: then it has the [`reaper`], and its init makes the temporary folders, as file
+    /// systems of their own, whose content CRIU saves.
+    pub origin: Option<Origin>,
 }
 
 /// Gives this process a mount namespace of its own and builds the new root in it.
@@ -61,6 +62,10 @@ pub fn build(plan: &Plan<'_>) -> Result<(), StepError> {
         .doing("mount the stage")?;
     create_dir(new_root()).doing("make the new root's folder")?;
     lower.mount_at(&new_root(), owner)?;
+    if plan.origin == Some(Origin::Saved) {
+        return stage_for_criu(plan.resolvers);
+    }
+    let can_be_saved = plan.origin.is_some();
     let root = open(&new_root(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .doing("open the new root")?;
     match lower {
@@ -71,13 +76,27 @@ pub fn build(plan: &Plan<'_>) -> Result<(), StepError> {
     if !plan.resolvers.is_empty() {
         making_files_as(owner, || resolv_conf::put(&root, plan.resolvers))?;
     }
-    put(&root, &device::build()?, "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY)?;
+    let devices = device::build()?;
+    if can_be_saved {
+        create_dir(devices.join("novacron")).doing("make a place for init")?;
+    }
+    // The stage has no devices, and CRIU cannot take that back; the nodes are mounts of their own.
+    let own = if can_be_saved { MsFlags::MS_NODEV } else { MsFlags::empty() };
+    put(&root, &devices, "/dev", own | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY)?;
+    if can_be_saved {
+        put(
+            &root,
+            &reaper_folder()?,
+            reaper::FOLDER,
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RDONLY,
+        )?;
+    }
     let places = match lower {
         Opened::Folder(_) => ["/tmp", "/dev/shm", "/var/tmp"].as_slice(),
         // What is in /var/tmp is to outlive a restart (hier(7)).
         Opened::Image { .. } => &["/tmp", "/dev/shm"],
     };
-    for place in places {
+    for place in places.iter().filter(|_| !can_be_saved) {
         put(&root, &temporary(place)?, place, MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
     }
     volumes.into_iter().enumerate().try_for_each(|(number, volume)| volume.put(&root, number, plan.map))
@@ -135,6 +154,26 @@ fn blanks() -> Result<(PathBuf, PathBuf), StepError> {
     }
     restrict(&at, inert() | MsFlags::MS_RDONLY).doing("make the blanks read-only")?;
     Ok((folder, file))
+}
+
+/// What CRIU is to mount within the root, beside it: it cannot bind one that has mounts of ours in it.
+fn stage_for_criu(resolvers: &[IpAddr]) -> Result<(), StepError> {
+    create_dir(device::places()?.join("novacron")).doing("make a place for init")?;
+    reaper_folder()?;
+    if !resolvers.is_empty() {
+        resolv_conf::stage(resolvers)?;
+    }
+    Ok(())
+}
+
+/// A folder with the program alone. On the `/dev` that it is put into nothing can be run.
+fn reaper_folder() -> Result<PathBuf, StepError> {
+    let folder = Path::new(STAGE).join("reaper");
+    create_dir(&folder).doing("make a folder for init")?;
+    let file = folder.join(reaper::NAME);
+    std::fs::write(&file, reaper::program()).doing("write init")?;
+    set_permissions(&file, PermissionsExt::from_mode(0o555)).doing("let init be run")?;
+    Ok(folder)
 }
 
 fn temporary(place: &str) -> Result<PathBuf, StepError> {

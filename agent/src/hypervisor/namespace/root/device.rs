@@ -20,6 +20,15 @@ const LINKS: &[(&str, &str)] = &[
 
 /// Builds it on the stage, with a place for shared memory.
 pub fn build() -> Result<PathBuf, StepError> {
+    let folder = places()?;
+    for name in NODES {
+        bind(&Path::new("/dev").join(name), &folder.join(name)).doing("bind a device")?;
+    }
+    Ok(folder)
+}
+
+/// The same with places for devices that somebody else binds.
+pub fn places() -> Result<PathBuf, StepError> {
     let folder = Path::new(STAGE).join("dev");
     create_dir(&folder).doing("make /dev")?;
     create_dir(folder.join("shm")).doing("make /dev/shm")?;
@@ -27,9 +36,7 @@ pub fn build() -> Result<PathBuf, StepError> {
         symlink(to, folder.join(name)).doing("link the standard streams")?;
     }
     for name in NODES {
-        let node = folder.join(name);
-        File::create(&node).doing("make a place for a device")?;
-        bind(&Path::new("/dev").join(name), &node).doing("bind a device")?;
+        File::create(folder.join(name)).doing("make a place for a device")?;
     }
     Ok(folder)
 }

@@ -40,9 +40,19 @@ use std::{
 /// Where the new root is built. Any folder that exists everywhere does: it is covered in our namespace only.
 const STAGE: &str = "/tmp";
 
+/// Where what the root is made of is built. Only for the process that built the root, and those that it begins.
+pub fn stage() -> &'static Path {
+    Path::new(STAGE)
+}
+
 /// The new root, before it is one.
-fn new_root() -> PathBuf {
+pub fn new_root() -> PathBuf {
     Path::new(STAGE).join("root")
+}
+
+/// Where the layer is that outlives the tree. Only for the process that built the root, and those that it begins.
+pub fn own_place() -> PathBuf {
+    own::place()
 }
 
 /// Less is no room: a file system keeps a few blocks that nobody can have.
@@ -62,6 +72,9 @@ pub fn is_full() -> bool {
 pub fn disk() -> Option<Attached> {
     Attached::at(&own::place()).ok()
 }
+
+/// Most files in memory: each costs kernel memory whatever its size.
+const INODES_MAX: u32 = 100_000;
 
 /// A place inside the new root. A symbolic link in it leads to a place inside it too, never to the host's
 /// (`openat2(2)`, `RESOLVE_IN_ROOT`).

@@ -16,7 +16,7 @@ use std::{
     fs::{set_permissions, write},
     net::IpAddr,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 const FOLDER: &str = "etc";
@@ -28,9 +28,7 @@ const NAME: &str = "resolv.conf";
 /// [`StepError`] if the kernel refuses.
 pub fn put(root: &OwnedFd, servers: &[IpAddr]) -> Result<(), StepError> {
     let (doing, path) = ("put /etc/resolv.conf in place", Path::new("/").join(FOLDER).join(NAME));
-    let file = Path::new(STAGE).join(NAME);
-    write(&file, resolvers::text(servers)).doing(doing)?;
-    set_permissions(&file, PermissionsExt::from_mode(0o644)).doing(doing)?;
+    let file = stage(servers)?;
     let place = match Place::find(root, &path) {
         Err(Errno::ENOENT) => {
             make_empty(root).doing(doing)?;
@@ -41,6 +39,17 @@ pub fn put(root: &OwnedFd, servers: &[IpAddr]) -> Result<(), StepError> {
     bind(&file, &place.path()).doing(doing)?;
     let covered = Place::find(root, &path).doing(doing)?;
     restrict(&covered.path(), inert() | MsFlags::MS_RDONLY).doing(doing)
+}
+
+/// Writes it on the stage.
+///
+/// # Errors
+/// [`StepError`].
+pub fn stage(servers: &[IpAddr]) -> Result<PathBuf, StepError> {
+    let (doing, file) = ("write /etc/resolv.conf", Path::new(STAGE).join(NAME));
+    write(&file, resolvers::text(servers)).doing(doing)?;
+    set_permissions(&file, PermissionsExt::from_mode(0o644)).doing(doing)?;
+    Ok(file)
 }
 
 fn make_empty(root: &OwnedFd) -> nix::Result<()> {
