@@ -1,15 +1,15 @@
 //! Machines whose processes are saved and restored by the real CRIU.
 
 use crate::{
-    network::sh,
+    network::{GREETER, hears, on_a_host, sh},
     place::{Place, place},
     world::{eventually, exe, processes_with},
 };
 use novacron_agent::hypervisor::{Definition, Halt, Hypervisor, Printed, namespace::Namespace};
 use novacron_common::{
-    ids::VmId,
+    ids::{NetworkId, VmId},
     record::VmState,
-    spec::{Mobility, Signal},
+    spec::{Mobility, NetworkSpec, Signal},
     units::ByteCount,
     wire::ExecCommand,
 };
@@ -194,4 +194,35 @@ async fn what_cannot_be_saved_runs_on_and_says_why() {
     let error = host.checkpoint(usual.vm, false).await.unwrap_err();
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("--migratable"));
     host.undefine(usual.vm).await.unwrap();
+}
+
+#[test]
+fn a_listener_is_reached_at_its_address_again() {
+    novacron_tests::require!(root, criu);
+    on_a_host(|| async {
+        let place =
+            place("#!/bin/sh\n", &["/usr/bin/perl", "/bin/sh", "/bin/bash", "/bin/cat", "/usr/bin/timeout"]);
+        let mut wanted = migratable(&place);
+        wanted.spec.cmdline = Some(GREETER.into());
+        wanted.spec.network = NetworkSpec {
+            address: Some("10.77.1.2/24".parse().unwrap()),
+            gateway: Some("10.77.1.1".parse().unwrap()),
+            tenant: Some(NetworkId::from_u128(1)),
+            ..NetworkSpec::default()
+        };
+        let vm = wanted.vm;
+        let host = Namespace::open(place.folder.path(), exe()).await.unwrap();
+        host.define(&wanted).await.unwrap();
+        host.start(vm).await.unwrap();
+        let here = "10.77.1.2/7000";
+        hears(&host, vm, here, "hi", "it listens").await;
+        let mac = "read mac </sys/class/net/eth0/address; echo $mac";
+        let before = sh(&host, vm, mac).await;
+        host.checkpoint(vm, false).await.unwrap_or_else(|error| panic!("{error:?}"));
+        host.restore(vm).await.unwrap_or_else(|error| panic!("{error:?}"));
+        hears(&host, vm, here, "hi", "it listens again").await;
+        assert_eq!(sh(&host, vm, mac).await.output, before.output);
+        assert!(before.output.contains(':'), "{before:?}");
+        host.undefine(vm).await.unwrap();
+    });
 }

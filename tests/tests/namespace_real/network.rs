@@ -35,6 +35,8 @@ pub const GREETER: &str = r#"perl -e socket(S,2,1,0);bind(S,pack("Sna4x8",2,7000
 pub fn on_a_host<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        // As on any host; CRIU tries out on it what the kernel can do.
+        assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
         // As on hosts where something else routes.
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -42,6 +42,9 @@ const TABLES: &[(&str, Column)] = &[
 const REFUSED_TABLES: &[(&str, Column)] =
     &[("packet", Column(8)), ("raw", Column(9)), ("raw6", Column(9)), ("icmp", Column(9))];
 
+/// Of a process that the machine itself did not begin.
+const OUTSIDE: &str = "came in from outside";
+
 /// Where a table has a socket's inode, counted from 0.
 #[derive(Debug, Clone, Copy)]
 struct Column(usize);
@@ -57,6 +60,13 @@ pub struct Fault {
     pub what: String,
     /// Why that cannot be saved, and what helps.
     pub why: &'static str,
+}
+
+impl Fault {
+    /// Whether it may be over in a moment: a command that was run in the machine is through before its last process is gone.
+    pub fn may_pass(&self) -> bool {
+        self.what == OUTSIDE
+    }
 }
 
 impl fmt::Display for Fault {
@@ -134,7 +144,7 @@ impl Tree {
         };
         if !self.descends(process) {
             found(
-                "came in from outside".into(),
+                OUTSIDE.into(),
                 "only what the machine itself began is saved; wait for `novactl vm exec` to end, or end it",
             );
             return Ok(());

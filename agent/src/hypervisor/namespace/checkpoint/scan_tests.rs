@@ -127,6 +127,7 @@ fn the_traced_the_foreign_and_those_behind_walls_of_their_own_are_named() {
     symlink("net:[8]", net).unwrap();
     let faults = machine.scan(&[100, 101, 102, 103, 104, 105, 106, 107]);
     let found: Vec<_> = faults.iter().map(|fault| (fault.pid, fault.what.as_str())).collect();
+    assert!(faults.iter().all(|fault| fault.may_pass() == [103, 104].contains(&fault.pid)));
     let outside = "came in from outside";
     assert_eq!(
         found,

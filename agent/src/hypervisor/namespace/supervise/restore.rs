@@ -20,10 +20,14 @@ use nix::{
     unistd::{Pid, pipe2},
 };
 use std::{
-    fs, io,
+    fs::{self, Permissions},
+    io,
     os::{
         fd::{AsRawFd, BorrowedFd, RawFd},
-        unix::{fs::chown, process::CommandExt},
+        unix::{
+            fs::{PermissionsExt, chown},
+            process::CommandExt,
+        },
     },
     path::Path,
     process::Command,
@@ -69,10 +73,9 @@ pub(super) fn restored(group: &Group, map: IdMap) -> Result<Tree, StepError> {
         unsafe { command.pre_exec(inside) };
     };
     let criu = Criu::find().doing(doing)?;
-    // What is restored looks for images as the machine's user 0. The folder stays closed to all others.
-    give(&checkpoint, map.root_outside()).doing(doing)?;
+    lend(&checkpoint, map.root_outside()).doing(doing)?;
     let restored = criu.run("restore", &words, checkpoint.path(), prepare);
-    give(&checkpoint, 0).doing(doing)?;
+    take_back(&checkpoint).doing(doing)?;
     let _log_for_people = fs::copy(checkpoint.path().join(LOG), LOG);
     if let Ok(reason) = fs::read_to_string(checkpoint.path().join(hook::FAILED)) {
         let _next_time_anew = fs::remove_file(checkpoint.path().join(hook::FAILED));
@@ -83,6 +86,16 @@ pub(super) fn restored(group: &Group, map: IdMap) -> Result<Tree, StepError> {
     Ok(Tree { init: Init { pid: Pid::from_raw(pid), channel: Channel::closed()? }, output, word: Some(word) })
 }
 
-fn give(checkpoint: &Checkpoint, owner: u32) -> io::Result<()> {
-    chown(checkpoint.path(), Some(owner), Some(owner))
+/// Lets the first restored process look for images by their names. It does so as the host's user 0, whom the folder belongs to, while it
+/// is in the machine's user namespace already, whose ids may not be there yet and whose capabilities count for nothing then
+/// (CRIU's `prepare_timens`); later as the machine's user 0, by its group.
+fn lend(checkpoint: &Checkpoint, group: u32) -> io::Result<()> {
+    chown(checkpoint.path(), Some(0), Some(group))?;
+    fs::set_permissions(checkpoint.path(), Permissions::from_mode(0o710))
+}
+
+/// Closed to all but root again.
+fn take_back(checkpoint: &Checkpoint) -> io::Result<()> {
+    fs::set_permissions(checkpoint.path(), Permissions::from_mode(0o700))?;
+    chown(checkpoint.path(), Some(0), Some(0))
 }

@@ -7,14 +7,22 @@ use crate::hypervisor::namespace::{
         criu::{Criu, LOG, save_words},
         hook, mounts,
         record::{Answer, Ask, Checkpoint, Made, answer, asked},
-        scan,
+        scan::{Fault, scan},
     },
     outcome::Ending,
     spawn::Word,
     step::{Doing, StepError},
 };
 use nix::sys::stat::fstat;
-use std::{io, path::Path};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// How long what may pass is given, and how often it is looked at.
+const PASSES_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 impl Watch<'_> {
     /// As with the request to end, the signal alone says nothing.
@@ -43,6 +51,19 @@ impl Watch<'_> {
         saved
     }
 
+    /// What keeps the machine here, given a moment to pass if it may.
+    fn lasting_faults(&self, init: i32) -> io::Result<Vec<Fault>> {
+        let began = Instant::now();
+        loop {
+            let faults = scan(Path::new("/proc"), init, &self.charge.group.members())?;
+            let lasts = faults.is_empty() || !faults.iter().all(Fault::may_pass);
+            if lasts || began.elapsed() > PASSES_WITHIN {
+                return Ok(faults);
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
     fn try_save(&mut self, ask: Ask, checkpoint: &Checkpoint) -> Result<(), StepError> {
         let refuse = |why: &'static str| Err(StepError::new("save the machine", why));
         let Some(word) = &self.tree.word else {
@@ -55,8 +76,7 @@ impl Watch<'_> {
             return refuse("it is paused: resume it first");
         }
         let init = self.tree.init.pid.as_raw();
-        let faults = scan::scan(Path::new("/proc"), init, &self.charge.group.members())
-            .doing("look at its processes")?;
+        let faults = self.lasting_faults(init).doing("look at its processes")?;
         if !faults.is_empty() {
             let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
             return Err(StepError::new("save the machine", faults.join("; ")));
