@@ -106,6 +106,7 @@ struct Left {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedSource {
     links: SavedLinks,
+    channels: Option<NonZeroU8>,
     connections: Vec<SavedConnection<SavedTraffic>>,
     listeners: Vec<(LaneKind, u32)>,
     counts: TransferCounts,
@@ -193,7 +194,8 @@ impl SourceLanes {
         saved: &SavedSource,
         descriptors: &mut Descriptors,
     ) -> Result<Self, NotResumed> {
-        let lanes = Self::new(sockets, links, Counters::behind(saved.counts));
+        let mut lanes = Self::new(sockets, links, Counters::behind(saved.counts));
+        lanes.service.channels = saved.channels;
         let service = &lanes.service;
         service.heard.send_replace(Heard::All(None)); // what was offered is of no use behind a restart
         service.finished.send_replace(saved.finished);
@@ -237,6 +239,7 @@ impl SourceLanes {
         let others = others.into_iter().map(|lane| LeftConnection { lane, socket: None });
         let saved = SavedSource {
             links,
+            channels: service.channels,
             connections: connections.into_iter().chain(others).map(|one| one.put(descriptors)).collect(),
             listeners: listeners.into_iter().map(|(kind, fd)| (kind, descriptors.put(fd))).collect(),
             counts: service.counters.read(),

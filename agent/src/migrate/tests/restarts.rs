@@ -13,7 +13,10 @@ use novacron_common::{
     spec::{Mobility, VmSpec},
     units::Epoch,
 };
-use std::sync::{Arc, atomic::Ordering::SeqCst};
+use std::{
+    num::NonZeroU8,
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
 
 #[derive(Debug, Clone, Copy)]
 enum Replaced {
@@ -63,6 +66,7 @@ async fn moved_in(mut world: World, replaced: &[Replaced]) {
     b.until(id, ARRIVED).await;
     let SideState::Outbound(OutboundState::Gone(report)) = a.until(id, GONE).await else { panic!("gone") };
     assert!(report.counts.memory_bytes >= MEMORY, "what the agents before sent counts: {report:?}");
+    assert_eq!(report.channels.map_or(0, NonZeroU8::get), world.faults.channels.load(SeqCst));
     assert_eq!(world.a.hypervisor.get(), Standing::Absent);
     assert_eq!(world.b.hypervisor.get(), Standing::Paused { persistent: true });
     hand_over(&ticket, (&a, &b)).await;
