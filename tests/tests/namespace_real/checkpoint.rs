@@ -39,6 +39,14 @@ fn migratable(place: &Place) -> Definition {
     definition
 }
 
+/// A host, and this machine running on it.
+async fn started(place: &Place, wanted: Definition) -> (Namespace, VmId) {
+    let host = Namespace::open(place.folder.path(), exe()).await.unwrap();
+    host.define(&wanted).await.unwrap();
+    host.start(wanted.vm).await.unwrap();
+    (host, wanted.vm)
+}
+
 /// What a machine says, line by line.
 struct Lines {
     printed: Printed,
@@ -83,11 +91,7 @@ fn checkpoint_folder(place: &Place, vm: VmId) -> PathBuf {
 async fn a_machine_that_rewrites_its_memory_counts_on_where_it_was_saved() {
     novacron_tests::require!(root, criu);
     let place = place(REWRITER, &["/usr/bin/perl", "/bin/sh"]);
-    let wanted = migratable(&place);
-    let vm = wanted.vm;
-    let host = Namespace::open(place.folder.path(), exe()).await.unwrap();
-    host.define(&wanted).await.unwrap();
-    host.start(vm).await.unwrap();
+    let (host, vm) = started(&place, migratable(&place)).await;
     let mut lines = Lines::of(&host, vm).await;
     let (mut before, pid) = (0, lines.number("pid").await);
     while before < 20 {
@@ -125,11 +129,7 @@ async fn a_machine_that_rewrites_its_memory_counts_on_where_it_was_saved() {
 async fn a_machine_that_ran_on_goes_back_to_what_it_was_disk_and_all() {
     novacron_tests::require!(root, criu);
     let place = place(REWRITER, &["/usr/bin/perl", "/bin/sh"]);
-    let wanted = migratable(&place);
-    let vm = wanted.vm;
-    let host = Namespace::open(place.folder.path(), exe()).await.unwrap();
-    host.define(&wanted).await.unwrap();
-    host.start(vm).await.unwrap();
+    let (host, vm) = started(&place, migratable(&place)).await;
     assert_eq!(sh(&host, vm, "echo then >/srv/when; echo then >/tmp/when").await.errors, "");
     host.checkpoint(vm, true).await.unwrap_or_else(|error| panic!("{error:?}"));
     assert_eq!(host.state(vm).await.unwrap(), VmState::Running);
@@ -156,11 +156,7 @@ async fn a_machine_that_ran_on_goes_back_to_what_it_was_disk_and_all() {
 async fn what_cannot_be_saved_runs_on_and_says_why() {
     novacron_tests::require!(root, criu);
     let place = place(REWRITER, &["/usr/bin/perl", "/bin/sh", "/bin/sleep"]);
-    let wanted = migratable(&place);
-    let vm = wanted.vm;
-    let host = Namespace::open(place.folder.path(), exe()).await.unwrap();
-    host.define(&wanted).await.unwrap();
-    host.start(vm).await.unwrap();
+    let (host, vm) = started(&place, migratable(&place)).await;
     let refused = async || {
         let error = host.checkpoint(vm, false).await.unwrap_err();
         let mut lines = Lines::of(&host, vm).await;
@@ -210,10 +206,7 @@ fn a_listener_is_reached_at_its_address_again() {
             tenant: Some(NetworkId::from_u128(1)),
             ..NetworkSpec::default()
         };
-        let vm = wanted.vm;
-        let host = Namespace::open(place.folder.path(), exe()).await.unwrap();
-        host.define(&wanted).await.unwrap();
-        host.start(vm).await.unwrap();
+        let (host, vm) = started(&place, wanted).await;
         let here = "10.77.1.2/7000";
         hears(&host, vm, here, "hi", "it listens").await;
         let mac = "read mac </sys/class/net/eth0/address; echo $mac";

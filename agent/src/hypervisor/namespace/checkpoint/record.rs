@@ -10,6 +10,7 @@
 
 use super::mounts::External;
 use crate::hypervisor::namespace::folder::{Folder, FolderError};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, DirBuilder, File},
@@ -168,10 +169,11 @@ impl Checkpoint {
         self.draft.read(MADE)
     }
 
-    /// Puts what was begun in the place of what there was, durably. From here on it is the checkpoint.
+    /// Puts what was begun in the place of what there was, durably. From here on it is the checkpoint; until then what there was
+    /// is, also behind a crash.
     ///
     /// # Errors
-    /// That of the file system; what there was may be gone then.
+    /// That of the file system.
     pub fn finish(&self, is_suspended: bool) -> io::Result<()> {
         if is_suspended {
             File::create(self.draft.path().join(SUSPENDED))?;
@@ -180,9 +182,10 @@ impl Checkpoint {
             File::open(entry?.path())?.sync_all()?;
         }
         File::open(self.draft.path())?.sync_all()?;
-        remove(self.path())?;
-        fs::rename(self.draft.path(), self.path())?;
-        File::open(self.path().parent().unwrap_or(Path::new(".")))?.sync_all()
+        let how = if self.path().is_dir() { RenameFlags::RENAME_EXCHANGE } else { RenameFlags::empty() };
+        renameat2(AT_FDCWD, self.draft.path(), AT_FDCWD, self.path(), how)?;
+        File::open(self.path().parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        self.sweep()
     }
 
     /// Where the disk goes while it is made.
